@@ -1,0 +1,116 @@
+"""How fast the custom-made and mismatched selections scan a corpus, on one core.
+
+Writes a store of made-up paragraphs (token frequencies as in Zipf's law, 72 to
+128 tokens, so about 100 as in Wikipedia) to a temporary folder, opens it
+memory-mapped, and times whole calls. Beside them stands the obvious way, one
+Python set per paragraph, for the same decision on the first rows. The default size is that of
+English Wikipedia and needs 1.4 GB of disk:
+
+    python benchmarks/select_scan.py --paragraphs 6400000
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tinylm.text.coverage import coverage
+from tinylm.text.select import custom_made_rows, mismatched_rows
+from tinylm.text.store import StoreWriter, TokenIds, open_store
+
+VOCAB, T_C, W_S = 30_522, 12_829, 40_000
+CLS, SEP = 101, 102
+BLOCK = 50_000  # paragraphs written at a time
+REFERENCE_ROWS = 20_000
+
+
+def write_corpus(folder: Path, n_paragraphs: int) -> None:
+    """Write `n_paragraphs` whose token `i` has a frequency of about 1 / (i + 1)."""
+    rng = np.random.default_rng(0)
+    with StoreWriter(folder, {"source": "benchmark"}) as writer:
+        for first in range(0, n_paragraphs, BLOCK):
+            lengths = rng.integers(72, 129, min(BLOCK, n_paragraphs - first))
+            offsets = np.concatenate([[0], np.cumsum(lengths)])
+            # The inverse of the distribution function log(x) / log(VOCAB) of a density 1 / x.
+            ids = (VOCAB ** rng.random(offsets[-1], np.float32)).astype(np.uint16) - 1
+            ids[offsets[:-1]], ids[offsets[1:] - 1] = CLS, SEP
+            writer.append(TokenIds(ids, offsets))
+
+
+def custom_made_reference(paragraphs: TokenIds, in_task: np.ndarray) -> list[int]:
+    """The rows that qualify for `custom_made_rows`."""
+    t_c = set(np.flatnonzero(in_task).tolist())
+    return [row for row in range(len(paragraphs)) if set(paragraphs[row].tolist()) <= t_c]
+
+
+def mismatched_reference(paragraphs: TokenIds, in_task: np.ndarray) -> list[int]:
+    """All rows in the order in which they come to qualify for `mismatched_rows`."""
+    t_c = set(np.flatnonzero(in_task).tolist())
+    sets, counts = [], Counter[int]()
+    for row in range(len(paragraphs)):
+        tokens = paragraphs[row].tolist()
+        counts.update(tokens)
+        sets.append(set(tokens) & t_c)
+    rank = {token: i for i, (token, _) in enumerate(counts.most_common())}
+    return sorted(range(len(sets)), key=lambda row: max(rank[token] for token in sets[row]))
+
+
+def rate(select: Callable[[], object], n_paragraphs: int) -> float:
+    """Paragraphs per second of processor time, that is, per second of one core."""
+    start = time.process_time()
+    select()
+    return n_paragraphs / (time.process_time() - start)
+
+
+def main() -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--paragraphs", type=int, default=6_400_000)
+    n = parser.parse_args().paragraphs
+    w_s = max(n * W_S // 6_400_000, 1)  # the same share of any corpus
+    in_task = np.arange(VOCAB) < T_C  # the most frequent tokens
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_corpus(Path(folder) / "corpus", n)
+        corpus, _ = open_store(Path(folder) / "corpus")
+        sample = corpus.take(np.arange(min(REFERENCE_ROWS, n)))
+        slow_custom = rate(lambda: custom_made_reference(sample, in_task), len(sample))
+        slow_mismatched = rate(lambda: mismatched_reference(sample, in_task), len(sample))
+
+        # Counts what Python and numpy allocate. Pages of the mapped file are not among it: they are
+        # the kernel's cache, which it drops when memory runs short.
+        tracemalloc.start()
+        largest = corpus.take(mismatched_rows(corpus, in_task, w_s))
+        half = coverage(largest, TokenIds.from_lists([np.flatnonzero(in_task)]), VOCAB).t_m // 2
+        runs = [
+            ("custom-made, all", lambda: custom_made_rows(corpus, in_task), slow_custom),
+            (f"mismatched, W_S {w_s}", lambda: mismatched_rows(corpus, in_task, w_s), slow_mismatched),
+            (
+                f"mismatched, W_S {w_s}, T_M {half}",
+                lambda: mismatched_rows(corpus, in_task, w_s, half),
+                slow_mismatched,
+            ),
+        ]
+        table = Table("selection", "M rows/s", "sets, M rows/s", "ratio", "peak, MB")
+        for name, select, slow in runs:
+            tracemalloc.reset_peak()
+            fast = rate(select, n)
+            peak = tracemalloc.get_traced_memory()[1] / 1e6
+            table.add_row(name, f"{fast / 1e6:.2f}", f"{slow / 1e6:.3f}", f"{fast / slow:.0f}", f"{peak:.0f}")
+        table.title = f"{n:,} paragraphs of {len(corpus.ids) / n:.0f} tokens, one core"
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

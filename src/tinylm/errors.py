@@ -1,0 +1,10 @@
+"""The one exception that means "the person at the keyboard can mend this"."""
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: a file, a row, a setting.
+
+    The message is one sentence that names the file, row or setting, what was
+    given and what was expected. The command line prints it and exits with
+    code 2; nothing else in the package catches it.
+    """

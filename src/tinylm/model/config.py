@@ -1,0 +1,83 @@
+"""What a tiny BERT looks like: every number that decides the shape of its weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tinylm.errors import UserError
+
+HEAD_WIDTH = 64  # fixed by the paper: the transformer width is 64 x heads (Table 8)
+
+
+class Convolution(BaseModel):
+    """The convolutional front end of Tables 8 and 9.
+
+    Attributes:
+        layers: convolutional layers before the 1x1 layer that closes the front end.
+        channels: filters of each of them, the paper's `d`.
+        kernel: tokens x embedding dimensions; (16, 3) sees 16 tokens, (1, 3) is a
+            1-dimensional kernel along the embedding of each token.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: int = Field(ge=1)
+    channels: int = Field(ge=1)
+    kernel: tuple[int, int] = (3, 3)
+
+
+class ModelConfig(BaseModel):
+    """Architecture of a BERT-n, optionally with convolutions in front.
+
+    The defaults are the paper's BERT-6. `layer_norm="pre"` and `pooling="mean"`
+    leave the BERT family: they train better in few steps (the `fast` recipe) but
+    cannot be written as a HuggingFace BERT.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vocab_size: int = Field(default=30_522, ge=6)
+    layers: int = Field(default=6, ge=1)
+    heads: int = Field(default=12, ge=1)
+    max_tokens: int = Field(default=128, ge=3)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    init_std: float = Field(default=0.02, gt=0)
+    layer_norm: Literal["post", "pre"] = "post"
+    pooling: Literal["cls", "mean"] = "cls"
+    convolution: Convolution | None = None
+
+    @property
+    def width(self) -> int:
+        """Transformer width, 64 x heads."""
+        return HEAD_WIDTH * self.heads
+
+    @property
+    def layer_count(self) -> int:
+        """The paper's measure of latency (section 5): 4 a block, convolutions, and 1.
+
+        BERT-6 has 25 = 6 x 4 + 1; a BERT-1 with two convolutional layers, their
+        closing 1x1 layer included, 4 + 3 = 7, counted as the paper counts it.
+        """
+        if self.convolution is None:
+            return 4 * self.layers + 1
+        return 4 * self.layers + self.convolution.layers + 1
+
+
+def heads_of_width(width: int) -> int:
+    """Number of heads of a transformer width.
+
+    Raises:
+        UserError: the width is not a multiple of 64.
+    """
+    if width <= 0 or width % HEAD_WIDTH:
+        raise UserError(f"width {width} is not 64 x heads; give a multiple of 64, such as 128 or 768.")
+    return width // HEAD_WIDTH
+
+
+def describe_invalid(error: ValidationError, what: str) -> UserError:
+    """Turn a pydantic error into one sentence that names the first bad setting."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or what
+    return UserError(f"{what}: setting '{name}' was {first.get('input')!r}: {first['msg']}.")

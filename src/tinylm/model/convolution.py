@@ -1,0 +1,42 @@
+"""The convolutional front end: the embedded text seen as an image.
+
+Section 5 of the paper puts convolutional layers between the embedding and the
+first transformer block. The image has one channel and is tokens x width; padded
+positions are part of it, as they are in a padded batch.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from tinylm.model.config import Convolution
+
+
+class ConvolutionalFrontEnd(nn.Module):
+    """`layers` times Conv2d + BatchNorm2d + GELU, then 1x1 to one channel, no residual.
+
+    `forward` takes and returns `[texts, max_tokens, width]`.
+    """
+
+    def __init__(self, config: Convolution) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        channels = 1
+        for _ in range(config.layers):
+            # "same" pads an even kernel by one more at the end than at the beginning.
+            stages += _stage(channels, config.channels, config.kernel)
+            channels = config.channels
+        stages += _stage(channels, 1, (1, 1))
+        self.stages = nn.Sequential(*stages)
+
+    def forward(self, x: Tensor) -> Tensor:
+        image: Tensor = self.stages(x.unsqueeze(1))
+        return image.squeeze(1)
+
+
+def _stage(channels_in: int, channels_out: int, kernel: tuple[int, int]) -> list[nn.Module]:
+    return [
+        nn.Conv2d(channels_in, channels_out, kernel, padding="same"),
+        nn.BatchNorm2d(channels_out),
+        nn.GELU(),
+    ]

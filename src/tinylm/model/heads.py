@@ -1,0 +1,65 @@
+"""The two models that are trained: masked language model and sequence classifier."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import Tensor, nn
+
+from tinylm.model.batch import Batch
+from tinylm.model.config import ModelConfig
+from tinylm.model.encoder import LAYER_NORM_EPS, Encoder, initialise
+
+
+class MaskedLanguageModel(nn.Module):
+    """Encoder with BERT's MLM head: transform, then a decoder tied to the word embedding."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.transform = nn.Linear(config.width, config.width)
+        self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+        initialise(self, config.init_std)
+
+    def forward(self, batch: Batch, places: Tensor) -> Tensor:
+        """Vocabulary logits at the packed token numbers `places`, `[places, vocab]`.
+
+        Only these positions pass through the vocabulary projection: the other
+        85 % carry no loss and would cost more than a transformer block.
+        """
+        x = self.encoder(batch)[places]
+        x = self.norm(F.gelu(self.transform(x)))
+        return F.linear(x, self.encoder.embeddings.word.weight, self.bias)
+
+
+class SequenceClassifier(nn.Module):
+    """Encoder with a tanh pooler, dropout and a linear layer to the labels."""
+
+    def __init__(self, config: ModelConfig, n_labels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.pooler = nn.Linear(config.width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(config.width, n_labels)
+        initialise(self, config.init_std)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Raw output fields (logits), `[texts, labels]`, in the batch's order of texts."""
+        if self.config.pooling == "cls":
+            pooled = self.encoder.first_tokens(batch)
+        else:
+            hidden = self.encoder(batch)
+            total = hidden.new_zeros(len(batch), hidden.shape[1]).index_add(0, batch.text_of_token, hidden)
+            pooled = total / torch.tensor(batch.lengths, device=total.device)[:, None]
+        out: Tensor = self.classifier(self.dropout(torch.tanh(self.pooler(pooled))))
+        return out
+
+
+def classifier_from_pretrained(pretrained: MaskedLanguageModel, n_labels: int) -> SequenceClassifier:
+    """A classifier whose encoder starts from pre-trained weights; pooler and output are new."""
+    classifier = SequenceClassifier(pretrained.config, n_labels)
+    classifier.encoder.load_state_dict(pretrained.encoder.state_dict())
+    return classifier

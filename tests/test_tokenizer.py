@@ -1,0 +1,214 @@
+"""The tokenizer against HuggingFace's, and its vocabularies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer, BertTokenizerFast  # type: ignore[attr-defined]
+
+from tinylm.errors import UserError
+from tinylm.text.tokenizer import (
+    CHARACTERS_PER_TOKEN,
+    MAX_WORD,
+    SPECIAL_TOKENS,
+    Tokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)
+
+PARTS = [consonant + vowel for consonant in "bdklmnrst" for vowel in "aeiou"]
+TRICKY = [
+    "",
+    " \t\n ",
+    "Baroque Cabaret, re-enter; (no) 42 isle's",
+    "ÄÉÎ e\u0301le\u0301 naïve Straße ΣΑΣ",
+    "漢字かな 한국어 العربية",
+    "😀 tea 😀😀 👩\u200d👩\u200d👧",
+    "the [MASK] sat [SEP] on [cls] it",
+    "zero\u200bwidth nul\x00 control\x1cchars\ufffd non\u00a0breaking",
+    "a" * 100 + " " + "a" * 101,
+]
+
+
+def made_up_texts(n_texts: int, seed: int = 0) -> list[str]:
+    """Texts of words glued from syllables, with many words of equal count."""
+    rng = np.random.default_rng(seed)
+    words = ["".join(rng.choice(PARTS, size=rng.integers(1, 4))) for _ in range(500)]
+    return [" ".join(rng.choice(words, size=40)) for _ in range(n_texts)]
+
+
+@pytest.fixture(scope="module")
+def small() -> Tokenizer:
+    return train_tokenizer([*made_up_texts(300), "0123456789 e\u0301 , . ; ( ) - '"], 400)
+
+
+def huggingface(tokenizer: Tokenizer) -> BertTokenizerFast:
+    return BertTokenizerFast(vocab={token: i for i, token in enumerate(tokenizer.vocab)})
+
+
+def reference_ids(reference: BertTokenizerFast, texts: list[str], max_tokens: int) -> list[list[int]]:
+    ids: list[list[int]] = reference(texts, truncation=True, max_length=max_tokens)["input_ids"]
+    return ids
+
+
+def ids_of(tokenizer: Tokenizer, texts: list[str], max_tokens: int = 128) -> list[list[int]]:
+    encoded = tokenizer.encode(texts, max_tokens)
+    return [encoded[row].tolist() for row in range(len(encoded))]
+
+
+def test_ids_equal_huggingface(small: Tokenizer) -> None:
+    texts = TRICKY + made_up_texts(50, seed=1)
+    for max_tokens in (3, 17, 128):
+        assert ids_of(small, texts, max_tokens) == reference_ids(huggingface(small), texts, max_tokens)
+
+
+def test_bert_ids_equal_huggingface(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYLM_DATA", str(data_folder))
+    bert = load_tokenizer("bert-base-uncased")
+    assert len(bert) == 30_522
+    assert [bert.pad_id, bert.unk_id, bert.cls_id, bert.sep_id, bert.mask_id] == [0, 100, 101, 102, 103]
+    reference = BertTokenizerFast.from_pretrained(data_folder / "bert-base-uncased")
+    assert ids_of(bert, TRICKY) == reference_ids(reference, TRICKY, 128)
+
+
+def test_saved_folder_loads_in_transformers(small: Tokenizer, tmp_path: Path) -> None:
+    small.save(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.mask_token_id == small.mask_id
+    assert loaded.pad_token_id == small.pad_id
+    texts = TRICKY + made_up_texts(20, seed=2)
+    assert ids_of(small, texts) == reference_ids(loaded, texts, 128)
+    assert load_tokenizer(tmp_path).fingerprint == small.fingerprint
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(
+                ["ba", "ca ", " ", "\n", "[MASK]", "é", "e\u0301", "😀", "漢", ", ", "z", "\u0301"]
+            ),
+            st.integers(1, 900),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    st.sampled_from([3, 8, 128]),
+)
+def test_long_texts_are_cut_without_a_trace(
+    small: Tokenizer, pieces: list[tuple[str, int]], max_tokens: int
+) -> None:
+    text = "".join(piece * repeats for piece, repeats in pieces)
+    assert ids_of(small, [text], max_tokens) == reference_ids(huggingface(small), [text], max_tokens)
+
+
+def test_a_cut_within_a_word_does_not_change_it(small: Tokenizer) -> None:
+    first_guess = CHARACTERS_PER_TOKEN * (1 + MAX_WORD)  # characters read for max_tokens = 3
+    texts = [" " * (first_guess - within) + "".join(PARTS) for within in range(30)]
+    assert ids_of(small, texts, 3) == reference_ids(huggingface(small), texts, 3)
+    word = small.encode([texts[0]], 3)[0].tolist()
+    assert all(row == word for row in ids_of(small, texts, 3))
+
+
+def test_ten_megabytes_cost_a_prefix(small: Tokenizer) -> None:
+    texts = ["ba ca " * 1_700_000, "😀 " * 5_000_000, " " * 500_000 + "ba"]
+    first, second, third = ids_of(small, texts)
+    assert first == ids_of(small, ["ba ca " * 200])[0]
+    assert second == [small.cls_id, *[small.unk_id] * 126, small.sep_id]
+    assert third == ids_of(small, ["ba"])[0]
+
+
+def test_reduced_vocabulary_keeps_the_tokens_of_covered_texts(small: Tokenizer) -> None:
+    texts = made_up_texts(60, seed=3) + ["a stray ß", "漢"]
+    kept = np.unique(small.encode(texts[:5] + texts[-2:]).ids)
+    reduced = small.reduced(kept)
+    assert reduced.vocab == [t for i, t in enumerate(small.vocab) if i in kept or i in small.special_ids]
+    covered = 0
+    for text in texts:
+        before = small.encode([text])[0]
+        if np.isin(before, kept).all():
+            covered += 1
+            after = reduced.encode([text])[0]
+            assert [reduced.vocab[i] for i in after] == [small.vocab[i] for i in before]
+    assert 7 <= covered < len(texts)
+
+
+def test_training_is_deterministic_and_orders_the_vocabulary() -> None:
+    texts = made_up_texts(100)
+    first, second = train_tokenizer(texts, 600), train_tokenizer(iter(texts), 600)
+    assert first.vocab == second.vocab
+    assert tuple(first.vocab[:5]) == SPECIAL_TOKENS
+    assert len(first) <= 600
+    words = " ".join(texts).split()
+    pieces = first.encode(words).lengths - 2
+    assert pieces.mean() < 2 < np.mean([len(word) for word in words])  # it learned more than letters
+    assert first.unk_id not in first.encode(texts).ids
+
+
+@pytest.mark.parametrize("size", [299, 65_537])
+def test_training_refuses_sizes(size: int) -> None:
+    with pytest.raises(UserError, match="300 to 65,536"):
+        train_tokenizer(["text"], size)
+
+
+def test_training_refuses_no_text() -> None:
+    with pytest.raises(UserError, match="No text"):
+        train_tokenizer(["", "  "], 300)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "line 1 is empty"),
+        ("\n".join([*SPECIAL_TOKENS, "a", "", "b"]).encode(), "line 7 is empty"),
+        ("\n".join([*SPECIAL_TOKENS, "a", "b", "a"]).encode(), "'a' more than once"),
+        ("\n".join([*SPECIAL_TOKENS[:4], "a"]).encode(), r"lacks \[MASK\]"),
+        (b"[PAD]\n\xff", "not UTF-8"),
+    ],
+)
+def test_bad_vocabulary_files(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"vocab.txt.*{message}"):
+        load_tokenizer(path)
+
+
+def test_windows_line_ends_are_accepted(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_bytes("\r\n".join([*SPECIAL_TOKENS, "a", "\u2028"]).encode())
+    assert load_tokenizer(tmp_path).vocab == [*SPECIAL_TOKENS, "a", "\u2028"]
+
+
+def test_missing_vocabulary(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        load_tokenizer(tmp_path / "nowhere")
+
+
+def test_bert_without_network_says_where_to_put_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise ConnectionError
+
+    monkeypatch.setenv("TINYLM_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", no_network)
+    with pytest.raises(UserError, match="could not be downloaded; put its vocab.txt at .*cache"):
+        load_tokenizer("bert-base-uncased")
+
+
+@pytest.mark.parametrize("text", [None, 3, "half \ud800"])
+def test_what_is_no_text_is_named(small: Tokenizer, text: object) -> None:
+    with pytest.raises(UserError, match="Text 2 is "):
+        small.encode(["fine", text])  # type: ignore[list-item]
+
+
+def test_too_few_tokens_are_refused(small: Tokenizer) -> None:
+    with pytest.raises(UserError, match="max_tokens is 2"):
+        small.encode(["a"], 2)
+    assert len(small.encode([])) == 0
