@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinylm.errors import UserError
@@ -29,12 +27,7 @@ class Convolution(BaseModel):
 
 
 class ModelConfig(BaseModel):
-    """Architecture of a BERT-n, optionally with convolutions in front.
-
-    The defaults are the paper's BERT-6. `layer_norm="pre"` and `pooling="mean"`
-    leave the BERT family: they train better in few steps (the `fast` recipe) but
-    cannot be written as a HuggingFace BERT.
-    """
+    """Architecture of a BERT-n, optionally with convolutions in front; by default the paper's BERT-6."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -44,8 +37,6 @@ class ModelConfig(BaseModel):
     max_tokens: int = Field(default=128, ge=3)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     init_std: float = Field(default=0.02, gt=0)
-    layer_norm: Literal["post", "pre"] = "post"
-    pooling: Literal["cls", "mean"] = "cls"
     convolution: Convolution | None = None
 
     @property

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from tinylm.model.batch import Batch
+from tinylm.model.batch import Batch, Group
 from tinylm.model.config import HEAD_WIDTH, ModelConfig
 from tinylm.model.convolution import ConvolutionalFrontEnd
 
@@ -57,10 +57,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, batch: Batch) -> Tensor:
         """`[tokens, width]` to `[tokens, width]`, every text by itself."""
         qkv = self.query_key_value(x)
-        return self.output(torch.cat([self._attend(group.pad(qkv), group) for group in batch.groups]))
+        context = torch.cat([self._attend(qkv, group) for group in batch.groups])
+        out: Tensor = self.output(context)
+        return out
 
-    def _attend(self, qkv: Tensor, group) -> Tensor:  # type: ignore[no-untyped-def]
-        split = qkv.unflatten(2, (3, self.heads, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
+    def _attend(self, qkv: Tensor, group: Group) -> Tensor:
+        split = group.pad(qkv).unflatten(2, (3, self.heads, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
         query, key, value = split  # each [texts, heads, length, 64]
         mask = None if group.mask is None else group.mask[:, None, None, :]
         dropout = self.dropout if self.training else 0.0
@@ -99,11 +101,10 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """One transformer block: attention and feed-forward, each with residual and LayerNorm."""
+    """One transformer block: attention and feed-forward, each with residual, then LayerNorm."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.pre = config.layer_norm == "pre"
         self.attention = Attention(config)
         self.attention_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.feed_forward = nn.Sequential(
@@ -116,9 +117,6 @@ class Block(nn.Module):
         """`[tokens, width]` to `[tokens, width]`, or to `[texts, width]` with `first_only`."""
         attend = self.attention.first_tokens if first_only else self.attention
         residual = x[batch.first] if first_only else x
-        if self.pre:
-            x = residual + self.dropout(attend(self.attention_norm(x), batch))
-            return x + self.dropout(self.feed_forward(self.feed_forward_norm(x)))
         x = self.attention_norm(residual + self.dropout(attend(x, batch)))
         out: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
         return out
@@ -133,23 +131,20 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(config)
         self.convolution = ConvolutionalFrontEnd(config.convolution) if config.convolution else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
-        # Pre-LayerNorm leaves the last residual sum unnormalised.
-        self.final_norm = nn.LayerNorm(config.width) if config.layer_norm == "pre" else nn.Identity()
 
     def forward(self, batch: Batch) -> Tensor:
         """Hidden state of every token, `[tokens, width]`."""
         x = self._embed(batch)
         for block in self.blocks:
             x = block(x, batch)
-        out: Tensor = self.final_norm(x)
-        return out
+        return x
 
     def first_tokens(self, batch: Batch) -> Tensor:
         """Hidden state of each text's [CLS], `[texts, width]`: `forward` at those rows."""
         x = self._embed(batch)
         for block in self.blocks[:-1]:
             x = block(x, batch)
-        out: Tensor = self.final_norm(self.blocks[-1](x, batch, first_only=True))
+        out: Tensor = self.blocks[-1](x, batch, first_only=True)
         return out
 
     def _embed(self, batch: Batch) -> Tensor:

@@ -48,18 +48,6 @@ class SequenceClassifier(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Raw output fields (logits), `[texts, labels]`, in the batch's order of texts."""
-        if self.config.pooling == "cls":
-            pooled = self.encoder.first_tokens(batch)
-        else:
-            hidden = self.encoder(batch)
-            total = hidden.new_zeros(len(batch), hidden.shape[1]).index_add(0, batch.text_of_token, hidden)
-            pooled = total / torch.tensor(batch.lengths, device=total.device)[:, None]
-        out: Tensor = self.classifier(self.dropout(torch.tanh(self.pooler(pooled))))
+        pooled = torch.tanh(self.pooler(self.encoder.first_tokens(batch)))
+        out: Tensor = self.classifier(self.dropout(pooled))
         return out
-
-
-def classifier_from_pretrained(pretrained: MaskedLanguageModel, n_labels: int) -> SequenceClassifier:
-    """A classifier whose encoder starts from pre-trained weights; pooler and output are new."""
-    classifier = SequenceClassifier(pretrained.config, n_labels)
-    classifier.encoder.load_state_dict(pretrained.encoder.state_dict())
-    return classifier

@@ -2,9 +2,9 @@
 
 A saved BERT-n is a HuggingFace folder: `config.json` of model type "bert" and
 `model.safetensors` with HuggingFace's names, so `transformers` reads it and this
-package reads what `transformers` writes. What HuggingFace's BERT does not have
-(convolutions, pre-LayerNorm, mean pooling) is stored the same way under model
-type "tinylm", which `transformers` refuses rather than misreads.
+package reads what `transformers` writes. What HuggingFace's BERT does not have,
+convolutions, is stored the same way under model type "tinylm", which
+`transformers` refuses rather than misreads.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NAMES = {
     r"encoder\.blocks\.(\d+)\.feed_forward\.0\.": r"bert.encoder.layer.\1.intermediate.dense.",
     r"encoder\.blocks\.(\d+)\.feed_forward\.2\.": r"bert.encoder.layer.\1.output.dense.",
     r"encoder\.blocks\.(\d+)\.feed_forward_norm\.": r"bert.encoder.layer.\1.output.LayerNorm.",
-    r"encoder\.(convolution|final_norm)\.": r"bert.\1.",
+    r"encoder\.convolution\.": "bert.convolution.",
     r"transform\.": "cls.predictions.transform.dense.",
     r"norm\.": "cls.predictions.transform.LayerNorm.",
     r"bias$": "cls.predictions.bias",
@@ -46,11 +46,6 @@ NAMES = {
 }
 SEGMENT = "bert.embeddings.token_type_embeddings.weight"
 QUERY_KEY_VALUE = re.compile(r"encoder\.blocks\.(\d+)\.attention\.query_key_value\.(weight|bias)")
-
-
-def is_bert(config: ModelConfig) -> bool:
-    """Whether HuggingFace's BERT can compute this model."""
-    return config.layer_norm == "post" and config.pooling == "cls" and config.convolution is None
 
 
 def save_model(
@@ -66,9 +61,8 @@ def save_model(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = to_huggingface(model.state_dict())
-    partial = folder / (WEIGHTS + ".partial")
-    save_file({name: t.contiguous() for name, t in weights.items()}, partial, metadata={"format": "pt"})
-    partial.replace(folder / WEIGHTS)
+    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config = _huggingface_config(model, label_names)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
@@ -216,7 +210,7 @@ def _huggingface_config(
     is_classifier = isinstance(model, SequenceClassifier)
     raw: dict[str, Any] = {
         "architectures": ["BertForSequenceClassification" if is_classifier else "BertForMaskedLM"],
-        "model_type": "bert" if is_bert(config) else "tinylm",
+        "model_type": "bert" if config.convolution is None else "tinylm",
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
         "num_hidden_layers": config.layers,

@@ -9,15 +9,16 @@ with [CLS] in front and [SEP] at the end.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from tinylm.errors import UserError
+from tinylm.folders import new_folder
 
 IDS, OFFSETS, META = "ids.bin", "offsets.bin", "store.json"
 MAX_ID = int(np.iinfo(np.uint16).max)
@@ -96,21 +97,21 @@ class TokenIds:
 class StoreWriter:
     """Writes a token store piece by piece, so that memory stays bounded.
 
-    Everything goes to `FOLDER.partial`, which becomes `FOLDER` only when the
-    `with` block ends without an exception.
+    The folder appears only when the `with` block ends without an exception.
+
+    Attributes:
+        partial: where the files are until then; more can be written beside them.
+        meta: what `open_store` will give back, along with the sizes.
     """
 
     def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
-        self.folder, self.meta = Path(folder), dict(meta)
-        self.partial = self.folder.with_name(self.folder.name + ".partial")
+        self.meta = dict(meta)
+        self._folder = new_folder(folder)
         self._tokens = 0
         self._paragraphs = 0
 
     def __enter__(self) -> StoreWriter:
-        if self.folder.exists() and not (self.folder.is_dir() and not any(self.folder.iterdir())):
-            raise UserError(f"{self.folder} exists and is no empty folder; give a new one.")
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
+        self.partial = self._folder.__enter__()
         self._ids = (self.partial / IDS).open("wb")
         self._offsets = (self.partial / OFFSETS).open("wb")
         np.zeros(1, np.int64).tofile(self._offsets)
@@ -123,17 +124,18 @@ class StoreWriter:
         self._tokens += int(paragraphs.offsets[-1])
         self._paragraphs += len(paragraphs)
 
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._ids.close()
         self._offsets.close()
-        if error is not None:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            return
-        meta = self.meta | {"paragraphs": self._paragraphs, "tokens": self._tokens}
-        (self.partial / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        if self.folder.exists():  # empty, checked on entry
-            self.folder.rmdir()
-        self.partial.rename(self.folder)
+        if error is None:
+            meta = self.meta | {"paragraphs": self._paragraphs, "tokens": self._tokens}
+            (self.partial / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+        self._folder.__exit__(kind, error, trace)
 
 
 def is_store(folder: Path) -> bool:

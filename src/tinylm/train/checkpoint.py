@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from tinylm.errors import UserError
+
+MODEL, OPTIMIZER = "model.", "optimizer."  # fronts of names in the file
 
 
 @dataclass
@@ -56,18 +58,18 @@ class Checkpoint:
         """Whether `every` seconds have passed since the last write."""
         return time.monotonic() - self._last >= self.every
 
-    def save(self, model: nn.Module, optimizer: torch.optim.Optimizer, place: Place) -> None:
+    def save(self, model: nn.Module, optimizers: list[Optimizer], place: Place) -> None:
         """Write the run's state."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {f"model.{name}": t.contiguous() for name, t in model.state_dict().items()}
-        tensors |= {f"optimizer.{name}": t for name, t in _optimizer_tensors(model, optimizer).items()}
+        tensors = {MODEL + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        tensors |= _optimizer_tensors(model, optimizers)
         metadata = {"identity": json.dumps(self.identity), "place": json.dumps(vars(place))}
         partial = self.path.with_name(self.path.name + ".partial")
         save_file(tensors, partial, metadata=metadata)
         partial.replace(self.path)
         self._last = time.monotonic()
 
-    def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> Place:
+    def restore(self, model: nn.Module, optimizers: list[Optimizer]) -> Place:
         """Load the run's state; a fresh `Place` where there is no checkpoint yet.
 
         Raises:
@@ -88,10 +90,10 @@ class Checkpoint:
                 f"{self.path} belongs to a run with other settings ({', '.join(names)});"
                 " give the same settings to go on, or another folder to start anew."
             )
-        model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
-        _restore_optimizer(
-            model, optimizer, {n.removeprefix("optimizer."): t for n, t in tensors.items() if n.startswith("optimizer.")}
+        model.load_state_dict(
+            {name.removeprefix(MODEL): value for name, value in tensors.items() if name.startswith(MODEL)}
         )
+        _restore_optimizers(model, optimizers, tensors)
         return Place(**json.loads(metadata["place"]))
 
     def remove(self) -> None:
@@ -99,17 +101,22 @@ class Checkpoint:
         self.path.unlink(missing_ok=True)
 
 
-def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors under names `parameter/state`."""
+def _optimizer_tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]:
+    """The optimizers' tensors under names `optimizer.PARAMETER/STATE`."""
     return {
-        f"{name}/{key}": value
+        f"{OPTIMIZER}{name}/{key}": value
+        for optimizer in optimizers
         for name, parameter in model.named_parameters()
+        if parameter in optimizer.state
         for key, value in optimizer.state[parameter].items()
     }
 
 
-def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+def _restore_optimizers(model: nn.Module, optimizers: list[Optimizer], tensors: dict[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
+    owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
     for full_name, value in tensors.items():
-        name, key = full_name.rsplit("/", 1)
-        optimizer.state[parameters[name]][key] = value
+        if full_name.startswith(OPTIMIZER):
+            name, key = full_name.removeprefix(OPTIMIZER).rsplit("/", 1)
+            parameter = parameters[name]
+            owner[id(parameter)].state[parameter][key] = value

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tinylm.model.batch import make_batch
 from tinylm.model.config import ModelConfig
-from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier, classifier_from_pretrained
+from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.model.inference import logits_of
 from tinylm.text.store import TokenIds
 from tinylm.text.tasks import Task
@@ -88,12 +88,12 @@ def finetune(
         checkpoint: see `train`.
     """
     config = start if isinstance(start, ModelConfig) else start.config
+    config = config.model_copy(update={"dropout": recipe.finetune.dropout})
     check_vocabulary(config, tokenizer)
     torch.manual_seed(seed)
-    if isinstance(start, ModelConfig):
-        model = SequenceClassifier(config, task.n_labels)
-    else:
-        model = classifier_from_pretrained(start, task.n_labels)
+    model = SequenceClassifier(config, task.n_labels)
+    if isinstance(start, MaskedLanguageModel):  # pooler and output layer stay new
+        model.encoder.load_state_dict(start.encoder.state_dict())
     batch_size = recipe.finetune.batch_size
     labels = torch.from_numpy(task.train_labels)
 

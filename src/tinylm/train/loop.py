@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from tinylm.errors import UserError
 from tinylm.progress import progress_bar
 from tinylm.train.batching import seed_dropout
 from tinylm.train.checkpoint import Checkpoint, Place
+from tinylm.train.optimizers import make_optimizers
 from tinylm.train.recipes import Optimisation
 
 
@@ -45,10 +45,8 @@ def train(
     Raises:
         UserError: the loss is no longer a number.
     """
-    optimizer = torch.optim.AdamW(
-        model.parameters(), optimisation.learning_rate, weight_decay=optimisation.weight_decay, fused=True
-    )
-    place = checkpoint.restore(model, optimizer) if checkpoint else Place()
+    optimizers = make_optimizers(model, optimisation)
+    place = checkpoint.restore(model, optimizers) if checkpoint else Place()
     total = optimisation.epochs * steps_per_epoch
     with progress_bar() as bar:
         task = bar.add_task(label, total=total, completed=place.step, info="")
@@ -56,14 +54,16 @@ def train(
             epoch, step = divmod(place.step, steps_per_epoch)
             model.train()
             seed_dropout(seed, place.step)
-            for group in optimizer.param_groups:
-                group["lr"] = optimisation.rate(epoch, step, steps_per_epoch)
+            share = optimisation.schedule(epoch, step, steps_per_epoch)
             loss = loss_of(epoch, step)
-            optimizer.zero_grad()
+            model.zero_grad()
             loss.backward()
             if optimisation.clip is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), optimisation.clip)
-            optimizer.step()
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = share * optimizer.defaults["lr"]
+                optimizer.step()
             place.loss_sum += loss.item()
             place.step += 1
             if not math.isfinite(place.loss_sum):
@@ -81,6 +81,6 @@ def train(
                 place.history.append(record)
                 place.loss_sum = 0.0
             if checkpoint is not None and checkpoint.due():
-                checkpoint.save(model, optimizer, place)
+                checkpoint.save(model, optimizers, place)
     model.eval()
     return place.history

@@ -13,6 +13,7 @@ from tinylm.errors import UserError
 from tinylm.model.batch import Batch, make_batch
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel
+from tinylm.text.coverage import token_counts
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.batching import MASKS, Masking, epoch_batches, generator
@@ -49,7 +50,9 @@ def pretrain(
         raise UserError("pre-training was given no paragraph; W_S must be at least 1.")
     check_vocabulary(config, tokenizer)
     torch.manual_seed(seed)
-    model = MaskedLanguageModel(config)
+    model = MaskedLanguageModel(config.model_copy(update={"dropout": recipe.pretrain.dropout}))
+    if recipe.frequency_bias:
+        model.bias.data = _log_frequencies(paragraphs, tokenizer)
     masking = Masking(tokenizer, recipe.mask_rate)
     batch_size = recipe.pretrain.batch_size
     steps_per_epoch = -(-len(paragraphs) // batch_size)
@@ -70,6 +73,17 @@ def pretrain(
         model, recipe.pretrain, steps_per_epoch, loss_of, seed=seed, label=label, checkpoint=checkpoint
     )
     return model, history
+
+
+def _log_frequencies(paragraphs: TokenIds, tokenizer: Tokenizer) -> Tensor:
+    """Log frequency of each token among those that can be hidden, `float32 [vocab]`.
+
+    One half is added to every count; special tokens, never hidden, count nothing.
+    """
+    counts = token_counts(paragraphs, len(tokenizer)).astype(np.float64)
+    counts[tokenizer.special_ids] = 0
+    counts += 0.5
+    return torch.from_numpy(np.log(counts / counts.sum())).float()
 
 
 def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:

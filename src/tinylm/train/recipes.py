@@ -21,11 +21,14 @@ class Optimisation(BaseModel):
     Attributes:
         epochs: passes over the data.
         batch_size: texts per step.
-        learning_rate: at its highest.
+        learning_rate: of AdamW, at its highest.
+        matrix_learning_rate: of Muon, which then trains the weight matrices in
+            place of AdamW; None leaves everything to AdamW.
         weight_decay: AdamW's, the paper's L2 regularization alpha.
         warm_up: share of all steps in which the learning rate rises from zero.
         decay_each: whether the learning rate falls after every epoch (paper) or step.
         clip: largest norm of the gradient; None leaves it alone.
+        dropout: on embeddings, attention probabilities and hidden states.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,20 +36,22 @@ class Optimisation(BaseModel):
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
+    matrix_learning_rate: float | None = Field(default=None, gt=0)
     weight_decay: float = Field(ge=0)
     warm_up: float = Field(default=0.0, ge=0, lt=1)
     decay_each: Literal["epoch", "step"] = "step"
     clip: float | None = Field(default=None, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
 
-    def rate(self, epoch: int, step: int, steps_per_epoch: int) -> float:
-        """Learning rate at `step` (counted within `epoch`, both from 0)."""
+    def schedule(self, epoch: int, step: int, steps_per_epoch: int) -> float:
+        """Share of the highest learning rate at `step` of `epoch`, both from 0."""
         done, total = epoch * steps_per_epoch + step, self.epochs * steps_per_epoch
         rising = self.warm_up * total
         if done < rising:
-            return self.learning_rate * (done + 1) / (rising + 1)
+            return (done + 1) / (rising + 1)
         if self.decay_each == "epoch":
-            return self.learning_rate * (1 - epoch / self.epochs)
-        return self.learning_rate * (total - done) / (total - rising)
+            return 1 - epoch / self.epochs
+        return (total - done) / (total - rising)
 
 
 class Recipe(BaseModel):
@@ -55,6 +60,10 @@ class Recipe(BaseModel):
     Attributes:
         max_tokens: texts are cut to this many tokens, [CLS] and [SEP] included.
         mask_rate: share of the tokens that masked language modelling hides.
+        vocabulary: tokens of a WordPiece vocabulary trained on the corpus; None
+            takes that of bert-base-uncased.
+        frequency_bias: start the output bias of masked language modelling at the
+            log frequency of each token, so that training need not learn it first.
         model: settings of `ModelConfig` that differ from its defaults.
     """
 
@@ -63,9 +72,11 @@ class Recipe(BaseModel):
     name: str
     max_tokens: int = 128
     mask_rate: float = Field(default=0.15, gt=0, lt=1)
+    vocabulary: int | None = None
+    frequency_bias: bool = False
     pretrain: Optimisation
     finetune: Optimisation
-    model: dict[str, float | str] = {}
+    model: dict[str, float] = {}
 
     def model_config_for(self, vocab_size: int, **shape: object) -> ModelConfig:
         """A `ModelConfig` of this recipe with the given shape (layers, heads, ...)."""
@@ -88,13 +99,29 @@ RECIPES = {
         name="fast",
         max_tokens=64,
         mask_rate=0.3,
+        vocabulary=8000,
+        frequency_bias=True,
         pretrain=Optimisation(
-            epochs=8, batch_size=32, learning_rate=5e-3, weight_decay=1e-2, warm_up=0.06, clip=1.0
+            epochs=4,
+            batch_size=32,
+            learning_rate=3e-3,
+            matrix_learning_rate=0.02,
+            weight_decay=1e-2,
+            warm_up=0.06,
+            decay_each="step",
+            clip=1.0,
+            dropout=0.0,
         ),
         finetune=Optimisation(
-            epochs=10, batch_size=32, learning_rate=1e-3, weight_decay=1e-2, warm_up=0.06, clip=1.0
+            epochs=10,
+            batch_size=32,
+            learning_rate=1e-3,
+            weight_decay=1e-2,
+            warm_up=0.06,
+            decay_each="step",
+            clip=1.0,
         ),
-        model={"layer_norm": "pre", "pooling": "mean", "init_std": 0.05},
+        model={"init_std": 0.05},
     ),
 }
 

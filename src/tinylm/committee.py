@@ -1,0 +1,87 @@
+"""The soft committee: shallow models vote with their raw output fields.
+
+Section 2.5 of the paper's appendix: the members' logits are summed as they are, no
+softmax, no weights, and the decision is made on the sum. Members may differ in
+architecture, vocabulary and recipe; only the labels must be the same.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tinylm.classifier import Classifier
+from tinylm.errors import UserError
+
+MEMBERS = "committee.json"
+
+
+class Committee:
+    """Several classifiers that decide together; one classifier is a committee of one.
+
+    Args:
+        members: classifiers with the same labels in the same order.
+
+    Raises:
+        UserError: no member, or members with other labels.
+    """
+
+    def __init__(self, members: Sequence[Classifier]) -> None:
+        if not members:
+            raise UserError("a committee needs at least one member.")
+        self.members = list(members)
+        self.label_names = self.members[0].label_names
+        for number, member in enumerate(self.members):
+            if member.label_names != self.label_names:
+                raise UserError(
+                    f"member {number + 1} of the committee has the labels {', '.join(member.label_names)};"
+                    f" the first has {', '.join(self.label_names)}; all must have the same."
+                )
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """The summed field, `float32 [texts, labels]`."""
+        return np.sum([member.logits(texts) for member in self.members], axis=0)
+
+    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
+        """Softmax of the summed field, `float32 [texts, labels]`.
+
+        Its arg max is the committee's decision. The sum of several confident fields
+        is more confident than it is right: do not read these as calibrated.
+        """
+        field = self.logits(texts)
+        weights = np.exp(field - field.max(1, keepdims=True))
+        return np.asarray(weights / weights.sum(1, keepdims=True))
+
+    def predict(self, texts: Sequence[str]) -> list[str]:
+        """The label of each text."""
+        return [self.label_names[i] for i in self.logits(texts).argmax(1)]
+
+    def save(self, folder: Path) -> None:
+        """Write every member to a folder of its own under the existing `folder`."""
+        names = [f"member-{number}" for number in range(1, len(self.members) + 1)]
+        for name, member in zip(names, self.members, strict=True):
+            member.save(Path(folder) / name)
+        text = json.dumps({"members": names}, indent=2)
+        (Path(folder) / MEMBERS).write_text(text + "\n", encoding="utf-8")
+
+
+def load_committee(folder: Path) -> Committee:
+    """Read a committee, or a single classifier as a committee of one.
+
+    Raises:
+        UserError: neither is there, or a file is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give the folder of a classifier or a committee.")
+    path = folder / MEMBERS
+    if not path.is_file():
+        return Committee([Classifier.load(folder)])
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["members"]
+        return Committee([Classifier.load(folder / name) for name in names])
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); save the committee again.") from error

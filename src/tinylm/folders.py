@@ -1,0 +1,94 @@
+"""Output folders: all or nothing, each with a record of what made it.
+
+An output folder appears under its name only when it is finished; until then it is
+`NAME.partial`. Its last file is `tinylm.json`: settings, seed, versions, hashes of
+the data, and figures.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tinylm.errors import UserError
+
+RECORD = "tinylm.json"
+LIBRARIES = ("tinylm", "torch", "tokenizers", "numpy")
+
+
+def check_new(folder: Path) -> None:
+    """Refuse an output folder that would overwrite something.
+
+    Raises:
+        UserError: a file or a folder with something in it is there.
+    """
+    folder = Path(folder)
+    if folder.is_file() or (folder.exists() and any(folder.iterdir())):
+        raise UserError(f"{folder} exists already and is not empty; give a new folder.")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Fill a new folder, all or nothing.
+
+    Yields the path to write to; it takes its name when the `with` block ends without
+    an exception, and is deleted otherwise.
+
+    Raises:
+        UserError: `folder` exists and is not empty.
+    """
+    folder = Path(folder)
+    check_new(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if folder.exists():
+        folder.rmdir()
+    partial.rename(folder)
+
+
+def write_record(folder: Path, kind: str, **facts: Any) -> None:
+    """Write `tinylm.json`.
+
+    Args:
+        folder: the output folder.
+        kind: what it holds: "corpus", "pretrained", "classifier" or "committee".
+        facts: anything that JSON can hold.
+    """
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    record = {
+        "kind": kind,
+        **facts,
+        "versions": versions | {"python": platform.python_version()},
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    text = json.dumps(record, indent=2, ensure_ascii=False)
+    (Path(folder) / RECORD).write_text(text + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read `tinylm.json`; empty for a folder that another program wrote.
+
+    Raises:
+        UserError: the file is not JSON.
+    """
+    path = Path(folder) / RECORD
+    if not path.is_file():
+        return {}
+    try:
+        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}.") from error
+    return record
