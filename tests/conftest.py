@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-OFFICIAL_FILES = ("fewrel/train_wiki.json", "ag_news/train.csv", "dbpedia/train.csv", "bert-base-uncased/vocab.txt")
+OFFICIAL_FILES = (
+    "fewrel/train_wiki.json",
+    "ag_news/train.csv",
+    "dbpedia/train.csv",
+    "bert-base-uncased/vocab.txt",
+)
 
 
 @pytest.fixture(scope="session")

@@ -45,6 +45,16 @@ class ModelConfig(BaseModel):
         return HEAD_WIDTH * self.heads
 
     @property
+    def name(self) -> str:
+        """How tables call it, as in "BERT-1, 12 heads, 2 convolutions 64 x 3x3"."""
+        name = f"BERT-{self.layers}, {self.heads} head{'s' if self.heads > 1 else ''}"
+        if front := self.convolution:
+            plural = "s" if front.layers > 1 else ""
+            kernel = "x".join(str(side) for side in front.kernel)
+            name += f", {front.layers} convolution{plural} {front.channels} x {kernel}"
+        return name
+
+    @property
     def layer_count(self) -> int:
         """The paper's measure of latency (section 5): 4 a block, convolutions, and 1.
 

@@ -45,6 +45,7 @@ NAMES = {
     r"pooler\.": "bert.pooler.dense.",
 }
 SEGMENT = "bert.embeddings.token_type_embeddings.weight"
+PARTS = ("query", "key", "value")
 QUERY_KEY_VALUE = re.compile(r"encoder\.blocks\.(\d+)\.attention\.query_key_value\.(weight|bias)")
 
 
@@ -127,7 +128,7 @@ def to_huggingface(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if match := QUERY_KEY_VALUE.fullmatch(name):
             layer, kind = match.groups()
-            for part, piece in zip(("query", "key", "value"), tensor.chunk(3), strict=True):
+            for part, piece in zip(PARTS, tensor.chunk(3), strict=True):
                 out[f"bert.encoder.layer.{layer}.attention.self.{part}.{kind}"] = piece
         elif name == "encoder.embeddings.segment":
             out[SEGMENT] = torch.stack([tensor, torch.zeros_like(tensor)])
@@ -147,7 +148,9 @@ def from_huggingface(weights: dict[str, Tensor], model: nn.Module) -> dict[str, 
         if match := QUERY_KEY_VALUE.fullmatch(name):
             layer, kind = match.groups()
             prefix = f"bert.encoder.layer.{layer}.attention.self"
-            state[name] = torch.cat([weights[f"{prefix}.{part}.{kind}"] for part in ("query", "key", "value")])
+            state[name] = torch.cat(
+                [weights[f"{prefix}.{part}.{kind}"] for part in ("query", "key", "value")]
+            )
         elif name == "encoder.embeddings.segment":
             state[name] = weights[SEGMENT][0]
         else:
@@ -191,7 +194,7 @@ def _config_of_bert(raw: dict[str, Any], path: Path) -> ModelConfig:
     if raw["num_attention_heads"] != heads or raw["intermediate_size"] != 4 * width:
         raise UserError(
             f"{path}: width {width}, {raw['num_attention_heads']} heads and feed-forward"
-            f" {raw['intermediate_size']} is no BERT-n: heads of 64 and a feed-forward of 4 x width are expected."
+            f" {raw['intermediate_size']} is no BERT-n; expected heads of 64 and a feed-forward of 4 x width."
         )
     return ModelConfig(
         vocab_size=raw["vocab_size"],

@@ -135,7 +135,7 @@ def load_task(
             (Tables 1 to 4), of a relation with fewer rows 70 test rows and the rest for training;
             `agnews`: 4 topics, 1,000 and 1,000 each (Table 5);
             `dbpedia`: 14 classes, 100 and 100 each (Table 6);
-            `vital-topics`: 11 topics of the `vital` corpus, 100 and 50 articles each;
+            `vital-topics`: 11 topics of the `vital` corpus, 100 and 100 articles each;
             the path of a table with a text and a label column (`tinylm.text.tables.read_rows`). The
             official files are looked for in `$TINYLM_DATA` and the cache folder, or else downloaded.
         labels: only these label numbers, which become 0, 1, ... in the order given. All by default.
@@ -364,5 +364,5 @@ TASKS = {
     "fewrel": _Known(_read_fewrel, train_per_label=630, test_per_label=70),
     "agnews": _Known(_read_agnews, train_per_label=1000, test_per_label=1000),
     "dbpedia": _Known(_read_dbpedia, train_per_label=100, test_per_label=100),
-    "vital-topics": _Known(_read_vital_topics, train_per_label=100, test_per_label=50),
+    "vital-topics": _Known(_read_vital_topics, train_per_label=100, test_per_label=100),
 }

@@ -85,7 +85,9 @@ class Checkpoint:
             raise UserError(f"{self.path} is damaged ({error}); delete it to start this run anew.") from error
         found = json.loads(metadata["identity"])
         if found != self.identity:
-            names = sorted(k for k in found.keys() | self.identity.keys() if found.get(k) != self.identity.get(k))
+            names = sorted(
+                k for k in found.keys() | self.identity.keys() if found.get(k) != self.identity.get(k)
+            )
             raise UserError(
                 f"{self.path} belongs to a run with other settings ({', '.join(names)});"
                 " give the same settings to go on, or another folder to start anew."

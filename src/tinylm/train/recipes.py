@@ -78,6 +78,19 @@ class Recipe(BaseModel):
     finetune: Optimisation
     model: dict[str, float] = {}
 
+    def with_epochs(
+        self, *, pretrain: int | None = None, finetune: int | None = None, learning_rate: float | None = None
+    ) -> Recipe:
+        """This recipe with other epochs, or another learning rate of fine-tuning, where given."""
+        changes: dict[str, dict[str, float | None]] = {
+            "pretrain": {"epochs": pretrain},
+            "finetune": {"epochs": finetune, "learning_rate": learning_rate},
+        }
+        values = self.model_dump()
+        for phase, settings in changes.items():
+            values[phase] |= {name: value for name, value in settings.items() if value is not None}
+        return Recipe.model_validate(values)
+
     def model_config_for(self, vocab_size: int, **shape: object) -> ModelConfig:
         """A `ModelConfig` of this recipe with the given shape (layers, heads, ...)."""
         values = {"vocab_size": vocab_size, "max_tokens": self.max_tokens, **self.model, **shape}

@@ -1,0 +1,276 @@
+"""The main job on the embedded corpus: pre-train, fine-tune, compare, combine.
+
+`tinylm demo` shows on 10,000 Wikipedia openings what the paper shows on six million:
+a gap between a model with and one without pre-training, and a soft committee of
+shallow models beside a deep one. Test articles never enter pre-training, and no
+figure is chosen on them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from tinylm.baselines import tfidf_accuracy
+from tinylm.classifier import Classifier
+from tinylm.committee import Committee
+from tinylm.folders import check_new, new_folder, write_record
+from tinylm.latency import Latency, measure_latency
+from tinylm.model.config import Convolution, ModelConfig
+from tinylm.model.heads import MaskedLanguageModel
+from tinylm.report import write_demo_report
+from tinylm.text.coverage import Coverage, coverage
+from tinylm.text.prepare import Prepared, prepare
+from tinylm.text.tasks import load_task
+from tinylm.train.finetune import EncodedTask, Finetuned, accuracy_of, encode_task, finetune
+from tinylm.train.pretrain import pretrain
+from tinylm.train.recipes import RECIPES, Recipe
+
+TASK = "vital-topics"
+TRIALS = 3
+LATENCY_TEXTS = 100
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One architecture, pre-trained once and fine-tuned `TRIALS` times with and without it.
+
+    Attributes:
+        name: for tables, such as "BERT-1, 2 heads".
+        config: the architecture.
+        pretraining: for each epoch its mean loss.
+        with_pretraining: one fine-tuning per trial from the pre-trained weights.
+        without: one per trial from random weights, otherwise the same.
+    """
+
+    name: str
+    config: ModelConfig
+    pretraining: list[dict[str, float]]
+    with_pretraining: list[Finetuned]
+    without: list[Finetuned]
+
+    @property
+    def gaps(self) -> np.ndarray:
+        """Accuracy with minus accuracy without pre-training, of trials with one seed, `[trials]`."""
+        pairs = zip(self.with_pretraining, self.without, strict=True)
+        return np.array([a.accuracy - b.accuracy for a, b in pairs])
+
+
+@dataclass(frozen=True)
+class DemoResults:
+    """Everything that the demo's tables and report show.
+
+    Attributes:
+        label_names: topics, in the order of the logits.
+        test_labels: `int64 [test texts]`.
+        coverage: W_S, T_W, T_C, T_M.
+        deep: the deep model.
+        members: the shallow ones.
+        committee: accuracy of the members' summed logits, one per trial.
+        committee_logits: of the first trial, `[test texts, labels]`.
+        tfidf: accuracy of TF-IDF with logistic regression on the same split.
+        latency: of "deep", "member" (the first) and "committee".
+        seconds: of the whole demo.
+        train_texts: number of labelled texts.
+    """
+
+    label_names: list[str]
+    test_labels: np.ndarray
+    coverage: Coverage
+    deep: Trained
+    members: list[Trained]
+    committee: list[float]
+    committee_logits: np.ndarray
+    tfidf: float
+    latency: dict[str, Latency]
+    seconds: float
+    train_texts: int
+
+
+# A deep model and three shallow ones that differ in width and front end, as in Table 8.
+DEEP: dict[str, Any] = {"layers": 3, "heads": 2}
+MEMBERS: list[dict[str, Any]] = [
+    {"layers": 1, "heads": 2},
+    {"layers": 1, "heads": 3},
+    {"layers": 1, "heads": 2, "convolution": Convolution(layers=1, channels=8, kernel=(3, 3))},
+]
+
+
+def run_demo(out: Path, seed: int = 0) -> DemoResults:
+    """Run the main job on `vital` and write a report and a classifier.
+
+    Args:
+        out: a new folder; it will hold `report.html`, `classifier/` (the committee) and
+            `tinylm.json`.
+        seed: of the first trial; the others follow.
+
+    Returns:
+        What the report shows.
+    """
+    console = Console()
+    check_new(out)
+    start = time.monotonic()
+    recipe = RECIPES["fast"]
+    task = load_task(TASK)
+    corpus = prepare("vital", vocabulary=recipe.vocabulary, max_tokens=recipe.max_tokens)
+    tokenizer = corpus.tokenizer
+    encoded = encode_task(task, tokenizer, recipe.max_tokens)
+    texts = tokenizer.encode([*task.train_texts, *task.test_texts], recipe.max_tokens)
+    found = coverage(corpus.paragraphs, texts, len(tokenizer))
+    console.print(_coverage_table(found))
+    tfidf = tfidf_accuracy(task)
+
+    trained = []
+    for number, shape in enumerate([*MEMBERS, DEEP]):
+        config = recipe.model_config_for(len(tokenizer), **shape)
+        trained.append(_train(config, recipe, corpus, encoded, seed + number))
+        console.print(_summary(trained[-1]), highlight=False)
+    *members, deep = trained
+    fields = [
+        np.sum([member.with_pretraining[trial].test_logits for member in members], axis=0)
+        for trial in range(TRIALS)
+    ]
+    committee = Committee(
+        [Classifier(member.with_pretraining[0].model, tokenizer, task.label_names) for member in members]
+    )
+    rivals = {
+        "deep": Classifier(deep.with_pretraining[0].model, tokenizer, task.label_names).logits,
+        "member": committee.members[0].logits,
+        "committee": committee.logits,
+    }
+    latencies = measure_latency(
+        list(rivals.values()), task.test_texts[:: len(task.test_texts) // LATENCY_TEXTS]
+    )
+    results = DemoResults(
+        label_names=task.label_names,
+        test_labels=task.test_labels,
+        coverage=found,
+        deep=deep,
+        members=members,
+        committee=[accuracy_of(field, task.test_labels) for field in fields],
+        committee_logits=fields[0],
+        tfidf=tfidf,
+        latency=dict(zip(rivals, latencies, strict=True)),
+        seconds=time.monotonic() - start,
+        train_texts=len(task.train_texts),
+    )
+    with new_folder(out) as folder:
+        committee.save(folder / "classifier")
+        write_demo_report(results, folder / "report.html")
+        facts = {"seed": seed, "recipe": recipe.model_dump(mode="json"), "corpus": corpus.meta}
+        write_record(folder / "classifier", "committee", **facts)
+        write_record(folder, "demo", **facts, figures=_figures(results))
+    console.print(_accuracy_table(results))
+    console.print(
+        f"{results.seconds / 60:.1f} minutes. Report: {out / 'report.html'}. Now try:\n"
+        f'  tinylm predict {out / "classifier"} "The striker scored twice in the final."',
+        highlight=False,
+        soft_wrap=True,
+    )
+    return results
+
+
+def _train(config: ModelConfig, recipe: Recipe, corpus: Prepared, task: EncodedTask, seed: int) -> Trained:
+    """Pre-train one architecture, then fine-tune it with and without the pre-trained weights."""
+    weights, history = pretrain(
+        corpus.paragraphs,
+        corpus.tokenizer,
+        config,
+        recipe,
+        seed=seed,
+        label=f"{config.name}: pre-training",
+    )
+
+    def trials(start: MaskedLanguageModel | ModelConfig, what: str) -> list[Finetuned]:
+        return [
+            finetune(
+                task,
+                corpus.tokenizer,
+                start,
+                recipe,
+                seed=seed + trial,
+                label=f"{config.name}: {what}, trial {trial + 1} of {TRIALS}",
+            )
+            for trial in range(TRIALS)
+        ]
+
+    return Trained(
+        config.name, config, history, trials(weights, "fine-tuning"), trials(config, "no pre-training")
+    )
+
+
+def _mean_and_deviation(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def _accuracies(runs: list[Finetuned]) -> list[float]:
+    return [run.accuracy for run in runs]
+
+
+def _summary(trained: Trained) -> str:
+    return (
+        f"{trained.name}: accuracy {_mean_and_deviation(_accuracies(trained.with_pretraining))} with"
+        f" pre-training, {_mean_and_deviation(_accuracies(trained.without))} without"
+    )
+
+
+def _coverage_table(found: Coverage) -> Table:
+    table = Table(title="Pre-training text and the tokens of the task")
+    for column in ("W_S", "T_W", "T_C", "T_M", "frequency-weighted overlap"):
+        table.add_column(column, justify="right")
+    counts = (found.paragraphs, found.t_w, found.t_c, found.t_m)
+    table.add_row(*(f"{count:,}" for count in counts), f"{found.weighted_overlap:.4f}")
+    return table
+
+
+def _accuracy_table(results: DemoResults) -> Table:
+    table = Table(title=f"Topic of an article, accuracy on {len(results.test_labels):,} held-out articles")
+    table.add_column("model")
+    for column in ("layers", "without pre-training", "with", "gap", "ms per text"):
+        table.add_column(column, justify="right")
+    measured = {
+        results.members[0].name: results.latency["member"],
+        results.deep.name: results.latency["deep"],
+    }
+    for trained in [*results.members, results.deep]:
+        table.add_row(
+            trained.name,
+            str(trained.config.layer_count),
+            _mean_and_deviation(_accuracies(trained.without)),
+            _mean_and_deviation(_accuracies(trained.with_pretraining)),
+            _mean_and_deviation(trained.gaps.tolist()),
+            f"{measured[trained.name].p50:.2f}" if trained.name in measured else "",
+        )
+    committee = _mean_and_deviation(results.committee)
+    latency = f"{results.latency['committee'].p50:.2f}"
+    table.add_section()
+    table.add_row(f"soft committee of the {len(results.members)} BERT-1", "", "", committee, "", latency)
+    table.add_row("TF-IDF + logistic regression", "", f"{results.tfidf:.3f}", "", "", "")
+    return table
+
+
+def _figures(results: DemoResults) -> dict[str, Any]:
+    """The figures of the tables, for `tinylm.json`."""
+    return {
+        "coverage": asdict(results.coverage),
+        "models": {
+            trained.name: {
+                "with_pretraining": _accuracies(trained.with_pretraining),
+                "without": _accuracies(trained.without),
+                "gap": trained.gaps.tolist(),
+                "pretraining_loss": [record["loss"] for record in trained.pretraining],
+            }
+            for trained in [*results.members, results.deep]
+        },
+        "committee": results.committee,
+        "tfidf": results.tfidf,
+        "latency_ms": {name: asdict(latency) for name, latency in results.latency.items()},
+        "seconds": results.seconds,
+    }

@@ -1,0 +1,105 @@
+"""From the name of a corpus to token ids and their tokenizer, kept in the cache folder.
+
+Tokenizing is done once for each corpus and vocabulary: a second run of any command
+finds the token store of the first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinylm.errors import UserError
+from tinylm.text.corpus import build_store, open_corpus
+from tinylm.text.coverage import distinct_tokens
+from tinylm.text.download import cache_folder
+from tinylm.text.store import StoreWriter, TokenIds, is_store, open_store
+from tinylm.text.tasks import load_task
+from tinylm.text.tokenizer import BERT, Tokenizer, load_tokenizer, train_tokenizer
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Paragraphs ready for pre-training.
+
+    Attributes:
+        paragraphs: packed token ids.
+        tokenizer: the one that made them.
+        meta: where they come from, see `build_store`.
+    """
+
+    paragraphs: TokenIds
+    tokenizer: Tokenizer
+    meta: dict[str, Any]
+
+
+def prepare(
+    name: str, *, vocabulary: str | int | None = None, max_tokens: int = 128, text_column: str = "text"
+) -> Prepared:
+    """Tokenize a corpus, or find it tokenized.
+
+    Test articles of `vital-topics` are left out of `vital`, always: no model here
+    has seen the texts that it may be tested on.
+
+    Args:
+        name: a token store, or a corpus as `open_corpus` takes it.
+        vocabulary: a tokenizer as `load_tokenizer` takes it, or the number of tokens
+            of one to train on the corpus; bert-base-uncased when None. A token store
+            has its own.
+        max_tokens: texts are cut there, [CLS] and [SEP] included.
+        text_column: of tables.
+    """
+    if is_store(Path(name)):
+        if vocabulary is not None:
+            raise UserError(f"{name} is a token store with a vocabulary of its own; leave the tokenizer out.")
+        paragraphs, meta = open_store(Path(name))
+        return Prepared(paragraphs, load_tokenizer(Path(name)), meta)
+    corpus = open_corpus(name, text_column)
+    held_out = load_task("vital-topics").test_titles if name == "vital" else frozenset()
+    tokenizer = None if isinstance(vocabulary, int) else load_tokenizer(vocabulary or BERT)
+    key = {
+        "corpus": [corpus.name, corpus.fingerprint, text_column],
+        "vocabulary": tokenizer.fingerprint if tokenizer else vocabulary,
+        "max_tokens": max_tokens,
+        "held_out": sorted(held_out),
+    }
+    digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    folder = cache_folder() / "stores" / digest
+    if not is_store(folder):
+        if tokenizer is None:
+            assert isinstance(vocabulary, int)
+            kept = (article.text for article in corpus.articles() if article.title not in held_out)
+            tokenizer = train_tokenizer(kept, vocabulary)
+        build_store(corpus, tokenizer, folder, max_tokens=max_tokens, exclude_titles=held_out)
+    paragraphs, meta = open_store(folder)
+    return Prepared(paragraphs, load_tokenizer(folder), meta)
+
+
+def save_selection(
+    source: Prepared, rows: np.ndarray, folder: Path, facts: dict[str, Any], keep: np.ndarray | None = None
+) -> None:
+    """Write the paragraphs `rows` as a new token store with its vocabulary.
+
+    Args:
+        source: where they are taken from.
+        rows: `int64 [W_S]`.
+        folder: new.
+        facts: added to the store's meta: how the rows were chosen.
+        keep: `bool [vocab]`; the vocabulary is reduced to these tokens, the tokens of
+            the selection and the special ones (the smaller embedding of section 2.1).
+    """
+    chosen, tokenizer = source.paragraphs.take(rows), source.tokenizer
+    if keep is not None:
+        used = keep | distinct_tokens(chosen, len(tokenizer))
+        used[tokenizer.special_ids] = True
+        tokenizer = tokenizer.reduced(np.flatnonzero(used))
+        new_id = (np.cumsum(used) - 1).astype(np.uint16)
+        chosen = TokenIds(new_id[chosen.ids], chosen.offsets)
+    with StoreWriter(folder, source.meta | facts | {"tokenizer": tokenizer.fingerprint}) as writer:
+        writer.append(chosen)
+        tokenizer.save_vocab(writer.partial)
