@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tinylm.model.batch import make_batch
+from tinylm.model.batch import Batch, make_batch
 from tinylm.model.config import ModelConfig
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -143,7 +143,7 @@ def test_make_batch_puts_the_longest_first_and_cuts_keeping_sep() -> None:
     batch, rows = make_batch(TokenIds.from_lists(texts), [4, 1, 2, 5, 0], max_tokens=8)
     # Rows 5 (22 tokens) and 1 (11) are cut to 8; rows 4 and 0 are equally long and keep their order.
     assert rows.tolist() == [5, 1, 4, 0, 2]
-    assert batch.lengths == (8, 8, 5, 5, 2)
+    assert batch.lengths.tolist() == [8, 8, 5, 5, 2]
     assert batch.ids.dtype == torch.int64
     expected = [
         [CLS, *range(10, 16), SEP],
@@ -158,23 +158,38 @@ def test_make_batch_puts_the_longest_first_and_cuts_keeping_sep() -> None:
     assert batch.first.tolist() == [0, 8, 16, 21, 26]
 
 
-def test_groups_hold_every_token_once_in_order() -> None:
+def random_batch() -> Batch:
     rng = np.random.default_rng(5)
     texts = TokenIds.from_lists(rng.integers(1, 200, n) for n in (*rng.integers(2, 65, 60), 30, 30, 30))
-    batch, _ = make_batch(texts, range(len(texts)), 64)
-    assert sum(group.texts for group in batch.groups) == len(batch)
-    seen, text = [], iter(batch.ids.split(batch.lengths))
+    return make_batch(texts, range(len(texts)), 64)[0]
+
+
+def test_groups_hold_every_token_once_in_order() -> None:
+    batch = random_batch()
+    seen, texts = [], iter(batch.ids.split(batch.lengths.tolist()))
     for group in batch.groups:
-        padded = group.pad(batch.ids[:, None]).squeeze(2)
-        assert padded.shape == (group.texts, group.length)
-        for row in range(group.texts):
-            tokens = next(text)
-            assert padded[row, : len(tokens)].equal(tokens)
-            assert not padded[row, len(tokens) :].any()
-            if group.mask is not None:
-                assert group.mask[row].sum() == len(tokens)
-                assert group.mask[row, : len(tokens)].all()
-            else:
-                assert len(tokens) == group.length
-        seen.append(group.unpad(padded))
+        padded = group.keys.pad(batch.ids[:, None]).squeeze(2)
+        mask = group.keys.mask(batch.ids.device)
+        for row, real in zip(padded, torch.ones_like(padded).bool() if mask is None else mask, strict=True):
+            tokens = next(texts)
+            assert row[: len(tokens)].equal(tokens)
+            assert not row[len(tokens) :].any()
+            assert real.tolist() == [place < len(tokens) for place in range(len(row))]
+        seen.append(group.keys.unpad(padded))
     assert torch.cat(seen).equal(batch.ids)
+    assert next(texts, None) is None
+
+
+def test_groups_ask_for_the_given_places_of_their_own_texts() -> None:
+    batch = random_batch()
+    places = np.flatnonzero(np.random.default_rng(6).random(len(batch.ids)) < 0.03)
+    text_of_place = batch.text_of_token[places].tolist()
+    text = 0
+    for group, asking in zip(batch.groups, batch.groups_asking(torch.from_numpy(places)), strict=True):
+        assert asking.keys == group.keys
+        for start, length in zip(asking.queries.starts, asking.queries.lengths, strict=True):
+            assert text_of_place.count(text) == length
+            assert all(text_of_place[row] == text for row in range(start, start + length))
+            text += 1
+    assert text == len(batch)
+    assert len(set(text_of_place)) < len(batch)  # some texts ask for nothing

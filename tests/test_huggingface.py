@@ -63,7 +63,7 @@ def test_classifier_equals_huggingface_both_ways(texts, tmp_path):
     torch.manual_seed(2)
     model = SequenceClassifier(CONFIG, 3).eval()
     for block in model.encoder.blocks:
-        block.attention.query_key_value.bias.normal_()
+        block.attention.key_value.bias.normal_()
     batch, rows = make_batch(texts, range(6), 24)
 
     save_model(model, tmp_path / "ours", LABELS)

@@ -24,7 +24,7 @@ from tinylm.text.store import TokenIds
 Model = TypeVar("Model", bound=nn.Module)
 
 MAX_TOKENS, VOCAB, LABELS = 32, 120, 3
-# Attention pads texts of similar length together: 32, 31 and 28 need padding, 7 and 7 do not.
+# Attention pads texts of similar length together: 32, 31 and 28 need a mask, 7 and 7 do not.
 LENGTHS = (7, 32, 3, 31, 7, 12, 28, 2)
 CONFIG = ModelConfig(vocab_size=VOCAB, layers=2, heads=2, max_tokens=MAX_TOKENS, init_std=0.1)
 CONVOLUTION = Convolution(layers=2, channels=3, kernel=(4, 3))
@@ -70,8 +70,7 @@ def whole(texts: TokenIds) -> tuple[Batch, np.ndarray]:
 def test_a_text_gives_the_same_alone_and_among_others(texts: TokenIds, config: ModelConfig) -> None:
     model = randomised(SequenceClassifier(config, LABELS)).eval()
     batch, rows = whole(texts)
-    assert {group.mask is None for group in batch.groups} == {True, False}
-    hidden = model.encoder(batch).split(batch.lengths)
+    hidden = model.encoder(batch).split(batch.lengths.tolist())
     logits = model(batch)
     for place, row in enumerate(rows):
         alone, _ = make_batch(texts, [row], MAX_TOKENS)
@@ -134,7 +133,7 @@ def test_mlm_loss_and_gradients_equal_huggingface(texts: TokenIds) -> None:
     loss = nn.functional.cross_entropy(ours(batch, places), targets)
     loss.backward()
 
-    attention_mask = torch.arange(MAX_TOKENS) < torch.tensor(batch.lengths)[:, None]
+    attention_mask = torch.arange(MAX_TOKENS) < torch.from_numpy(batch.lengths)[:, None]
     packed_labels = torch.full_like(batch.ids, -100).index_copy(0, places, targets)
     input_ids = torch.zeros(len(rows), MAX_TOKENS, dtype=torch.long)
     labels = torch.full_like(input_ids, -100)
@@ -213,6 +212,14 @@ def test_padded_places_within_reach_of_the_kernel_take_part(kernel: tuple[int, i
     assert changes(embeddings.word.weight[0]) == (reach > 0)
 
 
+def test_the_embedding_of_padding_takes_part_but_is_not_trained(texts: TokenIds) -> None:
+    encoder = randomised(Encoder(ARCHITECTURES["convolution"])).eval()
+    encoder(whole(texts)[0]).square().sum().backward()
+    gradient = encoder.embeddings.word.weight.grad
+    assert not gradient[0].any()
+    assert gradient[texts.ids[0]].any()
+
+
 @torch.no_grad()
 def test_padding_never_reaches_a_bert_without_convolution() -> None:
     encoder = randomised(Encoder(CONFIG)).eval()
@@ -269,27 +276,47 @@ def test_dropout_works_in_training_only(texts: TokenIds) -> None:
     without.load_state_dict(model.state_dict())
     batch, _ = whole(texts)
     torch.testing.assert_close(model(batch), without(batch), atol=1e-6, rtol=0)
-    model.train()
-    assert not torch.equal(model.encoder(batch), model.encoder(batch))
-    assert not torch.equal(model(batch), model(batch))
+
+    def varies_alone(part: nn.Module) -> bool:
+        """Whether the module has a dropout of its own, that of its parts being off."""
+        part.training = True
+        out = model(batch), model(batch)
+        model.eval()
+        return not torch.equal(*out)
+
+    encoder = model.encoder
+    assert not varies_alone(encoder)  # it has none of its own
+    for part in (model, encoder.embeddings, *encoder.blocks, *(block.attention for block in encoder.blocks)):
+        assert varies_alone(part), part
 
 
 @torch.no_grad()
-def test_attention_dropout_keeps_the_mean_and_both_ways_spread_alike() -> None:
+def test_dropout_zeroes_its_share_and_scales_the_rest(texts: TokenIds) -> None:
+    embeddings = randomised(Encoder(CONFIG.model_copy(update={"dropout": 0.2}))).embeddings
+    batch, _ = whole(texts)
+    kept = embeddings.eval()(batch.ids, batch.positions)
+    dropped = embeddings.train()(batch.ids, batch.positions)
+    zero = dropped == 0
+    torch.testing.assert_close(dropped[~zero], kept[~zero] / 0.8)
+    n = zero.numel()
+    assert abs(int(zero.sum()) - 0.2 * n) < 4 * math.sqrt(n * 0.2 * 0.8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_attention_dropout_keeps_the_mean_and_both_ways_spread_alike(dtype: torch.dtype) -> None:
     copies, length = 4000, 6
-    config = CONFIG.model_copy(update={"dropout": 0.3})
-    attention = randomised(Attention(config))
-    text = torch.randn(length, config.width, generator=torch.Generator().manual_seed(4))
-    one, many = (
-        Batch(torch.zeros(n * length, dtype=torch.long), (length,) * n) for n in (1, copies)
-    )
-    expected = attention.eval()(text, one)[0]
+    attention = randomised(Attention(CONFIG.model_copy(update={"dropout": 0.3}))).to(dtype)
+    text = torch.randn(length, CONFIG.width, generator=torch.Generator().manual_seed(4)).to(dtype)
+    one, many = (Batch(torch.zeros(n * length, dtype=torch.long), np.full(n, length)) for n in (1, copies))
+    expected = attention.eval()(text, one, None)[0].float()
 
     attention.train()
     x = text.repeat(copies, 1)
-    by_forward = attention(x, many)[many.first]
-    by_first_tokens = attention.first_tokens(x, many)
+    by_forward = attention(x, many, None)[many.first].float()
+    by_first_tokens = attention.first_tokens(x, many).float()
+    rounding = torch.finfo(dtype).eps * expected.abs().max()
     for drawn in (by_forward, by_first_tokens):
-        error = (drawn.mean(0) - expected) / (drawn.std(0) / math.sqrt(copies))
-        assert error.abs().max() < 5
+        error = (drawn.mean(0) - expected).abs() - rounding
+        assert (error < 5 * drawn.std(0) / math.sqrt(copies)).all()
     torch.testing.assert_close(by_first_tokens.std(0), by_forward.std(0), rtol=0.1, atol=0)

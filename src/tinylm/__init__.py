@@ -1,0 +1,8 @@
+"""tinylm: tiny BERT encoders, pre-trained from scratch, and soft committees of them."""
+
+import os
+
+# Our kernels and PyTorch's OpenMP share the processor's cores. By default OpenMP's
+# threads spin between two operations, on the cores where ours should run. It reads
+# this when it starts, so it must stand before the first import of torch.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -2,16 +2,20 @@
 
 A command reads its settings from the command line or from a YAML file
 (`--settings FILE`, keys as the options are called), does its work through the
-library, and writes an output folder that holds the settings again. A mistake of the
-user's ends it with one sentence and exit code 2.
+library, and writes an output folder that holds the settings again. Results go to
+standard output, remarks and progress to standard error. A mistake of the user's ends
+a command with one sentence and exit code 2, and leaves nothing behind.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +23,7 @@ import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tinylm.errors import UserError
 
@@ -31,36 +36,43 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Tiny language models: pre-train, fine-tune and combine tiny BERT encoders.",
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
 console = Console()
+remarks = Console(stderr=True)
 
 
 def read_settings(context: typer.Context, path: Path | None) -> Path | None:
-    """Take the defaults of a command's options from a YAML file."""
+    """Take the defaults of a command's options from a YAML file, or from an earlier output's record."""
     if path is None:
         return None
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"settings file {path} cannot be read: {' '.join(str(error).split())}.") from error
+    if isinstance(settings, dict) and "kind" in settings:  # a tinylm.json, whose settings are one entry
+        settings = settings.get("settings")
     if not isinstance(settings, dict):
         raise UserError(f"settings file {path} holds no settings; expected lines like 'epochs: 10'.")
     known = {name for parameter in context.command.params if (name := parameter.name)} - {"settings", "help"}
-    for name in settings:
+    given = {str(name).replace("-", "_"): value for name, value in settings.items()}
+    for name in given:
         if name not in known:
             raise UserError(
                 f"settings file {path}: '{name}' is unknown; there are {', '.join(sorted(known))}."
             )
-    context.default_map = {name: value for name, value in settings.items() if value is not None}
+    context.default_map = {name: value for name, value in given.items() if value is not None}
     return path
 
 
 Settings = Annotated[
     Path | None,
-    typer.Option(help="YAML file with any of these options.", is_eager=True, callback=read_settings),
+    typer.Option(
+        help="YAML file with any of these options, or the tinylm.json of an earlier output.",
+        is_eager=True,
+        callback=read_settings,
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Output folder; it must be new.")]
 TextColumn = Annotated[str, typer.Option(help="Column that holds the text.")]
@@ -70,25 +82,33 @@ TaskName = Annotated[
 ]
 OptionalTask = Annotated[str | None, typer.Option("--task", help="Task whose tokens count, as in finetune.")]
 TestFile = Annotated[Path | None, typer.Option(help="Table with the test rows; else 20 % are split off.")]
-Labels = Annotated[str | None, typer.Option(help="Only these label numbers, as in 5,10,11.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(help="Only these labels, as in 5,10,11: places in the task's order (alphabetical), from 0."),
+]
 PerLabel = Annotated[int | None, typer.Option(help="Rows of each label; default as in the paper.", min=1)]
 RecipeName = Annotated[str, typer.Option("--recipe", help="paper (faithful) or fast (best per second).")]
-Seed = Annotated[int, typer.Option(help="Determines weights, order, masks and dropout.", min=0)]
+Seed = Annotated[
+    int, typer.Option(help="Determines weights, order, masks and dropout.", min=0, max=2**32 - 1)
+]
 
 
 def main() -> None:
     """Run the command line; mistakes of the user's become one sentence and exit code 2."""
+    # Without a network, the hub's client would surround that sentence with warnings.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
-        app()
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except UserError as error:
-        Console(stderr=True).print(f"[bold red]Error:[/] {_escaped(str(error))}", soft_wrap=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
+        message = str(error)
+    except typer.TyperException as error:  # an unknown option, a missing argument
+        message = error.format_message()
+    except OSError as error:  # a folder without permission, a full disk
+        message = f"{error.filename or 'a file'} cannot be read or written: {error.strerror or error}."
+    # What libraries say within our sentences may have several lines.
+    text = Text.assemble(("Error: ", "bold red"), " ".join(message.split()))
+    remarks.print(text, soft_wrap=True)
+    sys.exit(2)
 
 
 @app.command()
@@ -148,16 +168,19 @@ def corpus(
     check_new(out)
     if select not in ("random", "custom-made", "mismatched"):
         raise UserError(f"--select was {select!r}; expected random, custom-made or mismatched.")
-    if task is None and (select != "random" or missing is not None):
-        raise UserError(f"a {select} selection follows the tokens of a task; name one with --task.")
     if missing is not None and select != "mismatched":
         raise UserError("--missing belongs to --select mismatched.")
+    if task is None and select != "random":
+        raise UserError(f"a {select} selection follows the tokens of a task; name one with --task.")
     source = prepare(
         corpus, vocabulary=_vocabulary(tokenizer, vocabulary), max_tokens=max_tokens, text_column=text_column
     )
+    facts: dict[str, Any] = {"settings": _settings_of(context), "seed": seed}
     task_ids = None
     if task is not None:
         loaded = _load_task(task, labels, train_per_label, test_per_label, text_column, label_column, None)
+        _print_notes(loaded.unusable, loaded.notes)
+        facts["task"] = _task_facts(loaded)
         task_ids = source.tokenizer.encode([*loaded.train_texts, *loaded.test_texts], max_tokens)
     vocab_size = len(source.tokenizer)
     in_task = distinct_tokens(task_ids, vocab_size) if task_ids is not None else np.zeros(vocab_size, bool)
@@ -169,7 +192,6 @@ def corpus(
         rows = mismatched_rows(source.paragraphs, in_task, size, missing, seed)
     else:
         rows = random_rows(len(source.paragraphs), size or len(source.paragraphs), seed)
-    facts = {"settings": _settings_of(context), "selection": select}
     save_selection(source, rows, out, facts, in_task if reduce_vocabulary else None)
     _print_left_out(source.meta)
     if task_ids is not None:
@@ -209,8 +231,10 @@ def pretrain_command(
     corpus: Annotated[str, typer.Option(help="As in 'tinylm corpus'; a token store as it is.")] = "vital",
     size: Annotated[int | None, typer.Option(help="W_S, drawn at random with seed 42.", min=1)] = None,
     layers: Annotated[int, typer.Option(help="Transformer blocks, n of BERT-n.", min=1)] = 6,
-    heads: Annotated[int, typer.Option(help="Attention heads; the width is 64 x heads.", min=1)] = 12,
-    width: Annotated[int | None, typer.Option(help="Transformer width, instead of --heads.")] = None,
+    heads: Annotated[int | None, typer.Option(help="Attention heads; default 12.", min=1)] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Transformer width, 64 x heads; instead of --heads.")
+    ] = None,
     convolution: Annotated[
         str | None,
         typer.Option(help="Convolutions in front: LAYERSxCHANNELSxKERNEL, as in 2x64x3x3 (Table 8)."),
@@ -229,8 +253,7 @@ def pretrain_command(
 
     Example: `tinylm pretrain --corpus vital --size 5000 --layers 1 --heads 2 --recipe fast --out bert1`
     """
-    from tinylm.folders import check_new, new_folder, write_record
-    from tinylm.model.config import heads_of_width
+    from tinylm.folders import new_folder, write_record
     from tinylm.model.huggingface import save_model
     from tinylm.text.prepare import prepare
     from tinylm.text.select import random_rows
@@ -239,37 +262,31 @@ def pretrain_command(
     from tinylm.train.pretrain import pretrain
     from tinylm.train.recipes import recipe_named
 
-    check_new(out)
     chosen = recipe_named(recipe).with_epochs(pretrain=epochs)
     wanted = _vocabulary(tokenizer, vocabulary)
     if wanted is None and not is_store(Path(corpus)):
         wanted = chosen.vocabulary
-    shape = {
-        "layers": layers,
-        "heads": heads if width is None else heads_of_width(width),
-        "convolution": _convolution(convolution),
-    }
-    source = prepare(corpus, vocabulary=wanted, max_tokens=chosen.max_tokens, text_column=text_column)
-    paragraphs = source.paragraphs
-    if size is not None:
-        paragraphs = paragraphs.take(random_rows(len(paragraphs), size))
-    config = chosen.model_config_for(len(source.tokenizer), **shape)
-    facts = {
-        "settings": _settings_of(context),
-        "recipe": chosen.model_dump(mode="json"),
-        "model": config.model_dump(mode="json"),
-        "seed": seed,
-        "corpus": source.meta | {"w_s": len(paragraphs), "tokens_per_epoch": int(paragraphs.offsets[-1])},
-    }
-    checkpoint = Checkpoint(
-        _checkpoint_path(out), {key: facts[key] for key in ("recipe", "model", "seed", "corpus")}
-    )
-    _print_left_out(source.meta)
-    model, history = pretrain(paragraphs, source.tokenizer, config, chosen, seed=seed, checkpoint=checkpoint)
-    with new_folder(out) as folder:
-        save_model(model, folder)
+    shape = {"layers": layers, "heads": _heads(heads, width), "convolution": _convolution(convolution)}
+    with new_folder(out) as folder:  # now, so that hours of training never end at a folder that is refused
+        source = prepare(corpus, vocabulary=wanted, max_tokens=chosen.max_tokens, text_column=text_column)
+        paragraphs = source.paragraphs
+        if size is not None:
+            paragraphs = paragraphs.take(random_rows(len(paragraphs), size))
+        config = chosen.model_config_for(len(source.tokenizer), **shape)
+        identity = {
+            "recipe": chosen.model_dump(mode="json"),
+            "model": config.model_dump(mode="json"),
+            "seed": seed,
+            "corpus": source.meta | {"w_s": len(paragraphs), "tokens_per_epoch": int(paragraphs.offsets[-1])},
+        }
+        checkpoint = Checkpoint(_checkpoint_path(out), identity)
+        _print_left_out(source.meta)
+        trained, history = pretrain(
+            paragraphs, source.tokenizer, config, chosen, seed=seed, checkpoint=checkpoint
+        )
+        save_model(trained, folder)
         source.tokenizer.save(folder)
-        write_record(folder, "pretrained", **facts, history=history)
+        write_record(folder, "pretrained", settings=_settings_of(context), **identity, history=history)
     checkpoint.remove()
     losses = f"{history[0]['loss']:.3f} to {history[-1]['loss']:.3f}"
     _say(f"W_S = {len(paragraphs):,}, loss {losses}; model in {out}")
@@ -292,7 +309,7 @@ def finetune_command(
     label_column: LabelColumn = "label",
     recipe: Annotated[str | None, typer.Option(help="Default: that of the pre-training.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: the recipe's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: the recipe's.", min=1e-9)] = None,
     seed: Seed = 0,
     settings: Settings = None,
 ) -> None:
@@ -301,51 +318,49 @@ def finetune_command(
     Example: `tinylm finetune bert1 --task agnews --out bert1-agnews`
     """
     from tinylm.classifier import Classifier
-    from tinylm.folders import check_new, new_folder, read_record, write_record
-    from tinylm.model.huggingface import load_masked_language_model
+    from tinylm.folders import new_folder, read_record, write_record
+    from tinylm.model.huggingface import WEIGHTS, load_masked_language_model
+    from tinylm.text.corpus import hash_files
+    from tinylm.text.prepare import held_out_titles
     from tinylm.text.tokenizer import load_tokenizer
     from tinylm.train.checkpoint import Checkpoint
     from tinylm.train.finetune import encode_task, finetune
     from tinylm.train.recipes import recipe_named
 
-    check_new(out)
-    pretrained = load_masked_language_model(model)
-    record = read_record(model)
-    chosen = recipe_named(recipe or record.get("recipe", {}).get("name", "paper"))
-    chosen = chosen.with_epochs(finetune=epochs, learning_rate=learning_rate)
-    tokenizer = load_tokenizer(model)
-    loaded = _load_task(task, labels, train_per_label, test_per_label, text_column, label_column, test_file)
-    encoded = encode_task(loaded, tokenizer, min(chosen.max_tokens, pretrained.config.max_tokens))
-    facts = {
-        "settings": _settings_of(context),
-        "recipe": chosen.model_dump(mode="json"),
-        "model": pretrained.config.model_dump(mode="json"),
-        "seed": seed,
-        "task": {
-            "name": loaded.name,
-            "fingerprint": loaded.fingerprint,
-            "train_texts": len(loaded.train_texts),
-            "test_texts": len(loaded.test_texts),
-            "unusable": loaded.unusable,
-            "notes": loaded.notes,
-        },
-        "pretraining": None if from_scratch else {k: record.get(k) for k in ("corpus", "seed", "recipe")},
-    }
-    identity = {key: value for key, value in facts.items() if key != "settings"}
-    checkpoint = Checkpoint(_checkpoint_path(out), identity)
-    _print_notes(loaded.unusable, loaded.notes)
-    result = finetune(
-        encoded,
-        tokenizer,
-        pretrained.config if from_scratch else pretrained,
-        chosen,
-        seed=seed,
-        checkpoint=checkpoint,
-    )
-    figures = {"accuracy": result.accuracy, "best_epoch_accuracy": result.best_epoch_accuracy}
     with new_folder(out) as folder:
+        pretrained = load_masked_language_model(model)
+        tokenizer = load_tokenizer(model)
+        record = read_record(model)
+        chosen = recipe_named(recipe or record.get("recipe", {}).get("name", "paper"))
+        chosen = chosen.with_epochs(finetune=epochs, learning_rate=learning_rate)
+        loaded = _load_task(
+            task, labels, train_per_label, test_per_label, text_column, label_column, test_file
+        )
+        _print_notes(loaded.unusable, loaded.notes)
+        unseen = held_out_titles(record.get("corpus", {}).get("corpus"))
+        if not from_scratch and not loaded.test_titles <= unseen:
+            _remark(f"{model} may have seen test articles of {task} in pre-training, which flatters accuracy")
+        pretraining = {key: record.get(key) for key in ("corpus", "seed", "recipe")}
+        identity = {
+            "recipe": chosen.model_dump(mode="json"),
+            "model": pretrained.config.model_dump(mode="json"),
+            "seed": seed,
+            "task": _task_facts(loaded),
+            "pretraining": None if from_scratch else pretraining | {"weights": hash_files([model / WEIGHTS])},
+        }
+        checkpoint = Checkpoint(_checkpoint_path(out), identity)
+        result = finetune(
+            encode_task(loaded, tokenizer, min(chosen.max_tokens, pretrained.config.max_tokens)),
+            tokenizer,
+            pretrained.config if from_scratch else pretrained,
+            chosen,
+            seed=seed,
+            checkpoint=checkpoint,
+        )
+        figures = {"accuracy": result.accuracy, "best_epoch_accuracy": result.best_epoch_accuracy}
         Classifier(result.model, tokenizer, loaded.label_names).save(folder)
-        write_record(folder, "classifier", **facts, **figures, history=result.history)
+        facts = {"settings": _settings_of(context), **identity, **figures}
+        write_record(folder, "classifier", **facts, history=result.history)
     checkpoint.remove()
     _say(
         f"accuracy {result.accuracy:.3f} after the last epoch (best epoch, chosen on test data:"
@@ -374,6 +389,7 @@ def evaluate_command(
 
     from tinylm.baselines import tfidf_accuracy
     from tinylm.committee import load_committee
+    from tinylm.folders import read_record
     from tinylm.train.finetune import accuracy_of
 
     committee = load_committee(model)
@@ -384,6 +400,12 @@ def evaluate_command(
             f" {', '.join(loaded.label_names)}; both must be the same."
         )
     _print_notes(loaded.unusable, loaded.notes)
+    record = read_record(model)
+    trained_on = {
+        member["task"]["fingerprint"] for member in record.get("members", [record]) if "task" in member
+    }
+    if trained_on - {loaded.fingerprint}:
+        _remark("fine-tuned on another split: some of these test texts may be among the training texts.")
     fields = [member.logits(loaded.test_texts) for member in committee.members]
     total = np.sum(fields, axis=0)
     table = Table("", "accuracy", "macro F1", title=f"{loaded.name}: {len(loaded.test_texts):,} test texts")
@@ -391,7 +413,10 @@ def evaluate_command(
     for name, field in [*rows, ("committee" if rows else "classifier", total)]:
         score = f1_score(loaded.test_labels, field.argmax(1), average="macro")
         table.add_row(name, f"{accuracy_of(field, loaded.test_labels):.3f}", f"{score:.3f}")
-    table.add_row("TF-IDF + logistic regression", f"{tfidf_accuracy(loaded):.3f}", "")
+    try:
+        table.add_row("TF-IDF + logistic regression", f"{tfidf_accuracy(loaded):.3f}", "")
+    except ValueError:  # scikit-learn finds no word in texts of emoji or single letters
+        _remark("no TF-IDF beside it: the training texts hold no words.")
     console.print(table)
 
 
@@ -434,15 +459,19 @@ def predict_command(
 
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out was {out}; expected a name that ends in .csv or .jsonl.")
-    texts = _texts_of(text, text_column)
+    if out is not None and (out.exists() or not out.parent.is_dir()):
+        raise UserError(f"--out was {out}; expected a new file in a folder that exists.")
     committee = load_committee(model)
+    texts = _texts_of(text, text_column)
+    probabilities = committee.probabilities(list(texts.values()))
     answers = [
         {
-            "label": committee.label_names[probabilities.argmax()],
-            "probability": round(float(probabilities.max()), 4),
+            "row": row,
+            "label": committee.label_names[of_labels.argmax()],
+            "probability": round(float(of_labels.max()), 4),
             "text": line,
         }
-        for line, probabilities in zip(texts, committee.probabilities(texts), strict=True)
+        for (row, line), of_labels in zip(texts.items(), probabilities, strict=True)
     ]
     if out is not None:
         _write_answers(out, answers)
@@ -452,39 +481,49 @@ def predict_command(
         print(f"{answer['label']}\t{answer['probability']:.3f}\t{' '.join(str(answer['text']).split())[:80]}")
 
 
-def _texts_of(text: str, text_column: str) -> list[str]:
-    """The texts that `predict` is asked about."""
-    from tinylm.text.corpus import open_corpus
-    from tinylm.text.tables import file_format
+def _texts_of(text: str, text_column: str) -> dict[int, str]:
+    """The texts that `predict` is asked about, by their row in the file."""
+    from tinylm.text.tables import file_format, read_rows, why_unusable
 
+    if reason := why_unusable(text):
+        raise UserError(f"the text to predict cannot be used ({reason}); expected words.")
+    path = Path(text)
     try:
-        is_file = Path(text).is_file()
+        exists = path.exists()
     except OSError:  # a long text is no valid file name
-        is_file = False
-    if not is_file:
+        exists = False
+    if not exists:
         if file_format(Path(text[-200:])) and " " not in text:
             raise UserError(f"file {text} does not exist.")
-        if not text.strip():
-            raise UserError("the text to predict is empty.")
-        return [text]
-    corpus = open_corpus(text, text_column)
-    texts = [article.text for article in corpus.articles()]
-    _print_notes(dict(corpus.unusable), [])
+        return {1: text}
+    if path.is_dir():
+        raise UserError(f"{text} is a folder; expected a text or a file of texts.")
+    texts: dict[int, str] = {}
+    unusable: Counter[str] = Counter()
+    for row, values in read_rows(path, [text_column]):
+        if reason := why_unusable(values.get(text_column)):
+            unusable[reason] += 1
+        else:
+            texts[row] = values[text_column]
     if not texts:
-        raise UserError(f"file {text} holds no usable text.")
+        raise UserError(f"file {text} holds no usable text ({_counts(unusable) or 'no rows'}).")
+    _print_notes(unusable, [])
     return texts
 
 
 def _write_answers(path: Path, answers: Sequence[dict[str, Any]]) -> None:
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
-        if path.suffix == ".jsonl":
-            file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-        else:
-            writer = csv.DictWriter(file, list(answers[0]))
-            writer.writeheader()
-            writer.writerows(answers)
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8", newline="") as file:
+            if path.suffix == ".jsonl":
+                file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
+            else:
+                writer = csv.DictWriter(file, list(answers[0]))
+                writer.writeheader()
+                writer.writerows(answers)
+        partial.replace(path)
+    finally:  # of a full disk, say
+        partial.unlink(missing_ok=True)
 
 
 def _load_task(
@@ -499,7 +538,8 @@ def _load_task(
     from tinylm.text.tasks import load_task
 
     try:
-        numbers = None if labels is None else [int(number) for number in labels.split(",")]
+        # A list in a settings file arrives here as "[5, 10, 11]".
+        numbers = None if labels is None else [int(number) for number in labels.strip("[]").split(",")]
     except ValueError as error:
         raise UserError(f"--labels was {labels!r}; expected label numbers such as 5,10,11.") from error
     return load_task(
@@ -513,22 +553,43 @@ def _load_task(
     )
 
 
+def _task_facts(task: Task) -> dict[str, Any]:
+    """What a record tells of a task."""
+    return {
+        "name": task.name,
+        "fingerprint": task.fingerprint,
+        "train_texts": len(task.train_texts),
+        "test_texts": len(task.test_texts),
+        "unusable": task.unusable,
+        "notes": task.notes,
+    }
+
+
 def _vocabulary(tokenizer: str | None, vocabulary: int | None) -> str | int | None:
     if tokenizer is not None and vocabulary is not None:
         raise UserError("--tokenizer and --vocabulary exclude each other: load one or train one.")
     return tokenizer if vocabulary is None else vocabulary
 
 
+def _heads(heads: int | None, width: int | None) -> int:
+    from tinylm.model.config import heads_of_width
+
+    if width is None:
+        return heads or 12  # as in the paper
+    if heads not in (None, heads_of_width(width)):
+        raise UserError(
+            f"--width was {width} and --heads {heads}; expected a width of 64 x heads, or one of them."
+        )
+    return heads_of_width(width)
+
+
 def _convolution(text: str | None) -> dict[str, Any] | None:
     """`2x64x3x3` to two layers of 64 channels with 3x3 kernels."""
     if text is None:
         return None
-    try:
-        layers, channels, tokens, dimensions = (int(part) for part in text.lower().split("x"))
-    except ValueError as error:
-        raise UserError(
-            f"--convolution was {text!r}; expected LAYERSxCHANNELSxKERNEL such as 2x64x3x3."
-        ) from error
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", text):
+        raise UserError(f"--convolution was {text!r}; expected LAYERSxCHANNELSxKERNEL such as 2x64x3x3.")
+    layers, channels, tokens, dimensions = (int(part) for part in text.split("x"))
     return {"layers": layers, "channels": channels, "kernel": (tokens, dimensions)}
 
 
@@ -548,12 +609,19 @@ def _say(text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def _print_notes(unusable: dict[str, int], notes: Sequence[str]) -> None:
+def _remark(text: str) -> None:
+    remarks.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _counts(unusable: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in unusable.items())
+
+
+def _print_notes(unusable: Mapping[str, int], notes: Sequence[str]) -> None:
     if unusable:
-        counts = ", ".join(f"{count:,} ({reason})" for reason, count in unusable.items())
-        _say(f"rows left out: {counts}")
+        _remark(f"rows left out: {_counts(unusable)}")
     for note in notes:
-        _say(note)
+        _remark(note)
 
 
 def _print_left_out(meta: dict[str, Any]) -> None:

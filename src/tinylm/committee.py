@@ -82,6 +82,7 @@ def load_committee(folder: Path) -> Committee:
         return Committee([Classifier.load(folder)])
     try:
         names = json.loads(path.read_text(encoding="utf-8"))["members"]
-        return Committee([Classifier.load(folder / name) for name in names])
+        folders = [folder / name for name in names]
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); save the committee again.") from error
+    return Committee([Classifier.load(member) for member in folders])

@@ -23,7 +23,7 @@ from tinylm.classifier import Classifier
 from tinylm.committee import Committee
 from tinylm.folders import check_new, new_folder, write_record
 from tinylm.latency import Latency, measure_latency
-from tinylm.model.config import Convolution, ModelConfig
+from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.report import write_demo_report
 from tinylm.text.coverage import Coverage, coverage
@@ -94,13 +94,10 @@ class DemoResults:
     train_texts: int
 
 
-# A deep model and three shallow ones that differ in width and front end, as in Table 8.
-DEEP: dict[str, Any] = {"layers": 3, "heads": 2}
-MEMBERS: list[dict[str, Any]] = [
-    {"layers": 1, "heads": 2},
-    {"layers": 1, "heads": 3},
-    {"layers": 1, "heads": 2, "convolution": Convolution(layers=1, channels=8, kernel=(3, 3))},
-]
+# A deep model and three shallow ones of different width. Table 8 also varies the
+# convolutions in front, which would not fit into a few minutes.
+DEEP = {"layers": 3, "heads": 2}
+MEMBERS = [{"layers": 1, "heads": heads} for heads in (2, 3, 4)]
 
 
 def run_demo(out: Path, seed: int = 0) -> DemoResults:

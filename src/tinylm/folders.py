@@ -27,9 +27,11 @@ def check_new(folder: Path) -> None:
     """Refuse an output folder that would overwrite something.
 
     Raises:
-        UserError: a file or a folder with something in it is there.
+        UserError: a file or a folder with something in it is there, or the folder is the working one.
     """
     folder = Path(folder)
+    if not folder.name:  # "." would have to be taken away to appear whole
+        raise UserError(f"'{folder}' cannot appear as a whole; give a new folder.")
     if folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise UserError(f"{folder} exists already and is not empty; give a new folder.")
 

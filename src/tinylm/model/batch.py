@@ -19,41 +19,72 @@ from torch import Tensor
 
 from tinylm.text.store import TokenIds
 
-# A text joins the group of the next longer one while at least this share of its
-# padded row would be real tokens.
+# A text joins the group of longer ones while at least this share of its padded row
+# would be real tokens.
 GROUP_FILL = 0.8
 
 
 @dataclass(frozen=True)
-class Group:
-    """Consecutive texts of a batch that the attention pads to one length.
+class Span:
+    """Where some consecutive texts lie among packed rows.
 
     Attributes:
-        tokens: slice of the packed tokens that these texts fill.
-        texts: number of texts.
-        length: tokens of the longest of them.
-        places: `int64 [tokens]`, place of each packed token in the padded
-            `texts x length` grid; None when no text needs padding.
-        mask: `bool [texts, length]`, True at real tokens; None as above.
+        starts: `int64 [texts]`, first row of each text.
+        lengths: `int64 [texts]`, its rows; none is possible.
     """
 
-    tokens: slice
-    texts: int
-    length: int
-    places: Tensor | None
-    mask: Tensor | None
+    starts: np.ndarray
+    lengths: np.ndarray
 
-    def pad(self, x: Tensor) -> Tensor:
-        """`[batch tokens, ...]` to `[texts, length, ...]`, zeros in the padding."""
-        x = x[self.tokens]
-        if self.places is not None:
-            x = x.new_zeros(self.texts * self.length, *x.shape[1:]).index_copy(0, self.places, x)
-        return x.unflatten(0, (self.texts, self.length))
+    @property
+    def longest(self) -> int:
+        """Rows of the longest text."""
+        return int(self.lengths.max())
 
-    def unpad(self, x: Tensor) -> Tensor:
-        """`[texts, length, ...]` back to `[tokens of the group, ...]`."""
-        x = x.flatten(0, 1)
-        return x if self.places is None else x.index_select(0, self.places)
+    @property
+    def rows(self) -> slice:
+        """All rows of these texts."""
+        return slice(int(self.starts[0]), int(self.starts[-1] + self.lengths[-1]))
+
+    @cached_property
+    def _filled(self) -> np.ndarray:
+        return np.arange(self.longest) < self.lengths[:, None]
+
+    @property
+    def _is_full(self) -> bool:
+        return bool(self.lengths.min() == self.longest)
+
+    def mask(self, device: torch.device) -> Tensor | None:
+        """`bool [texts, longest]`, True at real rows; None where no text is padded."""
+        return None if self._is_full else torch.from_numpy(self._filled).to(device)
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """`[all rows, width]` to `[texts, longest, width]`, zeros in the padding."""
+        x = packed[self.rows]
+        if not self._is_full:
+            places = torch.from_numpy(np.flatnonzero(self._filled)).to(x.device)
+            x = x.new_zeros(self._filled.size, x.shape[1]).index_copy(0, places, x)
+        return x.unflatten(0, (len(self.lengths), self.longest))
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """`[texts, longest, width]` to the packed rows of these texts."""
+        x = padded.flatten(0, 1)
+        if self._is_full:
+            return x
+        return x[torch.from_numpy(np.flatnonzero(self._filled)).to(x.device)]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Texts of similar length that the attention pads to one length.
+
+    Attributes:
+        keys: their tokens in the batch.
+        queries: the rows that ask, all tokens or only those whose result is read.
+    """
+
+    keys: Span
+    queries: Span
 
 
 @dataclass(frozen=True)
@@ -62,25 +93,29 @@ class Batch:
 
     Attributes:
         ids: `int64 [tokens]`.
-        lengths: tokens of each text, in falling order.
+        lengths: `int64 [texts]`, tokens of each text, falling.
     """
 
     ids: Tensor
-    lengths: tuple[int, ...]
+    lengths: np.ndarray
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @cached_property
+    def starts(self) -> np.ndarray:
+        """`int64 [texts]`: where each text begins."""
+        return np.cumsum(self.lengths) - self.lengths
+
+    @cached_property
     def first(self) -> Tensor:
-        """`int64 [texts]`: where each text begins, that is its [CLS]."""
-        return torch.from_numpy(np.cumsum([0, *self.lengths[:-1]])).to(self.ids.device)
+        """`int64 [texts]`: the [CLS] of each text."""
+        return torch.from_numpy(self.starts).to(self.ids.device)
 
     @cached_property
     def text_of_token(self) -> Tensor:
         """`int64 [tokens]`: the text that each token belongs to."""
-        lengths = torch.tensor(self.lengths, device=self.ids.device)
-        return torch.repeat_interleave(torch.arange(len(self), device=self.ids.device), lengths)
+        return torch.from_numpy(np.repeat(np.arange(len(self)), self.lengths)).to(self.ids.device)
 
     @cached_property
     def positions(self) -> Tensor:
@@ -88,28 +123,32 @@ class Batch:
         return torch.arange(len(self.ids), device=self.ids.device) - self.first[self.text_of_token]
 
     @cached_property
-    def groups(self) -> list[Group]:
-        """The texts in groups of similar length, together all of the batch."""
-        groups, row, token = [], 0, 0
-        while row < len(self):
-            length = self.lengths[row]
-            end = row + 1
-            while end < len(self) and self.lengths[end] >= GROUP_FILL * length:
-                end += 1
-            lengths = np.asarray(self.lengths[row:end])
-            tokens = slice(token, token + int(lengths.sum()))
-            places = mask = None
-            if lengths[-1] < length:
-                filled = np.arange(length) < lengths[:, None]
-                places = torch.from_numpy(np.flatnonzero(filled)).to(self.ids.device)
-                mask = torch.from_numpy(filled).to(self.ids.device)
-            groups.append(Group(tokens, end - row, length, places, mask))
-            row, token = end, tokens.stop
-        return groups
+    def _group_bounds(self) -> list[tuple[int, int]]:
+        bounds, first = [], 0
+        while first < len(self):
+            fits = self.lengths[first:] >= GROUP_FILL * self.lengths[first]
+            end = first + (len(fits) if fits.all() else int(fits.argmin()))
+            bounds.append((first, end))
+            first = end
+        return bounds
 
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        return Batch(self.ids.to(device), self.lengths)
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The texts in groups of similar length; every token asks."""
+        spans = [Span(self.starts[a:b], self.lengths[a:b]) for a, b in self._group_bounds]
+        return [Group(span, span) for span in spans]
+
+    def groups_asking(self, places: Tensor) -> list[Group]:
+        """The same groups when only the tokens `places` (`int64`, rising) ask."""
+        bounds = np.searchsorted(places.cpu().numpy(), np.append(self.starts, len(self.ids)))
+        return [
+            Group(group.keys, Span(bounds[a:b], np.diff(bounds[a : b + 1])))
+            for group, (a, b) in zip(self.groups, self._group_bounds, strict=True)
+        ]
+
+    def with_ids(self, ids: Tensor) -> Batch:
+        """The same texts with other tokens in their places."""
+        return Batch(ids, self.lengths)
 
 
 def make_batch(
@@ -125,4 +164,4 @@ def make_batch(
     lengths = paragraphs.offsets[rows + 1] - paragraphs.offsets[rows]
     rows = rows[np.argsort(-lengths, kind="stable")]
     taken = paragraphs.take(rows).cut(max_tokens)
-    return Batch(torch.from_numpy(taken.ids.astype(np.int64)), tuple(taken.lengths.tolist())), rows
+    return Batch(torch.from_numpy(taken.ids.astype(np.int64)), taken.lengths), rows

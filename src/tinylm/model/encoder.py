@@ -4,8 +4,8 @@ Two things differ from a textbook BERT, neither of them in what is computed:
 
 - hidden states are `[tokens, width]`, the texts of a batch one after the other
   (see `batch.py`); only the attention, and a convolutional front end, pad;
-- a classifier reads nothing but [CLS] of the last block, so `first_tokens` forms
-  one query per text there, no keys, no values, and one feed-forward per text.
+- the last block works only where its output is read: at the hidden tokens of masked
+  language modelling, or at [CLS], for which not even keys and values are formed.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from tinylm.model.batch import Batch, Group
+from tinylm.model.batch import Batch
 from tinylm.model.config import HEAD_WIDTH, ModelConfig
 from tinylm.model.convolution import ConvolutionalFrontEnd
+from tinylm.model.functions import attention, dropout, dropout_add_norm, gelu, word_embedding
 
 LAYER_NORM_EPS = 1e-12
 PAD_ID = 0  # every tokenizer here has [PAD] first, as bert-base-uncased has
@@ -35,13 +36,13 @@ class Embeddings(nn.Module):
         self.position = nn.Embedding(config.max_tokens, config.width)
         self.segment = nn.Parameter(torch.zeros(config.width))
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
     def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         """`ids` and `positions` of one shape `[...]` to `[..., width]`."""
-        x = self.word(ids) + self.position(positions) + self.segment
-        out: Tensor = self.dropout(self.norm(x))
-        return out
+        words = word_embedding(self.word.weight, ids, PAD_ID)
+        x = self.norm(words + self.position(positions) + self.segment)
+        return dropout(x, self.dropout) if self.training else x
 
 
 class Attention(nn.Module):
@@ -50,24 +51,18 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.query_key_value = nn.Linear(config.width, 3 * config.width)
+        self.query = nn.Linear(config.width, config.width)
+        self.key_value = nn.Linear(config.width, 2 * config.width)
         self.output = nn.Linear(config.width, config.width)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, batch: Batch) -> Tensor:
-        """`[tokens, width]` to `[tokens, width]`, every text by itself."""
-        qkv = self.query_key_value(x)
-        context = torch.cat([self._attend(qkv, group) for group in batch.groups])
-        out: Tensor = self.output(context)
+    def forward(self, x: Tensor, batch: Batch, read: Tensor | None) -> Tensor:
+        """`[tokens, width]` to `[tokens, width]`, or to the rows `read` of that."""
+        groups = batch.groups if read is None else batch.groups_asking(read)
+        query = self.query(x if read is None else x[read])
+        probability = self.dropout if self.training else 0.0
+        out: Tensor = self.output(attention(query, self.key_value(x), groups, self.heads, probability))
         return out
-
-    def _attend(self, qkv: Tensor, group: Group) -> Tensor:
-        split = group.pad(qkv).unflatten(2, (3, self.heads, HEAD_WIDTH)).permute(2, 0, 3, 1, 4)
-        query, key, value = split  # each [texts, heads, length, 64]
-        mask = None if group.mask is None else group.mask[:, None, None, :]
-        dropout = self.dropout if self.training else 0.0
-        context = F.scaled_dot_product_attention(query, key, value, mask, dropout)
-        return group.unpad(context.transpose(1, 2).flatten(2))
 
     def first_tokens(self, x: Tensor, batch: Batch) -> Tensor:
         """What `forward` gives for the first token of each text, `[texts, width]`.
@@ -76,27 +71,27 @@ class Attention(nn.Module):
         (W_k^T q) . x plus a constant that softmax ignores. Nor need the values:
         the attention-weighted sum of `x` is taken first and W_v applied after it.
         """
-        width = self.heads * HEAD_WIDTH
-        w_q, w_k, w_v = self.query_key_value.weight.split(width)
-        b_q, _, b_v = self.query_key_value.bias.split(width)
-        query = F.linear(x[batch.first], w_q, b_q).unflatten(1, (self.heads, HEAD_WIDTH))
-        # [texts, heads, 64] x [heads, 64, width]: each head's query, seen from x.
-        probe = torch.einsum("bhd,hdw->bhw", query, w_k.unflatten(0, (self.heads, HEAD_WIDTH)))
-        probe = probe * HEAD_WIDTH**-0.5
-        contexts, shares, row = [], [], 0
-        for group in batch.groups:
-            padded = group.pad(x)
-            scores = probe[row : row + group.texts] @ padded.transpose(1, 2)  # [texts, heads, length]
-            if group.mask is not None:
-                scores = scores.masked_fill(~group.mask[:, None, :], float("-inf"))
+        per_head = (self.heads, HEAD_WIDTH)
+        w_key, w_value = (part.unflatten(0, per_head) for part in self.key_value.weight.chunk(2))
+        b_value = self.key_value.bias.chunk(2)[1].unflatten(0, per_head)
+        query = self.query(x[batch.first]).unflatten(1, per_head).transpose(0, 1)  # [heads, texts, 64]
+        # Each head's query as seen from x: [texts, heads, width].
+        probe = (query @ w_key).transpose(0, 1) * HEAD_WIDTH**-0.5
+        sums, shares = [], []
+        for group, probes in zip(
+            batch.groups, probe.split([len(g.keys.lengths) for g in batch.groups]), strict=True
+        ):
+            padded = group.keys.pad(x)
+            scores = probes @ padded.transpose(1, 2)  # [texts, heads, longest]
+            mask = group.keys.mask(x.device)
+            if mask is not None:
+                scores = scores.masked_fill(~mask[:, None, :], float("-inf"))
             weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
-            contexts.append(weights @ padded)
-            shares.append(weights.sum(-1))  # 1, unless dropout took some: the share of b_v
-            row += group.texts
-        context, share = torch.cat(contexts), torch.cat(shares)
-        value = torch.einsum("bhw,hdw->bhd", context, w_v.unflatten(0, (self.heads, HEAD_WIDTH)))
-        value = value + share[..., None] * b_v.unflatten(0, (self.heads, HEAD_WIDTH))
-        out: Tensor = self.output(value.flatten(1))
+            sums.append(weights @ padded)
+            shares.append(weights.sum(-1))  # 1, unless dropout changed it: the share of b_value
+        context = torch.cat(sums).transpose(0, 1) @ w_value.transpose(1, 2)  # [heads, texts, 64]
+        context = context + torch.cat(shares).t()[..., None] * b_value[:, None]
+        out: Tensor = self.output(context.transpose(0, 1).flatten(1))
         return out
 
 
@@ -107,19 +102,23 @@ class Block(nn.Module):
         super().__init__()
         self.attention = Attention(config)
         self.attention_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(config.width, 4 * config.width), nn.GELU(), nn.Linear(4 * config.width, config.width)
-        )
+        self.expand = nn.Linear(config.width, 4 * config.width)
+        self.contract = nn.Linear(4 * config.width, config.width)
         self.feed_forward_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = config.dropout
 
-    def forward(self, x: Tensor, batch: Batch, first_only: bool = False) -> Tensor:
-        """`[tokens, width]` to `[tokens, width]`, or to `[texts, width]` with `first_only`."""
-        attend = self.attention.first_tokens if first_only else self.attention
-        residual = x[batch.first] if first_only else x
-        x = self.attention_norm(residual + self.dropout(attend(x, batch)))
-        out: Tensor = self.feed_forward_norm(x + self.dropout(self.feed_forward(x)))
-        return out
+    def forward(self, x: Tensor, batch: Batch, read: Tensor | None = None) -> Tensor:
+        """`[tokens, width]` to `[tokens, width]`, or to the rows `read` (rising) of that."""
+        return self._finish(self.attention(x, batch, read), x if read is None else x[read])
+
+    def first_tokens(self, x: Tensor, batch: Batch) -> Tensor:
+        """`forward` at the first token of each text, `[texts, width]`."""
+        return self._finish(self.attention.first_tokens(x, batch), x[batch.first])
+
+    def _finish(self, attended: Tensor, residual: Tensor) -> Tensor:
+        probability = self.dropout if self.training else 0.0
+        x = dropout_add_norm(attended, residual, self.attention_norm, probability)
+        return dropout_add_norm(self.contract(gelu(self.expand(x))), x, self.feed_forward_norm, probability)
 
 
 class Encoder(nn.Module):
@@ -132,19 +131,22 @@ class Encoder(nn.Module):
         self.convolution = ConvolutionalFrontEnd(config.convolution) if config.convolution else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Hidden state of every token, `[tokens, width]`."""
+    def forward(self, batch: Batch, read: Tensor | None = None) -> Tensor:
+        """Hidden state of every token, `[tokens, width]`, or of the tokens `read` (rising)."""
+        *lower, last = self.blocks
         x = self._embed(batch)
-        for block in self.blocks:
+        for block in lower:
             x = block(x, batch)
-        return x
+        out: Tensor = last(x, batch, read)
+        return out
 
     def first_tokens(self, batch: Batch) -> Tensor:
         """Hidden state of each text's [CLS], `[texts, width]`: `forward` at those rows."""
+        *lower, last = self.blocks
         x = self._embed(batch)
-        for block in self.blocks[:-1]:
+        for block in lower:
             x = block(x, batch)
-        out: Tensor = self.blocks[-1](x, batch, first_only=True)
+        out: Tensor = last.first_tokens(x, batch)
         return out
 
     def _embed(self, batch: Batch) -> Tensor:
@@ -152,12 +154,12 @@ class Encoder(nn.Module):
             out: Tensor = self.embeddings(batch.ids, batch.positions)
             return out
         # The image has max_tokens rows whatever the texts' lengths: padding takes part.
-        places = batch.text_of_token * self.config.max_tokens + batch.positions
-        ids = batch.ids.new_full((len(batch) * self.config.max_tokens,), PAD_ID)
-        ids = ids.index_copy(0, places, batch.ids).unflatten(0, (len(batch), -1))
-        positions = torch.arange(self.config.max_tokens, device=ids.device).expand_as(ids)
-        image = self.convolution(self.embeddings(ids, positions))
-        return image.flatten(0, 1).index_select(0, places)
+        height = self.config.max_tokens
+        places = batch.text_of_token * height + batch.positions
+        ids = batch.ids.new_full((len(batch) * height,), PAD_ID).index_copy(0, places, batch.ids)
+        positions = torch.arange(height, device=ids.device).repeat(len(batch))
+        image = self.embeddings(ids, positions).unflatten(0, (len(batch), height))
+        return self.convolution(image).flatten(0, 1)[places]
 
 
 def initialise(module: nn.Module, std: float) -> None:
@@ -168,8 +170,7 @@ def initialise(module: nn.Module, std: float) -> None:
     for part in module.modules():
         if isinstance(part, nn.Linear):
             nn.init.normal_(part.weight, std=std)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+            nn.init.zeros_(part.bias)
         elif isinstance(part, nn.Embedding):
             nn.init.normal_(part.weight, std=std)
             if part.padding_idx is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tinylm.model.batch import Batch
 from tinylm.model.config import ModelConfig
 from tinylm.model.encoder import LAYER_NORM_EPS, Encoder, initialise
+from tinylm.model.functions import dropout, gelu
 
 
 class MaskedLanguageModel(nn.Module):
@@ -24,30 +25,31 @@ class MaskedLanguageModel(nn.Module):
         initialise(self, config.init_std)
 
     def forward(self, batch: Batch, places: Tensor) -> Tensor:
-        """Vocabulary logits at the packed token numbers `places`, `[places, vocab]`.
+        """Vocabulary logits at the packed token numbers `places` (rising), `[places, vocab]`.
 
-        Only these positions pass through the vocabulary projection: the other
-        85 % carry no loss and would cost more than a transformer block.
+        Only these positions pass through the last block and the vocabulary
+        projection: the others carry no loss, and the projection alone would cost
+        more than a transformer block.
         """
-        x = self.encoder(batch)[places]
-        x = self.norm(F.gelu(self.transform(x)))
+        x = self.norm(gelu(self.transform(self.encoder(batch, places))))
         return F.linear(x, self.encoder.embeddings.word.weight, self.bias)
 
 
 class SequenceClassifier(nn.Module):
-    """Encoder with a tanh pooler, dropout and a linear layer to the labels."""
+    """Encoder with a tanh pooler on [CLS], dropout and a linear layer to the labels."""
 
     def __init__(self, config: ModelConfig, n_labels: int) -> None:
         super().__init__()
         self.config = config
         self.encoder = Encoder(config)
         self.pooler = nn.Linear(config.width, config.width)
-        self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(config.width, n_labels)
         initialise(self, config.init_std)
 
     def forward(self, batch: Batch) -> Tensor:
         """Raw output fields (logits), `[texts, labels]`, in the batch's order of texts."""
         pooled = torch.tanh(self.pooler(self.encoder.first_tokens(batch)))
-        out: Tensor = self.classifier(self.dropout(pooled))
+        if self.training:
+            pooled = dropout(pooled, self.config.dropout)
+        out: Tensor = self.classifier(pooled)
         return out

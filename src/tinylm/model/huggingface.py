@@ -33,10 +33,11 @@ NAMES = {
     r"encoder\.embeddings\.word\.": "bert.embeddings.word_embeddings.",
     r"encoder\.embeddings\.position\.": "bert.embeddings.position_embeddings.",
     r"encoder\.embeddings\.norm\.": "bert.embeddings.LayerNorm.",
+    r"encoder\.blocks\.(\d+)\.attention\.query\.": r"bert.encoder.layer.\1.attention.self.query.",
     r"encoder\.blocks\.(\d+)\.attention\.output\.": r"bert.encoder.layer.\1.attention.output.dense.",
     r"encoder\.blocks\.(\d+)\.attention_norm\.": r"bert.encoder.layer.\1.attention.output.LayerNorm.",
-    r"encoder\.blocks\.(\d+)\.feed_forward\.0\.": r"bert.encoder.layer.\1.intermediate.dense.",
-    r"encoder\.blocks\.(\d+)\.feed_forward\.2\.": r"bert.encoder.layer.\1.output.dense.",
+    r"encoder\.blocks\.(\d+)\.expand\.": r"bert.encoder.layer.\1.intermediate.dense.",
+    r"encoder\.blocks\.(\d+)\.contract\.": r"bert.encoder.layer.\1.output.dense.",
     r"encoder\.blocks\.(\d+)\.feed_forward_norm\.": r"bert.encoder.layer.\1.output.LayerNorm.",
     r"encoder\.convolution\.": "bert.convolution.",
     r"transform\.": "cls.predictions.transform.dense.",
@@ -45,8 +46,7 @@ NAMES = {
     r"pooler\.": "bert.pooler.dense.",
 }
 SEGMENT = "bert.embeddings.token_type_embeddings.weight"
-PARTS = ("query", "key", "value")
-QUERY_KEY_VALUE = re.compile(r"encoder\.blocks\.(\d+)\.attention\.query_key_value\.(weight|bias)")
+KEY_VALUE = re.compile(r"encoder\.blocks\.(\d+)\.attention\.key_value\.(weight|bias)")
 
 
 def save_model(
@@ -114,21 +114,25 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} describes no model: expected a JSON object.")
     try:
         if "tinylm" in raw:
-            return ModelConfig(**raw["tinylm"]), raw
+            return ModelConfig.model_validate(raw["tinylm"]), raw
         return _config_of_bert(raw, path), raw
+    except KeyError as error:
+        raise UserError(f"{path} lacks the setting {error}.") from error
     except ValidationError as error:
         raise describe_invalid(error, str(path)) from error
 
 
 def to_huggingface(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of ours to HuggingFace's names, splitting query, key and value."""
+    """Rename a state dict of ours to HuggingFace's names, splitting keys and values."""
     out = {}
     for name, tensor in state.items():
-        if match := QUERY_KEY_VALUE.fullmatch(name):
+        if match := KEY_VALUE.fullmatch(name):
             layer, kind = match.groups()
-            for part, piece in zip(PARTS, tensor.chunk(3), strict=True):
+            for part, piece in zip(("key", "value"), tensor.chunk(2), strict=True):
                 out[f"bert.encoder.layer.{layer}.attention.self.{part}.{kind}"] = piece
         elif name == "encoder.embeddings.segment":
             out[SEGMENT] = torch.stack([tensor, torch.zeros_like(tensor)])
@@ -145,12 +149,10 @@ def from_huggingface(weights: dict[str, Tensor], model: nn.Module) -> dict[str, 
     """
     state = {}
     for name in model.state_dict():
-        if match := QUERY_KEY_VALUE.fullmatch(name):
+        if match := KEY_VALUE.fullmatch(name):
             layer, kind = match.groups()
             prefix = f"bert.encoder.layer.{layer}.attention.self"
-            state[name] = torch.cat(
-                [weights[f"{prefix}.{part}.{kind}"] for part in ("query", "key", "value")]
-            )
+            state[name] = torch.cat([weights[f"{prefix}.{part}.{kind}"] for part in ("key", "value")])
         elif name == "encoder.embeddings.segment":
             state[name] = weights[SEGMENT][0]
         else:

@@ -23,5 +23,5 @@ def logits_of(model: SequenceClassifier, paragraphs: TokenIds) -> np.ndarray:
     order = np.argsort(paragraphs.lengths, kind="stable")
     for i in range(0, len(order), BATCH):
         batch, rows = make_batch(paragraphs, order[i : i + BATCH], model.config.max_tokens)
-        out[rows] = model(batch).numpy()
+        out[rows] = model(batch).float().numpy()
     return out

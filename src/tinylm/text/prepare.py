@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinylm.errors import UserError
+from tinylm.folders import write_record
 from tinylm.text.corpus import build_store, open_corpus
 from tinylm.text.coverage import distinct_tokens
 from tinylm.text.download import cache_folder
@@ -38,6 +39,11 @@ class Prepared:
     meta: dict[str, Any]
 
 
+def held_out_titles(corpus: str | None) -> frozenset[str]:
+    """Titles that `prepare` leaves out of a corpus: the test articles of `vital-topics`, of `vital`."""
+    return load_task("vital-topics").test_titles if corpus == "vital" else frozenset()
+
+
 def prepare(
     name: str, *, vocabulary: str | int | None = None, max_tokens: int = 128, text_column: str = "text"
 ) -> Prepared:
@@ -59,8 +65,10 @@ def prepare(
             raise UserError(f"{name} is a token store with a vocabulary of its own; leave the tokenizer out.")
         paragraphs, meta = open_store(Path(name))
         return Prepared(paragraphs, load_tokenizer(Path(name)), meta)
+    if not name:  # what an unset shell variable gives; as a path, it would be the working folder
+        raise UserError("the corpus has no name; expected vital, wikipedia, hf:NAME, a file, folder or glob.")
     corpus = open_corpus(name, text_column)
-    held_out = load_task("vital-topics").test_titles if name == "vital" else frozenset()
+    held_out = held_out_titles(name)
     tokenizer = None if isinstance(vocabulary, int) else load_tokenizer(vocabulary or BERT)
     key = {
         "corpus": [corpus.name, corpus.fingerprint, text_column],
@@ -73,7 +81,10 @@ def prepare(
     if not is_store(folder):
         if tokenizer is None:
             assert isinstance(vocabulary, int)
-            kept = (article.text for article in corpus.articles() if article.title not in held_out)
+            kept = [article.text for article in corpus.articles() if article.title not in held_out]
+            if not kept:
+                found = ", ".join(f"{n:,} {reason}" for reason, n in corpus.unusable.items()) or "no rows"
+                raise UserError(f"Corpus {name!r} has no usable paragraph ({found}).")
             tokenizer = train_tokenizer(kept, vocabulary)
         build_store(corpus, tokenizer, folder, max_tokens=max_tokens, exclude_titles=held_out)
     paragraphs, meta = open_store(folder)
@@ -83,13 +94,13 @@ def prepare(
 def save_selection(
     source: Prepared, rows: np.ndarray, folder: Path, facts: dict[str, Any], keep: np.ndarray | None = None
 ) -> None:
-    """Write the paragraphs `rows` as a new token store with its vocabulary.
+    """Write the paragraphs `rows` as a new token store with its vocabulary and a record.
 
     Args:
         source: where they are taken from.
         rows: `int64 [W_S]`.
         folder: new.
-        facts: added to the store's meta: how the rows were chosen.
+        facts: how the rows were chosen, for the record and the store's meta.
         keep: `bool [vocab]`; the vocabulary is reduced to these tokens, the tokens of
             the selection and the special ones (the smaller embedding of section 2.1).
     """
@@ -100,6 +111,8 @@ def save_selection(
         tokenizer = tokenizer.reduced(np.flatnonzero(used))
         new_id = (np.cumsum(used) - 1).astype(np.uint16)
         chosen = TokenIds(new_id[chosen.ids], chosen.offsets)
-    with StoreWriter(folder, source.meta | facts | {"tokenizer": tokenizer.fingerprint}) as writer:
+    meta = source.meta | {"tokenizer": tokenizer.fingerprint, "selection": facts}
+    with StoreWriter(folder, meta) as writer:
         writer.append(chosen)
         tokenizer.save_vocab(writer.partial)
+        write_record(writer.partial, "corpus", **facts, corpus=source.meta, w_s=len(chosen))

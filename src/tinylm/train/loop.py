@@ -11,7 +11,7 @@ from tinylm.errors import UserError
 from tinylm.progress import progress_bar
 from tinylm.train.batching import seed_dropout
 from tinylm.train.checkpoint import Checkpoint, Place
-from tinylm.train.optimizers import make_optimizers
+from tinylm.train.optimizers import bf16_pays, make_optimizers, restore_masters
 from tinylm.train.recipes import Optimisation
 
 
@@ -29,7 +29,7 @@ def train(
     """Minimise a loss with AdamW under a linearly falling learning rate.
 
     Args:
-        model: trained in place; left in evaluation mode.
+        model: trained in place, in bf16 where that pays; left in fp32 and evaluation mode.
         optimisation: epochs, learning rate and the like.
         steps_per_epoch: batches of one epoch.
         loss_of: the loss of step `step` of epoch `epoch`, both from 0; it must
@@ -45,7 +45,7 @@ def train(
     Raises:
         UserError: the loss is no longer a number.
     """
-    optimizers = make_optimizers(model, optimisation)
+    optimizers = make_optimizers(model, optimisation, bf16=bf16_pays())
     place = checkpoint.restore(model, optimizers) if checkpoint else Place()
     total = optimisation.epochs * steps_per_epoch
     with progress_bar() as bar:
@@ -58,8 +58,6 @@ def train(
             loss = loss_of(epoch, step)
             model.zero_grad()
             loss.backward()
-            if optimisation.clip is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), optimisation.clip)
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
                     group["lr"] = share * optimizer.defaults["lr"]
@@ -82,5 +80,6 @@ def train(
                 place.loss_sum = 0.0
             if checkpoint is not None and checkpoint.due():
                 checkpoint.save(model, optimizers, place)
+    restore_masters(model, optimizers)
     model.eval()
     return place.history

@@ -1,32 +1,193 @@
-"""Which optimizer trains which weights."""
+"""Which optimizer trains which weights, and in which precision.
+
+On a CPU with bf16 the weights that compute are bf16 and each has an fp32 master:
+the optimizer updates the master and rounds it. bf16 alone would lose every update
+smaller than 1/256 of a weight. Elsewhere the weights are their own masters.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from tinylm.model import kernels
 from tinylm.model.encoder import Embeddings
+from tinylm.model.kernels import parallel, raw
 from tinylm.train.recipes import Optimisation
 
+BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
+MOMENTUM = 0.95  # of Muon
+# Newton-Schulz iteration of Muon: the quintic a x + b x^3 + c x^5 drives all singular
+# values of a matrix towards 1 in five steps.
+QUINTIC, STEPS = (3.4445, -4.7750, 2.0315), 5
+# Smaller tensors are not worth a second thread.
+PARALLEL = 100_000
 
-def make_optimizers(model: nn.Module, optimisation: Optimisation) -> list[Optimizer]:
+
+def bf16_pays() -> bool:
+    """Whether this processor multiplies bf16 matrices in hardware."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool) -> list[Optimizer]:
     """AdamW for all weights (the paper), or Muon for the matrices and AdamW for the rest.
 
     Muon orthogonalises the update of a matrix, so that all its directions learn at
     one speed. Tiny models need that: with AdamW they spend their first epochs
     predicting token frequencies whatever the context, with Muon they leave this
     plateau within one. Embeddings are look-up tables, not matrices in this sense.
+
+    Args:
+        model: with `bf16`, its weights become bf16 here, BatchNorm's excepted; see
+            `restore_masters` for the way back.
+        optimisation: learning rates and weight decay.
+        bf16: see above.
     """
-    matrices: list[nn.Parameter] = []
+    matrices: set[nn.Parameter] = set()
     if optimisation.matrix_learning_rate is not None:
         tables = {p for part in model.modules() if isinstance(part, Embeddings) for p in part.parameters()}
-        matrices = [p for p in model.parameters() if p.ndim == 2 and p not in tables]
-    rest = [p for p in model.parameters() if not any(p is matrix for matrix in matrices)]
-    decay = optimisation.weight_decay
-    optimizers: list[Optimizer] = [
-        torch.optim.AdamW(rest, optimisation.learning_rate, weight_decay=decay, fused=True)
-    ]
+        matrices = {p for p in model.parameters() if p.ndim == 2 and p not in tables}
+    masters = {p: p.detach().clone() for p in model.parameters()}
+    if bf16:
+        model.to(torch.bfloat16)
+        for part in model.modules():
+            if isinstance(part, nn.BatchNorm2d):  # running averages need more than 8 bits
+                part.float()
+    optimizers: list[Optimizer] = []
+    rest = [p for p in model.parameters() if p not in matrices]
+    for half in (True, False):
+        chosen = [p for p in rest if (p.dtype == torch.bfloat16) == half]
+        if chosen and half:
+            optimizers.append(MasterAdamW(chosen, optimisation, masters))
+        elif chosen:
+            rate, decay = optimisation.learning_rate, optimisation.weight_decay
+            optimizers.append(torch.optim.AdamW(chosen, rate, BETAS, EPS, decay, fused=True))
     if optimisation.matrix_learning_rate is not None:
-        optimizers.append(torch.optim.Muon(matrices, optimisation.matrix_learning_rate, decay))
+        optimizers.append(Muon([p for p in model.parameters() if p in matrices], optimisation, masters))
     return optimizers
+
+
+def restore_masters(model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
+    """Make the model fp32 again, with the weights of its masters."""
+    masters = {
+        p: state["master"]
+        for optimizer in optimizers
+        for p, state in optimizer.state.items()
+        if p.dtype == torch.bfloat16
+    }
+    model.float()
+    with torch.no_grad():
+        for p, master in masters.items():
+            p.copy_(master)
+
+
+class MasterAdamW(Optimizer):
+    """AdamW for bf16 weights, one pass over memory per step.
+
+    The same update as `torch.optim.AdamW` on the masters. It also takes the row-wise
+    gradients that `word_embedding` leaves.
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], optimisation: Optimisation, masters: dict[nn.Parameter, Tensor]
+    ) -> None:
+        super().__init__(parameters, {"lr": optimisation.learning_rate})
+        self.decay = optimisation.weight_decay
+        for p in parameters:
+            self.state[p] = {
+                "master": masters[p],
+                "first": torch.zeros_like(masters[p]),
+                "second": torch.zeros_like(masters[p]),
+                "step": torch.zeros((), dtype=torch.int64),
+            }
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Update all weights that have a gradient."""
+        (group,) = self.param_groups
+        for p in group["params"]:
+            rows = p.__dict__.pop("row_gradient", None)
+            if p.grad is None and rows is None:
+                continue
+            state = self.state[p]
+            state["step"] += 1
+            _adamw_step(p, state, rows, group["lr"], self.decay)
+
+
+def _adamw_step(
+    p: nn.Parameter,
+    state: dict[str, Tensor],
+    rows: tuple[np.ndarray, Tensor] | None,
+    rate: float,
+    decay: float,
+) -> None:
+    def table(tensor: Tensor) -> np.ndarray:
+        """As rows: a vector is one row, a kernel of a convolution one row per filter."""
+        return raw(tensor.contiguous()).reshape(len(tensor) if tensor.ndim > 1 else 1, -1)
+
+    step, (b1, b2) = int(state["step"]), BETAS
+    master = table(state["master"])
+    grad = np.zeros((0, 1), np.uint16) if p.grad is None else table(p.grad)
+    row_of, sums = np.zeros(0, np.int64), np.zeros((1, master.shape[1]), np.float32)
+    if rows is not None:
+        row_of = np.full(len(master), -1)
+        row_of[rows[0]] = np.arange(len(rows[0]))
+        sums = rows[1].numpy()
+    numbers = (1 - rate * decay, b1, b2, rate / (1 - b1**step), (1 - b2**step) ** -0.5, EPS)
+    arrays = (table(p), master, table(state["first"]), table(state["second"]), grad, row_of, sums)
+    arguments = (*arrays, *map(np.float32, numbers))
+    if p.numel() > PARALLEL:
+        parallel(kernels.adamw, len(master), *arguments)
+    else:
+        kernels.adamw(0, 0, len(master), *arguments)
+
+
+class Muon(Optimizer):
+    """Momentum orthogonalised by Newton-Schulz, for weight matrices with masters.
+
+    The same update as `torch.optim.Muon`, which has no masters.
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], optimisation: Optimisation, masters: dict[nn.Parameter, Tensor]
+    ) -> None:
+        super().__init__(parameters, {"lr": optimisation.matrix_learning_rate})
+        self.decay = optimisation.weight_decay
+        for p in parameters:
+            self.state[p] = {"momentum": torch.zeros_like(masters[p])}
+            if p.dtype == torch.bfloat16:  # an fp32 weight is its own master
+                self.state[p]["master"] = masters[p]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        """Update all matrices that have a gradient."""
+        (group,) = self.param_groups
+        for p in group["params"]:
+            if p.grad is None:
+                continue
+            master, momentum = self.state[p].get("master", p), self.state[p]["momentum"]
+            grad = p.grad.float()
+            momentum.lerp_(grad, 1 - MOMENTUM)
+            update = orthogonalised(grad.lerp(momentum, MOMENTUM))
+            # A tall matrix has longer columns: the same change per output needs more.
+            scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
+            master.mul_(1 - group["lr"] * self.decay).sub_(update, alpha=group["lr"] * scale)
+            p.copy_(master)
+
+
+def orthogonalised(matrix: Tensor) -> Tensor:
+    """`matrix` (`[n, m]`) with its singular values brought near 1, fp32."""
+    a, b, c = QUINTIC
+    x = matrix.bfloat16() if bf16_pays() else matrix
+    if wide := x.shape[0] > x.shape[1]:
+        x = x.T
+    x = x / x.norm().clamp(min=1e-7)
+    for _ in range(STEPS):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.T if wide else x).float()

@@ -6,12 +6,12 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor
 
 from tinylm.errors import UserError
-from tinylm.model.batch import Batch, make_batch
+from tinylm.model.batch import make_batch
 from tinylm.model.config import ModelConfig
+from tinylm.model.functions import cross_entropy
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.text.coverage import token_counts
 from tinylm.text.store import TokenIds
@@ -64,10 +64,10 @@ def pretrain(
     def loss_of(epoch: int, step: int) -> Tensor:
         batch, _ = make_batch(paragraphs, batches(epoch)[step], config.max_tokens)
         masked = masking.draw(batch.ids, generator(seed, MASKS, epoch * steps_per_epoch + step))
-        logits = model(Batch(masked.ids, batch.lengths), masked.places)
-        if not len(masked.places):  # a batch so small that nothing was hidden
-            return logits.sum()
-        return F.cross_entropy(logits, masked.targets)
+        if not len(masked.places):  # so few tokens that none was hidden: nothing to learn
+            return model.bias.sum() * 0
+        logits = model(batch.with_ids(masked.ids), masked.places)
+        return cross_entropy(logits, masked.targets)
 
     history = train(
         model, recipe.pretrain, steps_per_epoch, loss_of, seed=seed, label=label, checkpoint=checkpoint

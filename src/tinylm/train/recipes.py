@@ -27,7 +27,6 @@ class Optimisation(BaseModel):
         weight_decay: AdamW's, the paper's L2 regularization alpha.
         warm_up: share of all steps in which the learning rate rises from zero.
         decay_each: whether the learning rate falls after every epoch (paper) or step.
-        clip: largest norm of the gradient; None leaves it alone.
         dropout: on embeddings, attention probabilities and hidden states.
     """
 
@@ -40,7 +39,6 @@ class Optimisation(BaseModel):
     weight_decay: float = Field(ge=0)
     warm_up: float = Field(default=0.0, ge=0, lt=1)
     decay_each: Literal["epoch", "step"] = "step"
-    clip: float | None = Field(default=None, gt=0)
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
     def schedule(self, epoch: int, step: int, steps_per_epoch: int) -> float:
@@ -122,17 +120,15 @@ RECIPES = {
             weight_decay=1e-2,
             warm_up=0.06,
             decay_each="step",
-            clip=1.0,
             dropout=0.0,
         ),
         finetune=Optimisation(
             epochs=10,
             batch_size=32,
-            learning_rate=1e-3,
+            learning_rate=2e-3,
             weight_decay=1e-2,
             warm_up=0.06,
             decay_each="step",
-            clip=1.0,
         ),
         model={"init_std": 0.05},
     ),

@@ -1,0 +1,278 @@
+"""The operations of a BERT-n: in bf16 on the CPU through our kernels, elsewhere through PyTorch.
+
+Both ways compute the same thing; the tests hold one against the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import Tensor, nn
+from torch.autograd import Function
+
+from tinylm.model import kernels
+from tinylm.model.batch import Group, Span
+from tinylm.model.kernels import dropout_parameters, parallel, raw
+
+
+def has_kernels(x: Tensor) -> bool:
+    """Whether our kernels work on `x`."""
+    return x.dtype == torch.bfloat16 and x.device.type == "cpu"
+
+
+def dropout(x: Tensor, probability: float) -> Tensor:
+    """Dropout; a probability of 0 gives `x` itself."""
+    if probability == 0:
+        return x
+    return _Dropout.apply(x, probability) if has_kernels(x) else F.dropout(x, probability)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU with the error function, as BERT has it."""
+    return _Gelu.apply(x) if has_kernels(x) else F.gelu(x)
+
+
+def dropout_add_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, probability: float) -> Tensor:
+    """LayerNorm(dropout(x) + residual), what ends both halves of a block; all `[rows, width]`."""
+    if has_kernels(x):
+        return _DropoutAddNorm.apply(x, residual, norm.weight, norm.bias, probability, norm.eps)
+    return norm(dropout(x, probability) + residual)
+
+
+def attention(
+    query: Tensor, key_value: Tensor, groups: Sequence[Group], heads: int, probability: float
+) -> Tensor:
+    """Multi-head attention, each text by itself, dropout on the attention weights.
+
+    Args:
+        query: `[queries, width]`, packed.
+        key_value: `[tokens, 2 * width]`, packed: keys, then values.
+        groups: where the queries and tokens of each text lie.
+        heads: number of heads.
+        probability: of dropout.
+
+    Returns:
+        The heads' outputs side by side, `[queries, width]`.
+    """
+    if has_kernels(query):
+        return _Attention.apply(query, key_value, groups, heads, probability)
+    out = []
+    for group in groups:
+        q, kv = group.queries.pad(query), group.keys.pad(key_value)
+        # [texts, length, ... width] to [texts, heads, length, size]
+        split = [part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (q, *kv.chunk(2, -1))]
+        mask = group.keys.mask(query.device)
+        mask = None if mask is None else mask[:, None, None, :]
+        context = F.scaled_dot_product_attention(*split, mask, probability)
+        out.append(group.queries.unpad(context.transpose(1, 2).flatten(2)))
+    return torch.cat(out)
+
+
+def word_embedding(weight: Tensor, ids: Tensor, padding_id: int) -> Tensor:
+    """Rows `ids` of an embedding; the row of padding gets no gradient.
+
+    With our kernels the gradient stays in the few rows that were read: it is left in
+    `weight.row_gradient` (rows, sums in fp32), where the optimizer finds it. A dense
+    gradient of the whole vocabulary would cost more than a transformer block.
+    """
+    if has_kernels(weight) and weight.requires_grad and torch.is_grad_enabled():
+        # Autograd calls `backward` only where an input asks for a gradient.
+        return _WordRows.apply(torch.zeros((), requires_grad=True), weight, ids, padding_id)
+    return F.embedding(ids, weight, padding_id)
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy. With our kernels `logits` are overwritten by their gradient."""
+    if has_kernels(logits):
+        return _CrossEntropy.apply(logits, targets)
+    return F.cross_entropy(logits, targets)
+
+
+class _Dropout(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, probability: float) -> Tensor:
+        ctx.parameters = dropout_parameters(probability)
+        return _Dropout._run(x, ctx.parameters)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _Dropout._run(gradients[0], ctx.parameters), None
+
+    @staticmethod
+    def _run(x: Tensor, parameters: tuple[Any, ...]) -> Tensor:
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        parallel(kernels.dropout, x.numel(), raw(x).reshape(-1), raw(y).reshape(-1), *parameters)
+        return y
+
+
+class _Gelu(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        parallel(kernels.gelu, x.numel(), raw(x).reshape(-1), raw(y).reshape(-1))
+        ctx.save_for_backward(x)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        grad = gradients[0].contiguous()
+        out = torch.empty_like(x)
+        flat = (raw(tensor).reshape(-1) for tensor in (x, grad, out))
+        parallel(kernels.gelu_backward, x.numel(), *flat)
+        return out
+
+
+class _DropoutAddNorm(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, probability: float, eps: float
+    ) -> Tensor:
+        x, residual = x.contiguous(), residual.contiguous()
+        total, y = torch.empty_like(x), torch.empty_like(x)
+        mean, inverse = torch.empty(len(x)), torch.empty(len(x))
+        ctx.parameters = dropout_parameters(probability)
+        arrays = (raw(tensor) for tensor in (x, residual, weight, bias, total, y, mean, inverse))
+        parallel(kernels.dropout_add_norm, len(x), *arrays, *ctx.parameters, np.float32(eps))
+        ctx.save_for_backward(total, weight, mean, inverse)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        total, weight, mean, inverse = ctx.saved_tensors
+        grad = gradients[0].contiguous()
+        grad_x, grad_residual = torch.empty_like(total), torch.empty_like(total)
+        affine = torch.zeros(torch.get_num_threads(), 2, total.shape[1])
+        tensors = (grad, total, weight, mean, inverse, grad_x, grad_residual, affine)
+        parallel(kernels.dropout_add_norm_backward, len(total), *map(raw, tensors), *ctx.parameters)
+        grad_weight, grad_bias = affine.sum(0).to(weight.dtype)
+        return grad_x, grad_residual, grad_weight, grad_bias, None, None
+
+
+class _Attention(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key_value: Tensor, groups: Sequence[Group], heads: int, probability: float
+    ) -> Tensor:
+        width = query.shape[1]
+        size = width // heads
+        factor = np.float32(size**-0.5)
+        out = torch.empty_like(query)
+        kept = []
+        for group in groups:
+            if group.queries.longest == 0:
+                continue
+            q = _pad(query, 0, group.queries, heads, size)
+            k = _pad(key_value, 0, group.keys, heads, size)
+            v = _pad(key_value, width, group.keys, heads, size)
+            weights = torch.bmm(q, k.transpose(1, 2))  # scores, which become weights in place
+            dropped = torch.empty_like(weights)
+            parameters = dropout_parameters(probability)
+            per_text = heads * group.queries.longest
+            flat = raw(weights).reshape(-1, group.keys.longest)
+            parallel(
+                kernels.softmax,
+                len(flat),
+                flat,
+                flat,
+                raw(dropped).reshape(flat.shape),
+                group.keys.lengths,
+                per_text,
+                factor,
+                *parameters,
+            )
+            _unpad(torch.bmm(dropped, v), out, 0, group.queries, heads, size)
+            kept.append((group, parameters, q, k, v, weights, dropped))
+        ctx.kept, ctx.heads, ctx.size, ctx.factor = kept, heads, size, factor
+        ctx.tokens = len(key_value)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        grad = gradients[0].contiguous()
+        heads, size = ctx.heads, ctx.size
+        width = heads * size
+        grad_query = torch.empty_like(grad)
+        # Texts without a query are in no group that is kept; their keys get no gradient.
+        grad_key_value = grad.new_zeros(ctx.tokens, 2 * width)
+        for group, parameters, q, k, v, weights, dropped in ctx.kept:
+            grad_out = _pad(grad, 0, group.queries, heads, size)
+            scores = torch.bmm(grad_out, v.transpose(1, 2))
+            flat = raw(scores).reshape(-1, group.keys.longest)
+            parallel(
+                kernels.softmax_backward,
+                len(flat),
+                flat,
+                raw(weights).reshape(flat.shape),
+                group.keys.lengths,
+                heads * group.queries.longest,
+                ctx.factor,
+                *parameters,
+            )
+            _unpad(torch.bmm(scores, k), grad_query, 0, group.queries, heads, size)
+            _unpad(torch.bmm(scores.transpose(1, 2), q), grad_key_value, 0, group.keys, heads, size)
+            _unpad(
+                torch.bmm(dropped.transpose(1, 2), grad_out), grad_key_value, width, group.keys, heads, size
+            )
+        ctx.kept = None  # frees the activations before the next block needs memory
+        return grad_query, grad_key_value, None, None, None
+
+
+def _pad(packed: Tensor, column: int, span: Span, heads: int, size: int) -> Tensor:
+    """`[texts * heads, longest, size]` out of the columns from `column` on."""
+    texts = len(span.lengths)
+    padded = packed.new_empty(texts * heads, span.longest, size)
+    rows = raw(padded).reshape(-1, size)
+    parallel(
+        kernels.pad, texts, raw(packed), column, span.starts, span.lengths, rows, span.longest, heads, size
+    )
+    return padded
+
+
+def _unpad(padded: Tensor, packed: Tensor, column: int, span: Span, heads: int, size: int) -> None:
+    texts = len(span.lengths)
+    rows = raw(padded.contiguous()).reshape(-1, size)
+    parallel(
+        kernels.unpad, texts, rows, raw(packed), column, span.starts, span.lengths, span.longest, heads, size
+    )
+
+
+class _WordRows(Function):
+    @staticmethod
+    def forward(ctx: Any, hook: Tensor, weight: Tensor, ids: Tensor, padding_id: int) -> Tensor:
+        ctx.weight, ctx.ids, ctx.padding_id = weight, ids, padding_id
+        return weight.detach()[ids]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        ids = ctx.ids.reshape(-1).numpy()
+        grad = gradients[0].reshape(len(ids), -1).contiguous()
+        order = np.argsort(ids, kind="stable")
+        rows, first = np.unique(ids[order], return_index=True)
+        sums = torch.empty(len(rows), grad.shape[1])
+        bounds = np.append(first, len(order))
+        parallel(kernels.sum_rows, len(rows), raw(grad), order, bounds, raw(sums))
+        sums[torch.from_numpy(rows == ctx.padding_id)] = 0
+        ctx.weight.row_gradient = (rows, sums)
+        return torch.zeros(()), None, None, None
+
+
+class _CrossEntropy(Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        loss = torch.empty(len(targets))
+        factor = np.float32(1 / max(len(targets), 1))
+        parallel(kernels.cross_entropy, len(targets), raw(logits), raw(targets), raw(loss), factor)
+        ctx.grad = logits.detach()
+        return loss.mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        grad, ctx.grad = ctx.grad, None
+        return grad * gradients[0].to(grad.dtype) if gradients[0] != 1 else grad, None

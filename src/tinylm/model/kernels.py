@@ -1,0 +1,371 @@
+"""Element-wise kernels in bf16 for the CPU, compiled by numba, so without a C compiler.
+
+Matrix products are PyTorch's, and on a processor with bf16 they take most of the
+time; what is between them must not cost more. PyTorch's element-wise operations
+would: each reads and writes its operands once more, dropout draws its mask on one
+thread and keeps it, and fresh memory is expensive. Here each run of element-wise
+steps is one pass over memory, computed in fp32, and a dropout mask is a hash of
+(seed, index), made again in the backward pass instead of stored.
+
+A kernel works on rows `lo` to `hi` as share number `part` of a parallel run (see
+`parallel`). Its arrays of type uint16 hold the bits of bf16 numbers. Parameters
+named `seed, cut, scale` are those of a dropout, see `dropout_parameters`.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit, types
+from numba.extending import intrinsic
+from torch import Tensor
+
+f4, u4, u2 = np.float32, np.uint32, np.uint16
+OPTIONS: dict[str, Any] = {
+    "cache": True,
+    "error_model": "numpy",
+    # No "nnan" or "ninf": a diverging run must show.
+    "fastmath": {"nsz", "arcp", "contract", "afn", "reassoc"},
+}
+inline = njit(inline="always", **OPTIONS)
+kernel = njit(nogil=True, **OPTIONS)
+
+ONE, ZERO, HALF = f4(1), f4(0), f4(0.5)
+
+
+@intrinsic  # type: ignore[misc]
+def _bits_to_float(typing: Any, bits: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
+
+    return types.float32(types.uint32), generate
+
+
+@intrinsic  # type: ignore[misc]
+def _float_to_bits(typing: Any, number: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.uint32))
+
+    return types.uint32(types.float32), generate
+
+
+@inline
+def load(bits):  # type: ignore[no-untyped-def]
+    """bf16 bits to float32: bf16 is the upper half of a float32."""
+    return _bits_to_float(u4(u4(bits) << u4(16)))
+
+
+@inline
+def store(number):  # type: ignore[no-untyped-def]
+    """float32 to bf16 bits, rounded to nearest even."""
+    bits = _float_to_bits(number)
+    return u2(u4(bits + u4(u4(0x7FFF) + u4(u4(bits >> u4(16)) & u4(1)))) >> u4(16))
+
+
+@inline
+def kept(seed, index, cut, scale):  # type: ignore[no-untyped-def]
+    """What dropout multiplies element `index` by: `scale`, or 0 with probability cut / 2^32.
+
+    The hash is the finalizer of MurmurHash3 on (index, seed).
+    """
+    h = u4(u4(index) * u4(0x9E3779B1)) ^ u4(seed)
+    h = u4(u4(h ^ u4(h >> u4(16))) * u4(0x85EBCA6B))
+    h = u4(u4(h ^ u4(h >> u4(13))) * u4(0xC2B2AE35))
+    return scale if u4(h ^ u4(h >> u4(16))) >= cut else ZERO
+
+
+LOG2E = f4(1.4426950408889634)
+# 2^r on [-1/2, 1/2]: the Taylor series of exp(r ln 2).
+EXP2 = tuple(f4(math.log(2) ** n / math.factorial(n)) for n in range(1, 7))
+E1, E2, E3, E4, E5, E6 = EXP2
+
+
+@inline
+def exp(x):  # type: ignore[no-untyped-def]
+    """exp in float32, relative error about 1e-7; x is clamped to [-87, 87].
+
+    Written out because LLVM vectorises it, which it cannot do with a call.
+    """
+    y = min(max(x, f4(-87)), f4(87)) * LOG2E
+    n = math.floor(y + HALF)
+    r = f4(y - n)
+    series = ONE + r * (E1 + r * (E2 + r * (E3 + r * (E4 + r * (E5 + r * E6)))))
+    return series * _bits_to_float(u4(np.int32(np.int32(n) + np.int32(127))) << u4(23))
+
+
+# Abramowitz and Stegun 7.1.26: erf with an absolute error below 1.5e-7.
+A0, A1, A2, A3, A4, A5 = (
+    f4(a) for a in (0.3275911, 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
+)
+SQRT_HALF, DENSITY = f4(math.sqrt(0.5)), f4(1 / math.sqrt(2 * math.pi))
+
+
+@inline
+def normal(x):  # type: ignore[no-untyped-def]
+    """Distribution function of the normal distribution at x, and exp(-x^2 / 2)."""
+    a = abs(x) * SQRT_HALF
+    t = ONE / (ONE + A0 * a)
+    e = exp(-a * a)
+    tail = HALF * t * (A1 + t * (A2 + t * (A3 + t * (A4 + t * A5)))) * e
+    return (ONE - tail if x > ZERO else tail), e
+
+
+@kernel
+def gelu(part, lo, hi, x, y):  # type: ignore[no-untyped-def]
+    """y = GELU(x), flat."""
+    for i in range(lo, hi):
+        v = load(x[i])
+        y[i] = store(v * normal(v)[0])
+
+
+@kernel
+def gelu_backward(part, lo, hi, x, grad, out):  # type: ignore[no-untyped-def]
+    """out = grad * GELU'(x), flat."""
+    for i in range(lo, hi):
+        v = load(x[i])
+        c, e = normal(v)
+        out[i] = store(load(grad[i]) * (c + v * DENSITY * e))
+
+
+@kernel
+def dropout(part, lo, hi, x, y, seed, cut, scale):  # type: ignore[no-untyped-def]
+    """y = dropout(x), flat; its own backward pass."""
+    for i in range(lo, hi):
+        y[i] = store(load(x[i]) * kept(seed, i, cut, scale))
+
+
+@kernel
+def dropout_add_norm(  # type: ignore[no-untyped-def]
+    part, lo, hi, h, residual, weight, bias, total, y, mean, inverse, seed, cut, scale, eps
+):
+    """total = dropout(h) + residual and y = LayerNorm(total), row by row."""
+    width = h.shape[1]
+    row = np.empty(width, f4)
+    share = f4(1.0 / width)
+    for r in range(lo, hi):
+        first = u4(r * width)
+        s = ZERO
+        for j in range(width):
+            bits = store(load(h[r, j]) * kept(seed, u4(first + u4(j)), cut, scale) + load(residual[r, j]))
+            total[r, j] = bits
+            row[j] = load(bits)
+            s += row[j]
+        mu = s * share
+        q = ZERO
+        for j in range(width):
+            d = row[j] - mu
+            q += d * d
+        inv = ONE / math.sqrt(q * share + eps)
+        mean[r] = mu
+        inverse[r] = inv
+        for j in range(width):
+            y[r, j] = store((row[j] - mu) * inv * load(weight[j]) + load(bias[j]))
+
+
+@kernel
+def dropout_add_norm_backward(  # type: ignore[no-untyped-def]
+    part, lo, hi, grad, total, weight, mean, inverse, grad_h, grad_residual, grad_affine, seed, cut, scale
+):
+    """Gradients of `dropout_add_norm`; `grad_affine [parts, 2, width]` sums those of weight and bias."""
+    width = grad.shape[1]
+    normed = np.empty(width, f4)
+    scaled = np.empty(width, f4)
+    share = f4(1.0 / width)
+    grad_weight = grad_affine[part, 0]
+    grad_bias = grad_affine[part, 1]
+    for r in range(lo, hi):
+        first = u4(r * width)
+        mu, inv = mean[r], inverse[r]
+        a = ZERO
+        b = ZERO
+        for j in range(width):
+            g = load(grad[r, j])
+            x = (load(total[r, j]) - mu) * inv
+            t = g * load(weight[j])
+            normed[j] = x
+            scaled[j] = t
+            a += t
+            b += t * x
+            grad_weight[j] += g * x
+            grad_bias[j] += g
+        a *= share
+        b *= share
+        for j in range(width):
+            d = inv * (scaled[j] - a - normed[j] * b)
+            grad_residual[r, j] = store(d)
+            grad_h[r, j] = store(d * kept(seed, u4(first + u4(j)), cut, scale))
+
+
+@kernel
+def softmax(part, lo, hi, scores, weights, dropped, lengths, per_text, factor, seed, cut, scale):  # type: ignore[no-untyped-def]
+    """Attention weights of rows of scores, before and after dropout.
+
+    Row r belongs to text r // per_text and sees its first lengths[...] keys; the
+    weights of the others, padding, are 0. `weights` may be `scores` itself.
+    """
+    keys = scores.shape[1]
+    row = np.empty(keys, f4)
+    for r in range(lo, hi):
+        n = lengths[r // per_text]
+        first = u4(r * keys)
+        top = f4(-3e38)
+        for j in range(n):
+            row[j] = load(scores[r, j]) * factor
+            top = max(top, row[j])
+        s = ZERO
+        for j in range(n):
+            e = exp(row[j] - top)
+            row[j] = e
+            s += e
+        s = ONE / s
+        for j in range(n):
+            w = row[j] * s
+            weights[r, j] = store(w)
+            dropped[r, j] = store(w * kept(seed, u4(first + u4(j)), cut, scale))
+        for j in range(n, keys):
+            weights[r, j] = u2(0)
+            dropped[r, j] = u2(0)
+
+
+@kernel
+def softmax_backward(part, lo, hi, grad, weights, lengths, per_text, factor, seed, cut, scale):  # type: ignore[no-untyped-def]
+    """Gradient of `softmax`: that of the dropped-out weights becomes that of the scores, in place."""
+    keys = grad.shape[1]
+    row = np.empty(keys, f4)
+    for r in range(lo, hi):
+        n = lengths[r // per_text]
+        first = u4(r * keys)
+        s = ZERO
+        for j in range(n):
+            g = load(grad[r, j]) * kept(seed, u4(first + u4(j)), cut, scale)
+            row[j] = g
+            s += g * load(weights[r, j])
+        for j in range(n):
+            grad[r, j] = store((row[j] - s) * load(weights[r, j]) * factor)
+        for j in range(n, keys):
+            grad[r, j] = u2(0)
+
+
+@kernel
+def cross_entropy(part, lo, hi, logits, targets, loss, factor):  # type: ignore[no-untyped-def]
+    """Loss of each row; the logits become (softmax - one-hot) * factor, their own gradient."""
+    vocabulary = logits.shape[1]
+    for r in range(lo, hi):
+        top = f4(-3e38)
+        for j in range(vocabulary):
+            top = max(top, load(logits[r, j]))
+        s = ZERO
+        for j in range(vocabulary):
+            s += exp(load(logits[r, j]) - top)
+        k = targets[r]
+        x = load(logits[r, k])
+        loss[r] = math.log(s) + top - x
+        f = factor / s
+        for j in range(vocabulary):
+            logits[r, j] = store(exp(load(logits[r, j]) - top) * f)
+        logits[r, k] = store((exp(x - top) / s - ONE) * factor)
+
+
+@kernel
+def pad(part, lo, hi, packed, column, starts, lengths, padded, longest, heads, size):  # type: ignore[no-untyped-def]
+    """Columns of packed rows to `padded [texts * heads * longest, size]`, zeros behind each text."""
+    for text in range(lo, hi):
+        for head in range(heads):
+            first = (text * heads + head) * longest
+            c = column + head * size
+            for t in range(lengths[text]):
+                for j in range(size):
+                    padded[first + t, j] = packed[starts[text] + t, c + j]
+            for t in range(lengths[text], longest):
+                for j in range(size):
+                    padded[first + t, j] = u2(0)
+
+
+@kernel
+def unpad(part, lo, hi, padded, packed, column, starts, lengths, longest, heads, size):  # type: ignore[no-untyped-def]
+    """The way back of `pad`."""
+    for text in range(lo, hi):
+        for head in range(heads):
+            first = (text * heads + head) * longest
+            c = column + head * size
+            for t in range(lengths[text]):
+                for j in range(size):
+                    packed[starts[text] + t, c + j] = padded[first + t, j]
+
+
+@kernel
+def sum_rows(part, lo, hi, rows, order, bounds, out):  # type: ignore[no-untyped-def]
+    """out[r] = sum over i in bounds[r] .. bounds[r + 1] of rows[order[i]], in fp32."""
+    width = rows.shape[1]
+    for r in range(lo, hi):
+        for j in range(width):
+            out[r, j] = ZERO
+        for i in range(bounds[r], bounds[r + 1]):
+            k = order[i]
+            for j in range(width):
+                out[r, j] += load(rows[k, j])
+
+
+@kernel
+def adamw(  # type: ignore[no-untyped-def]
+    part, lo, hi, working, master, first, second, grad, row_of, rows, decay, b1, b2, rate, correction, eps
+):
+    """One AdamW step in one pass over memory.
+
+    working: bf16 weights `[n, width]`; master, first, second: fp32 weights and moments.
+    grad: bf16 gradient, or no row where there is none; rows: fp32 gradients of some
+    rows on top of it, row_of[r] the one of row r or -1, or no entry where there are none.
+    """
+    width = master.shape[1]
+    has_grad, has_rows = grad.shape[0] > 0, row_of.shape[0] > 0
+    nothing = np.zeros(width, f4)
+    c1, c2 = ONE - b1, ONE - b2
+    for r in range(lo, hi):
+        k = row_of[r] if has_rows else -1
+        extra = rows[k] if k >= 0 else nothing
+        for j in range(width):
+            g = extra[j] + (load(grad[r, j]) if has_grad else ZERO)
+            m = first[r, j] * b1 + g * c1
+            v = second[r, j] * b2 + g * g * c2
+            w = master[r, j] * decay - rate * m / (math.sqrt(v) * correction + eps)
+            first[r, j] = m
+            second[r, j] = v
+            master[r, j] = w
+            working[r, j] = store(w)
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def parallel(function: Any, rows: int, *arguments: Any) -> None:
+    """Run a kernel over `range(rows)`, a share for each of PyTorch's threads."""
+    threads = torch.get_num_threads()
+    bounds = [rows * part // threads for part in range(threads + 1)]
+    others = [
+        _pool(threads - 1).submit(function, part, bounds[part], bounds[part + 1], *arguments)
+        for part in range(1, threads)
+    ]
+    function(0, 0, bounds[1], *arguments)
+    for other in others:
+        other.result()
+
+
+def raw(tensor: Tensor) -> np.ndarray:
+    """A tensor's memory as a numpy array, bf16 as uint16."""
+    tensor = tensor.detach()
+    return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
+
+
+def dropout_parameters(probability: float) -> tuple[np.uint32, np.uint32, np.float32]:
+    """`seed, cut, scale` of a dropout; the seed comes from PyTorch's generator."""
+    if probability <= 0:
+        return u4(0), u4(0), f4(1)
+    seed = int(torch.randint(0, 2**32, (), dtype=torch.int64))
+    return u4(seed), u4(int(probability * 2**32)), f4(1 / (1 - probability))
