@@ -115,7 +115,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("TINYLM_DATA", str(home / "data"))
         patch.chdir(home)
         done(f"pretrain --corpus corpus.txt {TINY} --seed 5 --out pretrained")
-        done("finetune pretrained --task task.csv --epochs 6 --out classifier")
+        done("finetune pretrained --task task.csv --epochs 6 --learning-rate 0.002 --out classifier")
         yield home
 
 
@@ -375,7 +375,9 @@ def test_a_huggingface_folder_is_fine_tuned(home: Path, tmp_path: Path) -> None:
     transformers.BertForMaskedLM(config).save_pretrained(tmp_path / "theirs")
     missing = refused(tinylm(f"finetune {tmp_path / 'theirs'} --task task.csv --out", tmp_path / "none"))
     assert "vocab.txt does not exist" in missing
-    shutil.copy("pretrained/vocab.txt", tmp_path / "theirs")
+    # transformers writes the tokenizer without a vocab.txt
+    transformers.AutoTokenizer.from_pretrained("pretrained").save_pretrained(tmp_path / "theirs")
+    assert not (tmp_path / "theirs" / "vocab.txt").exists()
     done(f"finetune {tmp_path / 'theirs'} --task task.csv --epochs 1 --out", tmp_path / "ours")
     record = record_of(tmp_path / "ours")
     assert record["recipe"]["name"] == "paper"

@@ -184,6 +184,7 @@ def test_a_damaged_configuration_is_named(saved: Path, text: str) -> None:
 
 
 def test_a_member_without_its_vocabulary_is_named(saved: Path) -> None:
-    (saved / "member-1" / "vocab.txt").unlink()
+    for name in ("vocab.txt", "tokenizer.json"):
+        (saved / "member-1" / name).unlink()
     with pytest.raises(UserError, match=r"member-1/vocab\.txt does not exist"):
         load_committee(saved)

@@ -217,7 +217,7 @@ def test_store_holds_the_tokens_of_usable_articles(tmp_path: Path, tokenizer: To
     texts = ["first text", "", "\u200d", "second text " * 200, "left out", "drittes Stück"]
     rows: list[dict[str, object]] = [{"title": f"T{i}", "text": text} for i, text in enumerate(texts)]
     corpus = open_corpus(str(write_jsonl(tmp_path / "a.jsonl", rows)))
-    build_store(corpus, tokenizer, tmp_path / "store", max_tokens=16, exclude_titles=["T4"], progress=False)
+    build_store(corpus, tokenizer, tmp_path / "store", max_tokens=16, exclude_titles=["T4"])
 
     paragraphs, meta = open_store(tmp_path / "store")
     expected = tokenizer.encode([texts[0], texts[3], texts[5]], 16)
@@ -239,9 +239,9 @@ def test_store_holds_the_tokens_of_usable_articles(tmp_path: Path, tokenizer: To
 
 def test_batches_do_not_show(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt").write_text("\n".join(f"text {i}" for i in range(10)))
-    build_store(open_corpus(str(tmp_path / "a.txt")), tokenizer, tmp_path / "whole", progress=False)
+    build_store(open_corpus(str(tmp_path / "a.txt")), tokenizer, tmp_path / "whole")
     monkeypatch.setattr("tinylm.text.corpus.BATCH_ARTICLES", 3)
-    build_store(open_corpus(str(tmp_path / "a.txt")), tokenizer, tmp_path / "parts", progress=False)
+    build_store(open_corpus(str(tmp_path / "a.txt")), tokenizer, tmp_path / "parts")
     for name in ("ids.bin", "offsets.bin", "store.json"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
@@ -255,7 +255,7 @@ def test_corpus_without_text_leaves_nothing_behind(
 ) -> None:
     (tmp_path / "a.txt").write_bytes(content)
     with pytest.raises(UserError, match=message):
-        build_store(open_corpus(str(tmp_path / "a.txt")), tokenizer, tmp_path / "store", progress=False)
+        build_store(open_corpus(str(tmp_path / "a.txt")), tokenizer, tmp_path / "store")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
@@ -266,5 +266,5 @@ def test_a_break_in_the_middle_leaves_nothing_behind(tmp_path: Path, tokenizer: 
 
     corpus = Corpus("broken", "none", rows, lambda: "")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="gone"):
-        build_store(corpus, tokenizer, tmp_path / "store", progress=False)
+        build_store(corpus, tokenizer, tmp_path / "store")
     assert not list(tmp_path.iterdir())

@@ -19,7 +19,7 @@ from tinylm.text.tasks import Task
 from tinylm.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tinylm.train.checkpoint import Checkpoint, Place
 from tinylm.train.finetune import EncodedTask, Finetuned, encode_task, finetune
-from tinylm.train.loop import train
+from tinylm.train.loop import Run, train
 from tinylm.train.pretrain import pretrain
 from tinylm.train.recipes import RECIPES, Optimisation, Recipe, recipe_named
 
@@ -46,14 +46,16 @@ def corpus(tokenizer: Tokenizer) -> TokenIds:
 
 @pytest.fixture(scope="module")
 def task(tokenizer: Tokenizer) -> EncodedTask:
-    """Three labels, each with ten words of its own among words of all."""
+    """Three labels, each with ten words of its own among words of all, in texts of many lengths."""
     rng = np.random.default_rng(1)
 
+    def text(label: int) -> str:
+        own = 10 * label + rng.integers(0, 10, 3)
+        common = rng.integers(30, WORDS, rng.integers(0, 9))
+        return " ".join(f"w{word}" for word in rng.permutation([*own, *common]))
+
     def texts(labels: np.ndarray) -> list[str]:
-        own = rng.integers(0, 10, (len(labels), 3)) + 10 * labels[:, None]
-        common = rng.integers(30, WORDS, (len(labels), 4))
-        rows = rng.permuted(np.hstack([own, common]), axis=1)
-        return [" ".join(f"w{word}" for word in row) for row in rows]
+        return [text(label) for label in labels]
 
     train_labels, test_labels = np.repeat(np.arange(3), 30), np.repeat(np.arange(3), 20)
     raw = Task(
@@ -116,6 +118,7 @@ def test_pretraining_is_a_function_of_the_seed(
     again, history_again = pretrain(corpus, tokenizer, config, recipe, seed=1)
     other, _ = pretrain(corpus, tokenizer, config, recipe, seed=2)
     assert identical(model, again)
+    assert not model.training
     assert history == history_again
     assert not identical(model, other)
     assert [record["epoch"] for record in history] == [1, 2, 3]
@@ -287,15 +290,8 @@ def learning_rates(optimisation: Optimisation, steps_per_epoch: int, folder: Pat
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
     optimisation = optimisation.model_copy(update={"weight_decay": 0.0})
-    train(
-        model,
-        optimisation,
-        steps_per_epoch,
-        lambda epoch, step: model.weight.sum(),
-        seed=1,
-        label="test",
-        checkpoint=Recorder(folder / "checkpoint", {}, every=0),
-    )
+    recorder = Recorder(folder / "checkpoint", {}, every=0)
+    train(Run(model, optimisation, steps_per_epoch, lambda *_: model.weight.sum(), 1, recorder), "test")
     assert model.weight.item() == pytest.approx(-sum(rates), rel=1e-4)
     return rates
 
@@ -358,6 +354,16 @@ def test_the_paper_recipe_is_the_papers() -> None:
         recipe_named("papr")
 
 
+@pytest.mark.usefixtures("precision")
+def test_running_averages_are_exact_in_either_precision() -> None:
+    model = nn.Sequential(nn.BatchNorm2d(1))
+    image = torch.ones(1, 1, 2, 2)
+    optimisation = Optimisation(epochs=1, batch_size=1, learning_rate=1e-3, weight_decay=0)
+    train(Run(model, optimisation, 90, lambda *_: model(image).float().sum(), seed=1), "test")
+    # A mean with 8 bits would get stuck on its way from 0 to 1.
+    assert model[0].running_mean.item() == pytest.approx(1 - 0.9**90, abs=1e-5)
+
+
 def test_history_holds_the_mean_loss_of_each_epoch() -> None:
     model = nn.Linear(1, 1)
     losses = np.random.default_rng(0).random((3, 4))
@@ -372,7 +378,7 @@ def test_history_holds_the_mean_loss_of_each_epoch() -> None:
         return {"figure": next(figures)}
 
     optimisation = Optimisation(epochs=3, batch_size=1, learning_rate=1, weight_decay=0)
-    history = train(model, optimisation, 4, loss_of, seed=1, label="test", after_epoch=after_epoch)
+    history = train(Run(model, optimisation, 4, loss_of, seed=1), "test", after_epoch)
     assert not model.training
     assert [(record["epoch"], record["figure"]) for record in history] == [(1, 0.1), (2, 0.2), (3, 0.3)]
     np.testing.assert_allclose([record["loss"] for record in history], losses.mean(1), rtol=1e-6)

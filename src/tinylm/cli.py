@@ -84,7 +84,10 @@ OptionalTask = Annotated[str | None, typer.Option("--task", help="Task whose tok
 TestFile = Annotated[Path | None, typer.Option(help="Table with the test rows; else 20 % are split off.")]
 Labels = Annotated[
     str | None,
-    typer.Option(help="Only these labels, as in 5,10,11: places in the task's order (alphabetical), from 0."),
+    typer.Option(
+        help="Only these labels, as in 5,10,11: counted from 0 in alphabetical order (fewrel, own tables)"
+        " or in the official one (agnews, dbpedia)."
+    ),
 ]
 PerLabel = Annotated[int | None, typer.Option(help="Rows of each label; default as in the paper.", min=1)]
 RecipeName = Annotated[str, typer.Option("--recipe", help="paper (faithful) or fast (best per second).")]

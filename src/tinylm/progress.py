@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     TextColumn,
@@ -13,21 +14,23 @@ from rich.progress import (
 )
 
 
-def progress_bar() -> Progress:
-    """A bar that shows what runs, how far it is, time taken, time left and `info`.
+def progress_bar(*, in_bytes: bool = False) -> Progress:
+    """A bar that shows what runs, how far it is, time taken, time left and the field `info`.
 
-    It goes to standard error, so that results on standard output stay clean, and
-    vanishes when done.
+    It goes to standard error, so that results on standard output stay clean, vanishes
+    when done, and does not appear where standard error is a file.
     """
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        DownloadColumn() if in_bytes else MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
         TextColumn("[dim]{task.fields[info]}"),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
         refresh_per_second=4,
     )

@@ -77,12 +77,11 @@ class Attention(nn.Module):
         query = self.query(x[batch.first]).unflatten(1, per_head).transpose(0, 1)  # [heads, texts, 64]
         # Each head's query as seen from x: [texts, heads, width].
         probe = (query @ w_key).transpose(0, 1) * HEAD_WIDTH**-0.5
+        probes = probe.split([len(group.keys.lengths) for group in batch.groups])
         sums, shares = [], []
-        for group, probes in zip(
-            batch.groups, probe.split([len(g.keys.lengths) for g in batch.groups]), strict=True
-        ):
+        for group, questions in zip(batch.groups, probes, strict=True):
             padded = group.keys.pad(x)
-            scores = probes @ padded.transpose(1, 2)  # [texts, heads, longest]
+            scores = questions @ padded.transpose(1, 2)  # [texts, heads, longest]
             mask = group.keys.mask(x.device)
             if mask is not None:
                 scores = scores.masked_fill(~mask[:, None, :], float("-inf"))
@@ -128,26 +127,27 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.convolution = ConvolutionalFrontEnd(config.convolution) if config.convolution else None
+        front = config.convolution
+        self.convolution: ConvolutionalFrontEnd | None = ConvolutionalFrontEnd(front) if front else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
 
     def forward(self, batch: Batch, read: Tensor | None = None) -> Tensor:
         """Hidden state of every token, `[tokens, width]`, or of the tokens `read` (rising)."""
-        *lower, last = self.blocks
-        x = self._embed(batch)
-        for block in lower:
-            x = block(x, batch)
-        out: Tensor = last(x, batch, read)
+        out: Tensor = self.blocks[-1](self._below_last(batch), batch, read)
         return out
 
     def first_tokens(self, batch: Batch) -> Tensor:
         """Hidden state of each text's [CLS], `[texts, width]`: `forward` at those rows."""
-        *lower, last = self.blocks
+        last = self.blocks[-1]
+        assert isinstance(last, Block)
+        return last.first_tokens(self._below_last(batch), batch)
+
+    def _below_last(self, batch: Batch) -> Tensor:
+        """What enters the last block, `[tokens, width]`."""
         x = self._embed(batch)
-        for block in lower:
+        for block in self.blocks[:-1]:
             x = block(x, batch)
-        out: Tensor = last.first_tokens(x, batch)
-        return out
+        return x
 
     def _embed(self, batch: Batch) -> Tensor:
         if self.convolution is None:
@@ -159,7 +159,8 @@ class Encoder(nn.Module):
         ids = batch.ids.new_full((len(batch) * height,), PAD_ID).index_copy(0, places, batch.ids)
         positions = torch.arange(height, device=ids.device).repeat(len(batch))
         image = self.embeddings(ids, positions).unflatten(0, (len(batch), height))
-        return self.convolution(image).flatten(0, 1)[places]
+        rows: Tensor = self.convolution(image).flatten(0, 1)
+        return rows[places]
 
 
 def initialise(module: nn.Module, std: float) -> None:

@@ -63,11 +63,11 @@ def attention(
     out = []
     for group in groups:
         q, kv = group.queries.pad(query), group.keys.pad(key_value)
-        # [texts, length, ... width] to [texts, heads, length, size]
-        split = [part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (q, *kv.chunk(2, -1))]
+        # [texts, length, width] to [texts, heads, length, size]
+        q, k, v = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (q, *kv.chunk(2, -1)))
         mask = group.keys.mask(query.device)
         mask = None if mask is None else mask[:, None, None, :]
-        context = F.scaled_dot_product_attention(*split, mask, probability)
+        context = F.scaled_dot_product_attention(q, k, v, mask, probability)
         out.append(group.queries.unpad(context.transpose(1, 2).flatten(2)))
     return torch.cat(out)
 
@@ -228,19 +228,17 @@ def _pad(packed: Tensor, column: int, span: Span, heads: int, size: int) -> Tens
     """`[texts * heads, longest, size]` out of the columns from `column` on."""
     texts = len(span.lengths)
     padded = packed.new_empty(texts * heads, span.longest, size)
-    rows = raw(padded).reshape(-1, size)
-    parallel(
-        kernels.pad, texts, raw(packed), column, span.starts, span.lengths, rows, span.longest, heads, size
-    )
+    where = (column, span.starts, span.lengths)
+    parallel(kernels.pad, texts, raw(packed), *where, raw(padded.flatten(0, 1)), span.longest, heads, size)
     return padded
 
 
 def _unpad(padded: Tensor, packed: Tensor, column: int, span: Span, heads: int, size: int) -> None:
+    """The way back, into those columns."""
     texts = len(span.lengths)
-    rows = raw(padded.contiguous()).reshape(-1, size)
-    parallel(
-        kernels.unpad, texts, rows, raw(packed), column, span.starts, span.lengths, span.longest, heads, size
-    )
+    rows = raw(padded.flatten(0, 1).contiguous())
+    where = (column, span.starts, span.lengths)
+    parallel(kernels.unpad, texts, rows, raw(packed), *where, span.longest, heads, size)
 
 
 class _WordRows(Function):

@@ -1,3 +1,5 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated, misc"
+# (numba compiles functions that carry no types)
 """Element-wise kernels in bf16 for the CPU, compiled by numba, so without a C compiler.
 
 Matrix products are PyTorch's, and on a processor with bf16 they take most of the
@@ -38,7 +40,7 @@ kernel = njit(nogil=True, **OPTIONS)
 ONE, ZERO, HALF = f4(1), f4(0), f4(0.5)
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _bits_to_float(typing: Any, bits: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.float32))
@@ -46,7 +48,7 @@ def _bits_to_float(typing: Any, bits: Any) -> Any:
     return types.float32(types.uint32), generate
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def _float_to_bits(typing: Any, number: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.bitcast(arguments[0], context.get_value_type(types.uint32))
@@ -55,20 +57,20 @@ def _float_to_bits(typing: Any, number: Any) -> Any:
 
 
 @inline
-def load(bits):  # type: ignore[no-untyped-def]
+def load(bits):
     """bf16 bits to float32: bf16 is the upper half of a float32."""
     return _bits_to_float(u4(u4(bits) << u4(16)))
 
 
 @inline
-def store(number):  # type: ignore[no-untyped-def]
+def store(number):
     """float32 to bf16 bits, rounded to nearest even."""
     bits = _float_to_bits(number)
     return u2(u4(bits + u4(u4(0x7FFF) + u4(u4(bits >> u4(16)) & u4(1)))) >> u4(16))
 
 
 @inline
-def kept(seed, index, cut, scale):  # type: ignore[no-untyped-def]
+def kept(seed, index, cut, scale):
     """What dropout multiplies element `index` by: `scale`, or 0 with probability cut / 2^32.
 
     The hash is the finalizer of MurmurHash3 on (index, seed).
@@ -86,7 +88,7 @@ E1, E2, E3, E4, E5, E6 = EXP2
 
 
 @inline
-def exp(x):  # type: ignore[no-untyped-def]
+def exp(x):
     """exp in float32, relative error about 1e-7; x is clamped to [-87, 87].
 
     Written out because LLVM vectorises it, which it cannot do with a call.
@@ -106,7 +108,7 @@ SQRT_HALF, DENSITY = f4(math.sqrt(0.5)), f4(1 / math.sqrt(2 * math.pi))
 
 
 @inline
-def normal(x):  # type: ignore[no-untyped-def]
+def normal(x):
     """Distribution function of the normal distribution at x, and exp(-x^2 / 2)."""
     a = abs(x) * SQRT_HALF
     t = ONE / (ONE + A0 * a)
@@ -116,7 +118,7 @@ def normal(x):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def gelu(part, lo, hi, x, y):  # type: ignore[no-untyped-def]
+def gelu(part, lo, hi, x, y):
     """y = GELU(x), flat."""
     for i in range(lo, hi):
         v = load(x[i])
@@ -124,7 +126,7 @@ def gelu(part, lo, hi, x, y):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def gelu_backward(part, lo, hi, x, grad, out):  # type: ignore[no-untyped-def]
+def gelu_backward(part, lo, hi, x, grad, out):
     """out = grad * GELU'(x), flat."""
     for i in range(lo, hi):
         v = load(x[i])
@@ -133,16 +135,14 @@ def gelu_backward(part, lo, hi, x, grad, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def dropout(part, lo, hi, x, y, seed, cut, scale):  # type: ignore[no-untyped-def]
+def dropout(part, lo, hi, x, y, seed, cut, scale):
     """y = dropout(x), flat; its own backward pass."""
     for i in range(lo, hi):
         y[i] = store(load(x[i]) * kept(seed, i, cut, scale))
 
 
 @kernel
-def dropout_add_norm(  # type: ignore[no-untyped-def]
-    part, lo, hi, h, residual, weight, bias, total, y, mean, inverse, seed, cut, scale, eps
-):
+def dropout_add_norm(part, lo, hi, h, residual, weight, bias, total, y, mean, inverse, seed, cut, scale, eps):
     """total = dropout(h) + residual and y = LayerNorm(total), row by row."""
     width = h.shape[1]
     row = np.empty(width, f4)
@@ -168,7 +168,7 @@ def dropout_add_norm(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def dropout_add_norm_backward(  # type: ignore[no-untyped-def]
+def dropout_add_norm_backward(
     part, lo, hi, grad, total, weight, mean, inverse, grad_h, grad_residual, grad_affine, seed, cut, scale
 ):
     """Gradients of `dropout_add_norm`; `grad_affine [parts, 2, width]` sums those of weight and bias."""
@@ -202,7 +202,7 @@ def dropout_add_norm_backward(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def softmax(part, lo, hi, scores, weights, dropped, lengths, per_text, factor, seed, cut, scale):  # type: ignore[no-untyped-def]
+def softmax(part, lo, hi, scores, weights, dropped, lengths, per_text, factor, seed, cut, scale):
     """Attention weights of rows of scores, before and after dropout.
 
     Row r belongs to text r // per_text and sees its first lengths[...] keys; the
@@ -233,7 +233,7 @@ def softmax(part, lo, hi, scores, weights, dropped, lengths, per_text, factor, s
 
 
 @kernel
-def softmax_backward(part, lo, hi, grad, weights, lengths, per_text, factor, seed, cut, scale):  # type: ignore[no-untyped-def]
+def softmax_backward(part, lo, hi, grad, weights, lengths, per_text, factor, seed, cut, scale):
     """Gradient of `softmax`: that of the dropped-out weights becomes that of the scores, in place."""
     keys = grad.shape[1]
     row = np.empty(keys, f4)
@@ -252,7 +252,7 @@ def softmax_backward(part, lo, hi, grad, weights, lengths, per_text, factor, see
 
 
 @kernel
-def cross_entropy(part, lo, hi, logits, targets, loss, factor):  # type: ignore[no-untyped-def]
+def cross_entropy(part, lo, hi, logits, targets, loss, factor):
     """Loss of each row; the logits become (softmax - one-hot) * factor, their own gradient."""
     vocabulary = logits.shape[1]
     for r in range(lo, hi):
@@ -272,7 +272,7 @@ def cross_entropy(part, lo, hi, logits, targets, loss, factor):  # type: ignore[
 
 
 @kernel
-def pad(part, lo, hi, packed, column, starts, lengths, padded, longest, heads, size):  # type: ignore[no-untyped-def]
+def pad(part, lo, hi, packed, column, starts, lengths, padded, longest, heads, size):
     """Columns of packed rows to `padded [texts * heads * longest, size]`, zeros behind each text."""
     for text in range(lo, hi):
         for head in range(heads):
@@ -287,7 +287,7 @@ def pad(part, lo, hi, packed, column, starts, lengths, padded, longest, heads, s
 
 
 @kernel
-def unpad(part, lo, hi, padded, packed, column, starts, lengths, longest, heads, size):  # type: ignore[no-untyped-def]
+def unpad(part, lo, hi, padded, packed, column, starts, lengths, longest, heads, size):
     """The way back of `pad`."""
     for text in range(lo, hi):
         for head in range(heads):
@@ -299,7 +299,7 @@ def unpad(part, lo, hi, padded, packed, column, starts, lengths, longest, heads,
 
 
 @kernel
-def sum_rows(part, lo, hi, rows, order, bounds, out):  # type: ignore[no-untyped-def]
+def sum_rows(part, lo, hi, rows, order, bounds, out):
     """out[r] = sum over i in bounds[r] .. bounds[r + 1] of rows[order[i]], in fp32."""
     width = rows.shape[1]
     for r in range(lo, hi):
@@ -312,7 +312,7 @@ def sum_rows(part, lo, hi, rows, order, bounds, out):  # type: ignore[no-untyped
 
 
 @kernel
-def adamw(  # type: ignore[no-untyped-def]
+def adamw(
     part, lo, hi, working, master, first, second, grad, row_of, rows, decay, b1, b2, rate, correction, eps
 ):
     """One AdamW step in one pass over memory.

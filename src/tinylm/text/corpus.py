@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
-from rich.text import Text
 
 from tinylm.errors import UserError
+from tinylm.progress import progress_bar
 from tinylm.text.download import data_folders
 from tinylm.text.store import StoreWriter
 from tinylm.text.tables import count_rows, file_format, read_rows, why_unusable
@@ -119,7 +118,6 @@ def build_store(
     *,
     max_tokens: int = 128,
     exclude_titles: Collection[str] = (),
-    progress: bool = True,
 ) -> None:
     """Tokenize a corpus into a new token store, with `vocab.txt` beside the ids.
 
@@ -132,7 +130,6 @@ def build_store(
         folder: a folder that does not exist yet or is empty.
         max_tokens: articles are cut off there, [CLS] and [SEP] included; 128 in the paper.
         exclude_titles: articles to leave out, such as those of a task's test split.
-        progress: show a progress bar.
 
     Raises:
         UserError: an unreadable corpus, or one without a usable paragraph; nothing is written then.
@@ -141,9 +138,8 @@ def build_store(
     excluded = 0
     no_token = 0
     paragraphs = 0
-    columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), _RateColumn(), TimeRemainingColumn())
-    with StoreWriter(folder, {}) as writer, Progress(*columns, disable=not progress) as bars:
-        bar = bars.add_task("tokenizing", total=corpus.total)
+    with StoreWriter(folder, {}) as writer, progress_bar() as bars:
+        bar = bars.add_task("tokenizing", total=corpus.total, info="")
         for batch in _batches(corpus.articles()):
             texts = [article.text for article in batch if article.title not in exclude]
             encoded = tokenizer.encode(texts, max_tokens)
@@ -301,8 +297,3 @@ def _batches(articles: Iterable[Article]) -> Iterator[list[Article]]:
             batch, characters = [], 0
     if batch:
         yield batch
-
-
-class _RateColumn(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:,.0f}/s" if task.speed else "", style="progress.data.speed")

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pooch
 import requests
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TransferSpeedColumn
+from rich.progress import Progress, TaskID
 
 from tinylm.errors import UserError
+from tinylm.progress import progress_bar
 
 CHUNK = 1 << 16  # bytes; a break loses at most as much
 TIMEOUT = 30  # seconds without a byte
@@ -72,9 +73,8 @@ def fetch(url: str, checksum: str | None, name: str) -> Path:
 
 def _resume(url: str, partial: Path, output: Path) -> None:
     """Download `url` to `output`; `partial` keeps what arrived when a connection breaks."""
-    columns = ("{task.description}", BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns) as progress:
-        bar = progress.add_task(url.rsplit("/", 1)[-1])
+    with progress_bar(in_bytes=True) as progress:
+        bar = progress.add_task(url.rsplit("/", 1)[-1], info="")
         for attempt in range(ATTEMPTS):
             try:
                 _transfer(url, partial, progress, bar)

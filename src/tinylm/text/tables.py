@@ -104,7 +104,9 @@ def count_rows(path: Path) -> int | None:
 
 def _check_columns(path: Path, required: Sequence[str], columns: Sequence[str]) -> None:
     if missing := [column for column in required if column not in columns]:
-        raise UserError(f"{path} has no column {missing[0]!r}; it has {', '.join(map(repr, columns))}.")
+        # The first row of a table without a header can be whole texts.
+        names = ", ".join(repr(column if len(column) < 40 else column[:40] + "...") for column in columns)
+        raise UserError(f"{path} has no column {missing[0]!r}; it has {names}.")
 
 
 def _parquet_rows(path: Path, required: Sequence[str], optional: Sequence[str]) -> Iterator[Row]:

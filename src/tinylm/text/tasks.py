@@ -169,7 +169,7 @@ def load_task(
     train: list[list[str]] = []
     test: list[list[str]] = []
     notes: list[str] = []
-    numbers = _check_labels(labels, len(rows.label_names), str(name))
+    numbers = _check_labels(labels, rows, str(name))
     label_names = [rows.label_names[number] for number in numbers]
     for number, label in zip(numbers, label_names, strict=True):
         # A generator of its own, so that a label's rows do not depend on the other labels.
@@ -199,7 +199,8 @@ def load_task(
     )
 
 
-def _check_labels(labels: Sequence[int] | None, n_labels: int, task: str) -> list[int]:
+def _check_labels(labels: Sequence[int] | None, rows: _Rows, task: str) -> list[int]:
+    n_labels = len(rows.label_names)
     numbers = list(range(n_labels) if labels is None else labels)
     for number in numbers:
         if not 0 <= number < n_labels:
@@ -207,7 +208,9 @@ def _check_labels(labels: Sequence[int] | None, n_labels: int, task: str) -> lis
     if len(set(numbers)) < len(numbers):
         raise UserError(f"A label is named twice in {numbers}.")
     if len(numbers) < 2:
-        raise UserError(f"{task} has {len(numbers)} label(s) to choose from; expected at least two.")
+        left_out = ", ".join(f"{count:,} {reason}" for reason, count in rows.unusable.items())
+        rest = f" (rows left out: {left_out})" if left_out else ""
+        raise UserError(f"{task} has {len(numbers)} label(s) to choose from{rest}; expected at least two.")
     return numbers
 
 

@@ -23,7 +23,7 @@ from tinylm.text.store import TokenIds
 from tinylm.text.tables import why_unusable
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VOCAB_FILE = "vocab.txt"
+VOCAB_FILE, TOKENIZER_FILE = "vocab.txt", "tokenizer.json"
 BERT = "bert-base-uncased"
 MAX_VOCAB = 1 << 16  # ids are stored as uint16
 MIN_TRAINED_VOCAB = 300
@@ -54,6 +54,8 @@ class Tokenizer:
             raise UserError(
                 f"The vocabulary lacks {', '.join(missing)}; it needs {', '.join(SPECIAL_TOKENS)}."
             )
+        if self.vocab[0] != SPECIAL_TOKENS[0]:
+            raise UserError(f"The vocabulary begins with {self.vocab[0]!r}; expected {SPECIAL_TOKENS[0]}.")
         if len(self.vocab) > MAX_VOCAB:
             raise UserError(
                 f"The vocabulary has {len(self.vocab):,} tokens; at most {MAX_VOCAB:,} are possible."
@@ -145,7 +147,7 @@ class Tokenizer:
         """Write `vocab.txt` and what `transformers.AutoTokenizer` reads, into an existing folder."""
         folder = Path(folder)
         self.save_vocab(folder)
-        self._backend.save(str(folder / "tokenizer.json"))
+        self._backend.save(str(folder / TOKENIZER_FILE))
         config = {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": True,
@@ -160,13 +162,16 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
 
     Args:
         name: `bert-base-uncased` (from `$TINYLM_DATA`, the cache folder, or downloaded into it from the
-            HuggingFace hub), a `vocab.txt`, or a folder that holds one.
+            HuggingFace hub), a `vocab.txt`, or a folder that holds one or the `tokenizer.json` of a
+            lower-casing BERT.
 
     Raises:
         UserError: no such file, not UTF-8, an empty line, or a vocabulary that `Tokenizer` refuses.
     """
     path = _bert_vocab() if name == BERT else Path(name)
     if path.is_dir():
+        if not (path / VOCAB_FILE).is_file() and (path / TOKENIZER_FILE).is_file():
+            return _from_tokenizer_file(path / TOKENIZER_FILE)
         path = path / VOCAB_FILE
     if not path.is_file():
         raise UserError(
@@ -183,6 +188,19 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
         return Tokenizer(vocab)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _from_tokenizer_file(path: Path) -> Tokenizer:
+    """The vocabulary in a `tokenizer.json`, which is all that newer `transformers` write."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        kind, lowercase = raw["model"]["type"], (raw["normalizer"] or {}).get("lowercase")
+        if (kind, lowercase) != ("WordPiece", True):
+            raise UserError(f"{path} is a {kind} tokenizer; expected WordPiece that lower-cases.")
+        ids: dict[str, int] = raw["model"]["vocab"]
+        return Tokenizer(sorted(ids, key=ids.__getitem__))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error!r}); expected the tokenizer of a BERT.") from error
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:

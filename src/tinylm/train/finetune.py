@@ -19,7 +19,7 @@ from tinylm.text.tasks import Task
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.batching import epoch_batches
 from tinylm.train.checkpoint import Checkpoint
-from tinylm.train.loop import train
+from tinylm.train.loop import Run, train
 from tinylm.train.pretrain import check_vocabulary
 from tinylm.train.recipes import Recipe
 
@@ -85,8 +85,31 @@ def finetune(
         recipe: its `finetune` phase.
         seed: determines new weights, order and dropout.
         label: shown beside the progress bar.
-        checkpoint: see `train`.
+        checkpoint: see `Run`.
     """
+    model, run = finetuning_run(task, tokenizer, start, recipe, seed=seed, checkpoint=checkpoint)
+
+    def test_accuracy() -> dict[str, float]:
+        return {"test_accuracy": accuracy_of(logits_of(model, task.test), task.test_labels)}
+
+    history = train(run, label, test_accuracy)
+    logits = logits_of(model, task.test)
+    accuracy = accuracy_of(logits, task.test_labels)
+    # The epochs were measured on the working weights, the last result on their masters.
+    best = max(accuracy, *(record["test_accuracy"] for record in history))
+    return Finetuned(model, logits, accuracy, best, history)
+
+
+def finetuning_run(
+    task: EncodedTask,
+    tokenizer: Tokenizer,
+    start: MaskedLanguageModel | ModelConfig,
+    recipe: Recipe,
+    *,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[SequenceClassifier, Run]:
+    """What `finetune` trains, before its first step; arguments as there."""
     config = start if isinstance(start, ModelConfig) else start.config
     config = config.model_copy(update={"dropout": recipe.finetune.dropout})
     check_vocabulary(config, tokenizer)
@@ -105,24 +128,8 @@ def finetune(
         batch, rows = make_batch(task.train, batches(epoch)[step], config.max_tokens)
         return F.cross_entropy(model(batch).float(), labels[rows])
 
-    def test_accuracy() -> dict[str, float]:
-        return {"test_accuracy": accuracy_of(logits_of(model, task.test), task.test_labels)}
-
-    history = train(
-        model,
-        recipe.finetune,
-        -(-len(task.train) // batch_size),
-        loss_of,
-        seed=seed,
-        label=label,
-        checkpoint=checkpoint,
-        after_epoch=test_accuracy,
-    )
-    logits = logits_of(model, task.test)
-    accuracy = accuracy_of(logits, task.test_labels)
-    # The epochs were measured on the working weights, the last result on their masters.
-    best = max(accuracy, *(record["test_accuracy"] for record in history))
-    return Finetuned(model, logits, accuracy, best, history)
+    steps_per_epoch = -(-len(task.train) // batch_size)
+    return model, Run(model, recipe.finetune, steps_per_epoch, loss_of, seed, checkpoint)
 
 
 def accuracy_of(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -15,28 +15,68 @@ from tinylm.train.optimizers import bf16_pays, make_optimizers, restore_masters
 from tinylm.train.recipes import Optimisation
 
 
-def train(
-    model: nn.Module,
-    optimisation: Optimisation,
-    steps_per_epoch: int,
-    loss_of: Callable[[int, int], Tensor],
-    *,
-    seed: int,
-    label: str,
-    checkpoint: Checkpoint | None = None,
-    after_epoch: Callable[[], dict[str, float]] | None = None,
-) -> list[dict[str, float]]:
-    """Minimise a loss with AdamW under a linearly falling learning rate.
+class Run:
+    """A model being trained, one step after the other.
 
     Args:
-        model: trained in place, in bf16 where that pays; left in fp32 and evaluation mode.
+        model: trained in place, in bf16 where that pays; see `finish`.
         optimisation: epochs, learning rate and the like.
         steps_per_epoch: batches of one epoch.
         loss_of: the loss of step `step` of epoch `epoch`, both from 0; it must
             depend on nothing else, so that a run can go on anywhere.
         seed: of dropout.
-        label: shown beside the progress bar.
         checkpoint: where the run's state is kept; a run found there goes on.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimisation: Optimisation,
+        steps_per_epoch: int,
+        loss_of: Callable[[int, int], Tensor],
+        seed: int,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self.model, self.optimisation, self.steps_per_epoch = model, optimisation, steps_per_epoch
+        self.loss_of, self.seed, self.checkpoint = loss_of, seed, checkpoint
+        self.optimizers = make_optimizers(model, optimisation, bf16=bf16_pays())
+        self.place = checkpoint.restore(model, self.optimizers) if checkpoint else Place()
+
+    def step(self) -> float:
+        """Take one optimisation step and return its loss."""
+        epoch, step = divmod(self.place.step, self.steps_per_epoch)
+        self.model.train()
+        seed_dropout(self.seed, self.place.step)
+        loss = self.loss_of(epoch, step)
+        self.model.zero_grad()
+        loss.backward()
+        share = self.optimisation.schedule(epoch, step, self.steps_per_epoch)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = share * optimizer.defaults["lr"]
+            optimizer.step()
+        self.place.step += 1
+        return loss.item()
+
+    def save(self) -> None:
+        """Write the checkpoint where one is due."""
+        if self.checkpoint is not None and self.checkpoint.due():
+            self.checkpoint.save(self.model, self.optimizers, self.place)
+
+    def finish(self) -> None:
+        """Leave the model in fp32 and evaluation mode."""
+        restore_masters(self.model, self.optimizers)
+        self.model.eval()
+
+
+def train(
+    run: Run, label: str, after_epoch: Callable[[], dict[str, float]] | None = None
+) -> list[dict[str, float]]:
+    """Take all steps of a run, or those that are left of it, under a progress bar.
+
+    Args:
+        run: what is trained.
+        label: shown beside the progress bar.
         after_epoch: further figures for an epoch's record, such as accuracy.
 
     Returns:
@@ -45,41 +85,27 @@ def train(
     Raises:
         UserError: the loss is no longer a number.
     """
-    optimizers = make_optimizers(model, optimisation, bf16=bf16_pays())
-    place = checkpoint.restore(model, optimizers) if checkpoint else Place()
-    total = optimisation.epochs * steps_per_epoch
+    place = run.place
+    total = run.optimisation.epochs * run.steps_per_epoch
     with progress_bar() as bar:
         task = bar.add_task(label, total=total, completed=place.step, info="")
         while place.step < total:
-            epoch, step = divmod(place.step, steps_per_epoch)
-            model.train()
-            seed_dropout(seed, place.step)
-            share = optimisation.schedule(epoch, step, steps_per_epoch)
-            loss = loss_of(epoch, step)
-            model.zero_grad()
-            loss.backward()
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = share * optimizer.defaults["lr"]
-                optimizer.step()
-            place.loss_sum += loss.item()
-            place.step += 1
+            place.loss_sum += run.step()
             if not math.isfinite(place.loss_sum):
                 raise UserError(
                     f"{label}: the loss is no number after step {place.step:,};"
-                    f" learning rate {optimisation.learning_rate} is too high for this model."
+                    f" learning rate {run.optimisation.learning_rate} is too high for this model."
                 )
-            mean_loss = place.loss_sum / (step + 1)
-            bar.update(task, completed=place.step, info=f"epoch {epoch + 1} loss {mean_loss:.3f}")
-            if step + 1 == steps_per_epoch:
-                record = {"epoch": epoch + 1, "loss": mean_loss}
+            epochs, steps = divmod(place.step, run.steps_per_epoch)
+            mean_loss = place.loss_sum / (steps or run.steps_per_epoch)
+            bar.update(task, completed=place.step, info=f"epoch {epochs + bool(steps)} loss {mean_loss:.3f}")
+            if steps == 0:
+                record = {"epoch": epochs, "loss": mean_loss}
                 if after_epoch is not None:
-                    model.eval()
+                    run.model.eval()
                     record |= after_epoch()
                 place.history.append(record)
                 place.loss_sum = 0.0
-            if checkpoint is not None and checkpoint.due():
-                checkpoint.save(model, optimizers, place)
-    restore_masters(model, optimizers)
-    model.eval()
+            run.save()
+    run.finish()
     return place.history

@@ -107,7 +107,7 @@ class MasterAdamW(Optimizer):
             }
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update all weights that have a gradient."""
         (group,) = self.param_groups
         for p in group["params"]:
@@ -164,7 +164,7 @@ class Muon(Optimizer):
                 self.state[p]["master"] = masters[p]
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update all matrices that have a gradient."""
         (group,) = self.param_groups
         for p in group["params"]:

@@ -18,7 +18,7 @@ from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.batching import MASKS, Masking, epoch_batches, generator
 from tinylm.train.checkpoint import Checkpoint
-from tinylm.train.loop import train
+from tinylm.train.loop import Run, train
 from tinylm.train.recipes import Recipe
 
 
@@ -41,11 +41,25 @@ def pretrain(
         recipe: its `pretrain` phase and mask rate.
         seed: determines weights, order, masks and dropout.
         label: shown beside the progress bar.
-        checkpoint: see `train`.
+        checkpoint: see `Run`.
 
     Returns:
         The model, and for each epoch its mean loss.
     """
+    model, run = pretraining_run(paragraphs, tokenizer, config, recipe, seed=seed, checkpoint=checkpoint)
+    return model, train(run, label)
+
+
+def pretraining_run(
+    paragraphs: TokenIds,
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    recipe: Recipe,
+    *,
+    seed: int,
+    checkpoint: Checkpoint | None = None,
+) -> tuple[MaskedLanguageModel, Run]:
+    """What `pretrain` trains, before its first step; arguments as there."""
     if not len(paragraphs):
         raise UserError("pre-training was given no paragraph; W_S must be at least 1.")
     check_vocabulary(config, tokenizer)
@@ -69,10 +83,7 @@ def pretrain(
         logits = model(batch.with_ids(masked.ids), masked.places)
         return cross_entropy(logits, masked.targets)
 
-    history = train(
-        model, recipe.pretrain, steps_per_epoch, loss_of, seed=seed, label=label, checkpoint=checkpoint
-    )
-    return model, history
+    return model, Run(model, recipe.pretrain, steps_per_epoch, loss_of, seed, checkpoint)
 
 
 def _log_frequencies(paragraphs: TokenIds, tokenizer: Tokenizer) -> Tensor:
