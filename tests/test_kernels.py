@@ -1,0 +1,183 @@
+"""Our bf16 kernels against PyTorch's operations in fp32."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import Tensor, nn
+
+from tinylm.model import functions, kernels
+from tinylm.model.batch import make_batch
+from tinylm.model.kernels import parallel, raw
+from tinylm.text.store import TokenIds
+from tinylm.train.optimizers import MasterAdamW, Muon, orthogonalised
+from tinylm.train.recipes import RECIPES
+
+BF16 = 2.0**-8  # relative rounding error of one bf16 operation
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def pair(*shape: int) -> tuple[Tensor, Tensor]:
+    """The same numbers as a bf16 and as an fp32 leaf."""
+    half = torch.randn(*shape).bfloat16()
+    return half.clone().requires_grad_(), half.float().requires_grad_()
+
+
+def assert_near(ours: Tensor, exact: Tensor, roundings: int) -> None:
+    error = (ours.float() - exact).abs().max() / exact.abs().max()
+    assert error < roundings * BF16
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gelu(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    (x, exact), grad = pair(33, 70), torch.randn(33, 70).bfloat16()
+    ours, theirs = functions.gelu(x), F.gelu(exact)
+    ours.backward(grad)
+    theirs.backward(grad.float())
+    assert_near(ours, theirs, 1)
+    assert_near(x.grad, exact.grad, 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_add_and_norm(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x, exact_x = pair(31, 64)
+    residual, exact_residual = pair(31, 64)
+    norm, exact_norm = nn.LayerNorm(64).bfloat16(), nn.LayerNorm(64)
+    for ours, exact in zip(norm.parameters(), exact_norm.parameters(), strict=True):
+        ours.data.normal_()
+        exact.data.copy_(ours)
+    grad = torch.randn(31, 64).bfloat16()
+    y = functions.dropout_add_norm(x, residual, norm, 0.0)
+    y.backward(grad)
+    expected = exact_norm(exact_x + exact_residual)
+    expected.backward(grad.float())
+    assert_near(y, expected, 3)
+    assert_near(x.grad, exact_x.grad, 3)
+    assert_near(residual.grad, exact_residual.grad, 3)
+    assert_near(norm.weight.grad, exact_norm.weight.grad, 3)
+    assert_near(norm.bias.grad, exact_norm.bias.grad, 3)
+
+
+def test_dropout_in_add_and_norm_drops_the_same_forward_and_backward() -> None:
+    """With a residual of 0, what was dropped has gradient 0, and the rest its share."""
+    x = torch.ones(200, 64).bfloat16().requires_grad_()
+    norm = nn.LayerNorm(64).bfloat16()
+    y = functions.dropout_add_norm(x, torch.zeros(200, 64).bfloat16(), norm, 0.25)
+    y.backward(torch.randn(200, 64).bfloat16())
+    dropped = y < 0  # zeros lie below the mean, kept ones above
+    assert torch.equal(x.grad == 0, dropped)
+    assert dropped.float().mean().item() == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 12_800) ** 0.5)
+
+
+@pytest.mark.parametrize("asking", ["all tokens", "some tokens"])
+def test_attention(asking: str) -> None:
+    rng = np.random.default_rng(0)
+    texts = TokenIds.from_lists(rng.integers(5, 99, n) for n in (7, 24, 3, 23, 12, 11))
+    batch, _ = make_batch(texts, range(6), 24)
+    places = torch.arange(80)
+    if asking == "some tokens":  # none of the last text
+        places = torch.tensor([0, 1, 5, 23, 24, 30, 48, 60, 72])
+    groups = batch.groups_asking(places)
+    (query, exact_query), (kv, exact_kv) = pair(len(places), 128), pair(80, 256)
+    grad = torch.randn(len(places), 128).bfloat16()
+    ours = functions.attention(query, kv, groups, 2, 0.0)
+    ours.backward(grad)
+
+    # By hand: every query with every token of its own text.
+    text = batch.text_of_token
+    own = text[places][:, None] == text[None]
+    outputs = []
+    for head in range(2):
+        columns = slice(64 * head, 64 * head + 64)
+        scores = exact_query[:, columns] @ exact_kv[:, :128][:, columns].T / 8
+        weights = scores.masked_fill(~own, float("-inf")).softmax(-1)
+        outputs.append(weights @ exact_kv[:, 128:][:, columns])
+    expected = torch.cat(outputs, 1)
+    expected.backward(grad.float())
+    assert_near(ours, expected, 3)
+    assert_near(query.grad, exact_query.grad, 5)
+    assert_near(kv.grad, exact_kv.grad, 5)
+
+
+def test_cross_entropy_and_its_gradient() -> None:
+    logits, exact = pair(17, 1000)
+    targets = torch.randint(0, 1000, (17,))
+    ours = functions.cross_entropy(logits * 1, targets)  # the logits themselves are overwritten
+    theirs = F.cross_entropy(exact, targets)
+    (3 * ours).backward()
+    (3 * theirs).backward()
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
+    assert_near(logits.grad, exact.grad, 2)
+
+
+def test_word_embedding_leaves_summed_rows() -> None:
+    weight, exact = pair(50, 64)
+    ids = torch.tensor([3, 7, 3, 0, 49, 3])
+    grad = torch.randn(6, 64).bfloat16()
+    functions.word_embedding(weight, ids, 0).backward(grad)
+    F.embedding(ids, exact, padding_idx=0).backward(grad.float())
+    rows, sums = weight.row_gradient
+    assert rows.tolist() == [0, 3, 7, 49]
+    torch.testing.assert_close(sums, exact.grad[torch.from_numpy(rows)])
+
+
+def test_adamw_equals_torch() -> None:
+    optimisation = RECIPES["paper"].finetune.model_copy(update={"learning_rate": 1e-2})
+    start, hidden_rows = torch.randn(40, 64), torch.tensor([0, 2, 39])
+    ours, theirs = nn.Parameter(start.bfloat16()), nn.Parameter(start.clone())
+    optimizer = MasterAdamW([ours], optimisation, {ours: start.clone()})
+    reference = torch.optim.AdamW([theirs], 1e-2, weight_decay=optimisation.weight_decay)
+    for step in range(6):
+        grad = torch.randn(40, 64).bfloat16()
+        rows = torch.randn(3, 64)
+        ours.grad, theirs.grad = grad.clone(), grad.float()
+        if step % 2:  # a row-wise gradient on top
+            ours.row_gradient = (hidden_rows.numpy(), rows)
+            theirs.grad[hidden_rows] += rows
+        optimizer.step()
+        reference.step()
+    torch.testing.assert_close(optimizer.state[ours]["master"], theirs.data, rtol=1e-4, atol=1e-6)
+    assert torch.equal(ours.data, optimizer.state[ours]["master"].bfloat16())
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (128, 64), (64, 256)])
+def test_muon_equals_torch(shape: tuple[int, int]) -> None:
+    optimisation = RECIPES["fast"].pretrain
+    start = torch.randn(shape)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizer = Muon([ours], optimisation, {ours: start.clone()})
+    rate, decay = optimisation.matrix_learning_rate, optimisation.weight_decay
+    reference = torch.optim.Muon([theirs], rate, decay)
+    for _ in range(4):
+        ours.grad = torch.randn(shape)
+        theirs.grad = ours.grad.clone()
+        optimizer.step()
+        reference.step()
+    moved = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.04 * moved  # both iterate in bf16, in another order
+
+
+def test_orthogonalised_brings_singular_values_near_one() -> None:
+    values = torch.linalg.svdvals(orthogonalised(torch.randn(48, 200)))
+    assert values.min() > 0.5
+    assert values.max() < 1.5
+
+
+def test_store_rounds_as_torch_does() -> None:
+    numbers = torch.cat([torch.randn(1000), torch.randn(1000) * 1e20, torch.tensor([0.0, -0.0, float("inf")])])
+    half = numbers.bfloat16()
+    out = torch.empty_like(half)
+    # Dropout that drops nothing loads and stores every number.
+    parallel(kernels.dropout, len(half), raw(half), raw(out), *kernels.dropout_parameters(0.0))
+    assert torch.equal(out, half)
+    rows = torch.empty(1, 2003)
+    kernels.sum_rows(0, 0, 1, raw(half[None]), np.array([0]), np.array([0, 1]), raw(rows))
+    assert torch.equal(rows[0], half.float())
