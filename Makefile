@@ -25,5 +25,12 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# All suites that this machine can run; each leaves a JSON file there, `gpu` none yet.
+bench: install
+	mkdir -p results/bench
+	$(BIN)/tinylm bench --suite cpu --json results/bench/cpu.json
+	$(BIN)/tinylm bench --suite inference --json results/bench/inference.json
+	$(BIN)/tinylm bench --suite gpu --json results/bench/gpu.json
+
 clean:
 	rm -rf $(VENV) demo build

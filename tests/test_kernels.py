@@ -172,7 +172,8 @@ def test_orthogonalised_brings_singular_values_near_one() -> None:
 
 
 def test_store_rounds_as_torch_does() -> None:
-    numbers = torch.cat([torch.randn(1000), torch.randn(1000) * 1e20, torch.tensor([0.0, -0.0, float("inf")])])
+    large = torch.randn(1000) * 1e20
+    numbers = torch.cat([torch.randn(1000), large, torch.tensor([0.0, -0.0, float("inf")])])
     half = numbers.bfloat16()
     out = torch.empty_like(half)
     # Dropout that drops nothing loads and stores every number.

@@ -77,7 +77,7 @@ def test_bert_ids_equal_huggingface(data_folder: Path, monkeypatch: pytest.Monke
 
 
 def test_saved_folder_loads_in_transformers(small: Tokenizer, tmp_path: Path) -> None:
-    small.save(tmp_path)
+    small.save(tmp_path, 128)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
     loaded = AutoTokenizer.from_pretrained(tmp_path)
     assert loaded.mask_token_id == small.mask_id

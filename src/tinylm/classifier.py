@@ -36,7 +36,7 @@ class Classifier:
     def save(self, folder: Path) -> None:
         """Write model and tokenizer; a BERT-n can be loaded by `transformers.pipeline`."""
         save_model(self.model, folder, self.label_names)
-        self.tokenizer.save(folder)
+        self.tokenizer.save(folder, self.model.config.max_tokens)
 
     @classmethod
     def load(cls, folder: Path) -> Classifier:

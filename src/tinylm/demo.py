@@ -25,6 +25,7 @@ from tinylm.folders import check_new, new_folder, write_record
 from tinylm.latency import Latency, measure_latency
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel
+from tinylm.parallel import run_side_by_side
 from tinylm.report import write_demo_report
 from tinylm.text.coverage import Coverage, coverage
 from tinylm.text.prepare import Prepared, prepare
@@ -124,12 +125,10 @@ def run_demo(out: Path, seed: int = 0) -> DemoResults:
     console.print(_coverage_table(found))
     tfidf = tfidf_accuracy(task)
 
-    trained = []
-    for number, shape in enumerate([*MEMBERS, DEEP]):
-        config = recipe.model_config_for(len(tokenizer), **shape)
-        trained.append(_train(config, recipe, corpus, encoded, seed + number))
-        console.print(_summary(trained[-1]), highlight=False)
-    *members, deep = trained
+    configs = [recipe.model_config_for(len(tokenizer), **shape) for shape in [DEEP, *MEMBERS]]
+    jobs = [(config, recipe, corpus, encoded, seed + number) for number, config in enumerate(configs)]
+    console.print(f"Pre-training and fine-tuning {len(jobs)} models; this takes a few minutes.")
+    deep, *members = run_side_by_side(_train, jobs)
     fields = [
         np.sum([member.with_pretraining[trial].test_logits for member in members], axis=0)
         for trial in range(TRIALS)
@@ -209,13 +208,6 @@ def _mean_and_deviation(values: Sequence[float]) -> str:
 
 def _accuracies(runs: list[Finetuned]) -> list[float]:
     return [run.accuracy for run in runs]
-
-
-def _summary(trained: Trained) -> str:
-    return (
-        f"{trained.name}: accuracy {_mean_and_deviation(_accuracies(trained.with_pretraining))} with"
-        f" pre-training, {_mean_and_deviation(_accuracies(trained.without))} without"
-    )
 
 
 def _coverage_table(found: Coverage) -> Table:

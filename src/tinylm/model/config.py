@@ -54,6 +54,16 @@ class ModelConfig(BaseModel):
             name += f", {front.layers} convolution{plural} {front.channels} x {kernel}"
         return name
 
+    def image_height(self, longest: int) -> int:
+        """Rows of the convolutions' image that change a row which is read, in evaluation.
+
+        Padded rows take part, but only those within reach of the longest text (`longest`
+        tokens): "same" padding puts half a kernel at the end of every layer.
+        """
+        assert self.convolution is not None
+        reach = self.convolution.layers * (self.convolution.kernel[0] // 2)
+        return min(self.max_tokens, longest + reach)
+
     @property
     def layer_count(self) -> int:
         """The paper's measure of latency (section 5): 4 a block, convolutions, and 1.

@@ -153,8 +153,10 @@ class Encoder(nn.Module):
         if self.convolution is None:
             out: Tensor = self.embeddings(batch.ids, batch.positions)
             return out
-        # The image has max_tokens rows whatever the texts' lengths: padding takes part.
-        height = self.config.max_tokens
+        # In training the image has max_tokens rows whatever the texts' lengths, since padding
+        # takes part in the statistics of BatchNorm.
+        config = self.config
+        height = config.max_tokens if self.training else config.image_height(int(batch.lengths[0]))
         places = batch.text_of_token * height + batch.positions
         ids = batch.ids.new_full((len(batch) * height,), PAD_ID).index_copy(0, places, batch.ids)
         positions = torch.arange(height, device=ids.device).repeat(len(batch))

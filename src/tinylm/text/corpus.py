@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from tinylm.errors import UserError
-from tinylm.progress import progress_bar
+from tinylm.progress import progress_bars
 from tinylm.text.download import data_folders
 from tinylm.text.store import StoreWriter
 from tinylm.text.tables import count_rows, file_format, read_rows, why_unusable
@@ -138,8 +138,8 @@ def build_store(
     excluded = 0
     no_token = 0
     paragraphs = 0
-    with StoreWriter(folder, {}) as writer, progress_bar() as bars:
-        bar = bars.add_task("tokenizing", total=corpus.total, info="")
+    with StoreWriter(folder, {}) as writer, progress_bars() as bars:
+        bar = bars.add("tokenizing", corpus.total)
         for batch in _batches(corpus.articles()):
             texts = [article.text for article in batch if article.title not in exclude]
             encoded = tokenizer.encode(texts, max_tokens)
@@ -148,7 +148,7 @@ def build_store(
             excluded += len(batch) - len(texts)
             no_token += len(texts) - len(usable)
             paragraphs += len(usable)
-            bars.advance(bar, len(batch))
+            bars.update(bar, advance=len(batch))
         unusable = dict(corpus.unusable) | ({"no token": no_token} if no_token else {})
         if not paragraphs:
             left_out = unusable | ({"excluded": excluded} if excluded else {})

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pooch
 import requests
-from rich.progress import Progress, TaskID
 
 from tinylm.errors import UserError
-from tinylm.progress import progress_bar
+from tinylm.progress import Bars, progress_bars
 
 CHUNK = 1 << 16  # bytes; a break loses at most as much
 TIMEOUT = 30  # seconds without a byte
@@ -73,11 +72,11 @@ def fetch(url: str, checksum: str | None, name: str) -> Path:
 
 def _resume(url: str, partial: Path, output: Path) -> None:
     """Download `url` to `output`; `partial` keeps what arrived when a connection breaks."""
-    with progress_bar(in_bytes=True) as progress:
-        bar = progress.add_task(url.rsplit("/", 1)[-1], info="")
+    with progress_bars(in_bytes=True) as bars:
+        bar = bars.add(url.rsplit("/", 1)[-1], None)
         for attempt in range(ATTEMPTS):
             try:
-                _transfer(url, partial, progress, bar)
+                _transfer(url, partial, bars, bar)
                 break
             except requests.RequestException:
                 if attempt == ATTEMPTS - 1:
@@ -85,7 +84,7 @@ def _resume(url: str, partial: Path, output: Path) -> None:
     partial.replace(output)
 
 
-def _transfer(url: str, partial: Path, progress: Progress, bar: TaskID) -> None:
+def _transfer(url: str, partial: Path, bars: Bars, bar: int) -> None:
     """One request for the bytes that `partial` lacks."""
     have = partial.stat().st_size if partial.exists() else 0
     # Byte ranges count compressed bytes where the server compresses, so it must not.
@@ -97,8 +96,8 @@ def _transfer(url: str, partial: Path, progress: Progress, bar: TaskID) -> None:
         if answer.status_code != 206:  # the whole file, from a server without ranges
             have = 0
         length = answer.headers.get("Content-Length")
-        progress.update(bar, completed=have, total=have + int(length) if length else None)
+        bars.update(bar, completed=have, total=have + int(length) if length else None)
         with partial.open("ab" if have else "wb") as file:
             for chunk in answer.iter_content(CHUNK):
                 file.write(chunk)
-                progress.advance(bar, len(chunk))
+                bars.update(bar, advance=len(chunk))

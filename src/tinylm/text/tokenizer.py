@@ -143,15 +143,20 @@ class Tokenizer:
         """Write only `vocab.txt`, which `load_tokenizer` reads, into an existing folder."""
         (Path(folder) / VOCAB_FILE).write_bytes(("\n".join(self.vocab) + "\n").encode())
 
-    def save(self, folder: Path) -> None:
-        """Write `vocab.txt` and what `transformers.AutoTokenizer` reads, into an existing folder."""
+    def save(self, folder: Path, max_tokens: int) -> None:
+        """Write `vocab.txt` and what `transformers.AutoTokenizer` reads, into an existing folder.
+
+        Args:
+            folder: where to.
+            max_tokens: the longest text of the model beside it; `transformers` cuts there.
+        """
         folder = Path(folder)
         self.save_vocab(folder)
         self._backend.save(str(folder / TOKENIZER_FILE))
         config = {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": True,
-            "model_max_length": 512,
+            "model_max_length": max_tokens,
             **{f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS},
         }
         (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

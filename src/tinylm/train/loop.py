@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from tinylm.errors import UserError
-from tinylm.progress import progress_bar
+from tinylm.progress import progress_bars
 from tinylm.train.batching import seed_dropout
 from tinylm.train.checkpoint import Checkpoint, Place
 from tinylm.train.optimizers import bf16_pays, make_optimizers, restore_masters
@@ -87,8 +87,8 @@ def train(
     """
     place = run.place
     total = run.optimisation.epochs * run.steps_per_epoch
-    with progress_bar() as bar:
-        task = bar.add_task(label, total=total, completed=place.step, info="")
+    with progress_bars() as bars:
+        bar = bars.add(label, total)
         while place.step < total:
             place.loss_sum += run.step()
             if not math.isfinite(place.loss_sum):
@@ -98,7 +98,7 @@ def train(
                 )
             epochs, steps = divmod(place.step, run.steps_per_epoch)
             mean_loss = place.loss_sum / (steps or run.steps_per_epoch)
-            bar.update(task, completed=place.step, info=f"epoch {epochs + bool(steps)} loss {mean_loss:.3f}")
+            bars.update(bar, completed=place.step, info=f"epoch {epochs + bool(steps)} loss {mean_loss:.3f}")
             if steps == 0:
                 record = {"epoch": epochs, "loss": mean_loss}
                 if after_epoch is not None:

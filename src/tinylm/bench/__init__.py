@@ -1,0 +1,1 @@
+"""Benchmarks: the library beside the authors' way, in turn, in one process."""

@@ -1,0 +1,180 @@
+"""What all suites share: measuring in turn, the rate of the machine, the table and the JSON file.
+
+A shared machine changes its speed from minute to minute, by a factor of two and more.
+So ours and the references work in turn, a ratio is formed within each round, and the
+median of these ratios is reported with the lowest and the highest.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.table import Table
+
+MILLISECONDS = "ms"
+# Rows, inputs and outputs of the products that dominate a block of width 768.
+SHAPES = ((3072, 768, 768), (3072, 768, 3072), (3072, 3072, 768))
+REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Matrix products of this machine.
+
+    Attributes:
+        threads: of PyTorch.
+        bf16, fp32: operations per second.
+    """
+
+    threads: int
+    bf16: float
+    fp32: float
+
+    @property
+    def best(self) -> float:
+        """The higher of both rates; without hardware for bf16 that is fp32."""
+        return max(self.bf16, self.fp32)
+
+
+@dataclass(frozen=True)
+class Other:
+    """The second reference.
+
+    Attributes:
+        name: what it is.
+        value: in the unit of `Measured`.
+        ratio: as there.
+        spread: as there.
+    """
+
+    name: str
+    value: float
+    ratio: float
+    spread: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of a suite.
+
+    Attributes:
+        name: of the case.
+        ours: median over the rounds, in `unit`.
+        reference: the same of the authors' way.
+        ratio: how many times as fast ours is, median over the rounds.
+        unit: "ms" (less is better) or a rate (more is better).
+        limit: `ours` if the machine did nothing but the needed matrix products.
+        spread: lowest and highest ratio of any round.
+        other: the second reference.
+        details: what else a reader needs to judge the figures.
+    """
+
+    name: str
+    ours: float
+    reference: float
+    ratio: float
+    unit: str
+    limit: float
+    spread: tuple[float, float]
+    other: Other
+    details: dict[str, Any]
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let PyTorch use so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def measure_machine() -> Machine:
+    """Time matrix products of the shapes in use; the best of each precision counts."""
+    return Machine(torch.get_num_threads(), _product_rate(torch.bfloat16), _product_rate(torch.float32))
+
+
+def _product_rate(dtype: torch.dtype) -> float:
+    best = 0.0
+    for rows, inputs, outputs in SHAPES:
+        x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
+        seconds = alternate([lambda x=x, weight=weight: x @ weight.T], REPEATS)  # type: ignore[misc]
+        best = max(best, 2 * rows * inputs * outputs / seconds[1:].min())
+    return best
+
+
+def alternate(
+    works: Sequence[Callable[[], object]], rounds: int, clock: Callable[[], float] = time.perf_counter
+) -> np.ndarray:
+    """Do all `works` in turn, round after round.
+
+    Returns:
+        Seconds, `float64 [rounds, works]`.
+    """
+    seconds = np.zeros((rounds, len(works)))
+    for row in seconds:
+        for column, work in enumerate(works):
+            start = clock()
+            work()
+            row[column] = clock() - start
+    return seconds
+
+
+def summarise(
+    name: str, values: np.ndarray, unit: str, limit: float, other: str, details: dict[str, Any]
+) -> Measured:
+    """Medians of `values` (`[rounds, 3]`: ours, the reference, the `other` one) and of their ratios."""
+    speed = 1 / values if unit == MILLISECONDS else values
+    ratios = speed[:, :1] / speed[:, 1:]
+    ours, reference, second = np.median(values, axis=0).tolist()
+    ratio, second_ratio = np.median(ratios, axis=0).tolist()
+    spread, second_spread = zip(ratios.min(0).tolist(), ratios.max(0).tolist(), strict=True)
+    return Measured(
+        name,
+        ours,
+        reference,
+        ratio,
+        unit,
+        limit,
+        spread,
+        Other(other, second, second_ratio, second_spread),
+        details,
+    )
+
+
+def table(results: Sequence[Measured]) -> Table:
+    """The results for a terminal."""
+    out = Table(caption=f"other: {results[0].other.name}; ratios above 1: ours is faster")
+    for column in ("case", "ours", "reference", "ratio", "other", "ratio", "limit", "unit"):
+        words = column in ("case", "unit")
+        out.add_column(column, justify="left" if words else "right", no_wrap=True)
+    for result in results:
+        other = result.other
+        numbers = (result.ours, result.reference, result.ratio, other.value, other.ratio, result.limit)
+        out.add_row(result.name, *map(_number, numbers), result.unit)
+    return out
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
+
+
+def write_json(path: Path, results: Sequence[Measured]) -> None:
+    """Write the results as a list of objects; an earlier file stays until the new one is complete."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        text = json.dumps([asdict(result) for result in results], indent=2)
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

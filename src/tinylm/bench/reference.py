@@ -1,0 +1,182 @@
+"""The authors' way, written with `transformers`: what ours is measured against.
+
+Texts are padded to 128 tokens, logits are formed at every position, AdamW is
+PyTorch's. Which texts form a batch and which tokens are hidden is drawn as in
+`tinylm.train`, so that both sides learn from the same batches.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+
+from tinylm.model.batch import Batch, make_batch
+from tinylm.model.config import Convolution, ModelConfig
+from tinylm.text.store import TokenIds
+from tinylm.text.tokenizer import Tokenizer
+from tinylm.train.batching import MASKS, Masking, epoch_batches, generator
+from tinylm.train.finetune import EncodedTask
+from tinylm.train.recipes import Optimisation, Recipe
+
+IGNORED = -100  # label of a position without loss, in `transformers`
+BATCH = 32
+
+
+class ReferenceRun:
+    """A `transformers` model being trained.
+
+    Args:
+        model: with a `loss` in its output.
+        optimisation: learning rate and weight decay; the rate stays at its highest.
+        steps_per_epoch: batches of one epoch.
+        inputs: the padded batch of a step, counted from 0.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimisation: Optimisation,
+        steps_per_epoch: int,
+        inputs: Callable[[int], dict[str, Tensor]],
+    ) -> None:
+        self.model, self.steps_per_epoch, self.inputs = model.train(), steps_per_epoch, inputs
+        rate, decay = optimisation.learning_rate, optimisation.weight_decay
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
+
+    def step(self, number: int, *, autocast: bool = False) -> float:
+        """Take the step of that number, in fp32 or with products in bf16, and return its loss."""
+        self.optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            loss = self.model(**self.inputs(number)).loss
+        loss.backward()
+        self.optimizer.step()
+        return loss.item()
+
+
+def pretraining_reference(
+    paragraphs: TokenIds, tokenizer: Tokenizer, config: ModelConfig, recipe: Recipe, *, seed: int
+) -> ReferenceRun:
+    """The counterpart of `tinylm.train.pretrain.pretraining_run`; arguments as there."""
+    masking = Masking(tokenizer, recipe.mask_rate)
+    batch_size = recipe.pretrain.batch_size
+    steps_per_epoch = -(-len(paragraphs) // batch_size)
+
+    def inputs(number: int) -> dict[str, Tensor]:
+        epoch, step = divmod(number, steps_per_epoch)
+        rows = epoch_batches(len(paragraphs), batch_size, seed, epoch)[step]
+        batch, _ = make_batch(paragraphs, rows, config.max_tokens)
+        masked = masking.draw(batch.ids, generator(seed, MASKS, number))
+        labels = torch.full_like(batch.ids, IGNORED).index_copy(0, masked.places, masked.targets)
+        padded = pad(batch.with_ids(masked.ids), config.max_tokens)
+        return padded | {"labels": _to_rows(batch, labels, config.max_tokens, IGNORED)}
+
+    settings = bert_config(config, dropout=recipe.pretrain.dropout)
+    model = with_front_end(transformers.BertForMaskedLM(settings), config.convolution)
+    return ReferenceRun(model, recipe.pretrain, steps_per_epoch, inputs)
+
+
+def finetuning_reference(
+    task: EncodedTask, config: ModelConfig, recipe: Recipe, *, seed: int
+) -> ReferenceRun:
+    """The counterpart of `tinylm.train.finetune.finetuning_run`; arguments as there."""
+    batch_size = recipe.finetune.batch_size
+    steps_per_epoch = -(-len(task.train) // batch_size)
+    labels = torch.from_numpy(task.train_labels)
+
+    def inputs(number: int) -> dict[str, Tensor]:
+        epoch, step = divmod(number, steps_per_epoch)
+        rows = epoch_batches(len(task.train), batch_size, seed, epoch)[step]
+        batch, rows = make_batch(task.train, rows, config.max_tokens)
+        return pad(batch, config.max_tokens) | {"labels": labels[rows]}
+
+    settings = bert_config(config, dropout=recipe.finetune.dropout, num_labels=task.n_labels)
+    model = with_front_end(transformers.BertForSequenceClassification(settings), config.convolution)
+    return ReferenceRun(model, recipe.finetune, steps_per_epoch, inputs)
+
+
+def bert_config(config: ModelConfig, *, dropout: float = 0.0, num_labels: int = 2) -> transformers.BertConfig:
+    """The same architecture for `transformers`."""
+    out = transformers.BertConfig(
+        vocab_size=config.vocab_size,
+        hidden_size=config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        intermediate_size=4 * config.width,
+        hidden_dropout_prob=dropout,
+        attention_probs_dropout_prob=dropout,
+        max_position_embeddings=config.max_tokens,
+    )
+    out.num_labels = num_labels
+    return out
+
+
+def with_front_end(model: Any, front: Convolution | None) -> Any:
+    """Put plain convolutions between the embeddings and the encoder of a `transformers` BERT."""
+    if front is None:
+        return model
+    channels = [1] + [front.channels] * front.layers
+    sizes = [(a, b, front.kernel) for a, b in zip(channels, channels[1:], strict=False)]
+    stages: list[nn.Module] = []
+    for channels_in, channels_out, kernel in [*sizes, (front.channels, 1, (1, 1))]:
+        stages.append(nn.Conv2d(channels_in, channels_out, kernel, padding="same"))
+        stages += [nn.BatchNorm2d(channels_out), nn.GELU()]
+    layers = nn.Sequential(*stages)
+    embeddings = model.bert.embeddings
+    embeddings.front_end = layers  # so that the optimizer finds its weights
+    embeddings.register_forward_hook(lambda module, inputs, x: layers(x.unsqueeze(1)).squeeze(1))
+    return model
+
+
+def pad(batch: Batch, max_tokens: int) -> dict[str, Tensor]:
+    """A packed batch as `transformers` takes it, every text padded to `max_tokens`."""
+    ids = _to_rows(batch, batch.ids, max_tokens, 0)
+    return {"input_ids": ids, "attention_mask": _to_rows(batch, torch.ones_like(batch.ids), max_tokens, 0)}
+
+
+def _to_rows(batch: Batch, packed: Tensor, max_tokens: int, fill: int) -> Tensor:
+    """`[tokens]` to `[texts, max_tokens]`."""
+    rows = packed.new_full((len(batch), max_tokens), fill)
+    rows[batch.text_of_token, batch.positions] = packed
+    return rows
+
+
+class ReferenceClassifier:
+    """A `transformers` classifier with its tokenizer, fp32, new weights.
+
+    Args:
+        tokenizer: its vocabulary is used.
+        config: the architecture.
+        n_labels: output fields.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, config: ModelConfig, n_labels: int) -> None:
+        self.model = transformers.BertForSequenceClassification(
+            bert_config(config, num_labels=n_labels)
+        ).eval()
+        self.max_tokens = config.max_tokens
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save(Path(folder), config.max_tokens)
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+
+    def predict(self, texts: Sequence[str]) -> list[int]:
+        """Number of each text's label: one text as it is, several padded to `max_tokens`."""
+        padding = "max_length" if len(texts) > 1 else False
+        answers = []
+        for first in range(0, len(texts), BATCH):
+            inputs = self.tokenizer(
+                list(texts[first : first + BATCH]),
+                padding=padding,
+                truncation=True,
+                max_length=self.max_tokens,
+                return_tensors="pt",
+            )
+            with torch.inference_mode():
+                answers.append(self.model(**inputs).logits.argmax(1).numpy())
+        return np.concatenate(answers).tolist()

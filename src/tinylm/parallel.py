@@ -1,0 +1,67 @@
+"""Independent trainings side by side, one process per core with one thread each.
+
+A tiny model does not fill a processor: up to width 256 PyTorch on one thread trains as
+fast as on two, because waking a second thread costs what it saves. Two trainings on two
+cores take half the time of one after the other.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any, TypeVar
+
+from tinylm.progress import forward_progress, show_progress
+
+Result = TypeVar("Result")
+
+
+def run_side_by_side(function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]) -> list[Result]:
+    """Call `function(*job)` for each job, as many at a time as there are cores.
+
+    The jobs' progress bars are drawn together by this process.
+
+    Args:
+        function: importable by name, as other processes must find it.
+        jobs: its arguments; jobs that take longest should come first.
+
+    Returns:
+        What the calls returned, in the order of `jobs`.
+
+    Raises:
+        Exception: the first that a call raised; no further job begins then.
+    """
+    # Started anew, not forked: a copy of a process whose OpenMP has begun can hang.
+    context = multiprocessing.get_context("spawn")
+    workers = min(len(jobs), os.cpu_count() or 1)
+    messages = context.Queue()
+    painter = threading.Thread(target=show_progress, args=(messages.get,), daemon=True)
+    painter.start()
+    try:
+        with ProcessPoolExecutor(workers, context, _prepare, (messages,)) as pool:
+            futures = [pool.submit(_call, function, job) for job in jobs]
+            try:
+                # Plain pickles: PyTorch would pass tensors by handles that die with their process.
+                return [pickle.loads(future.result()) for future in futures]
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    finally:
+        messages.put(None)
+        painter.join()
+
+
+def _prepare(messages: Any) -> None:
+    """Make a new process a worker."""
+    import torch
+
+    torch.set_num_threads(1)
+    forward_progress(messages.put)
+
+
+def _call(function: Callable[..., Any], job: tuple[Any, ...]) -> bytes:
+    return pickle.dumps(function(*job))
