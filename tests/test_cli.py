@@ -33,7 +33,17 @@ from tinylm.text.tasks import load_task
 from tinylm.text.tokenizer import load_tokenizer
 from tinylm.train.checkpoint import Checkpoint
 
-COMMANDS = ("demo", "corpus", "coverage", "pretrain", "finetune", "evaluate", "committee", "predict")
+COMMANDS = (
+    "demo",
+    "corpus",
+    "coverage",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "committee",
+    "predict",
+    "bench",
+)
 NOUNS = {
     "farm": "barn calf cow dung field fodder hay hen lamb meadow orchard pig plough stable tractor",
     "sea": "anchor bay buoy captain deck gull harbour keel mast sail ship shore sloop tide wave",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -98,7 +99,7 @@ class DemoResults:
 # A deep model and three shallow ones of different width. Table 8 also varies the
 # convolutions in front, which would not fit into a few minutes.
 DEEP = {"layers": 3, "heads": 2}
-MEMBERS = [{"layers": 1, "heads": heads} for heads in (2, 3, 4)]
+MEMBERS = [{"layers": 1, "heads": heads} for heads in (1, 2, 3)]
 
 
 def run_demo(out: Path, seed: int = 0) -> DemoResults:
@@ -211,7 +212,7 @@ def _accuracies(runs: list[Finetuned]) -> list[float]:
 
 
 def _coverage_table(found: Coverage) -> Table:
-    table = Table(title="Pre-training text and the tokens of the task")
+    table = Table(title="Pre-training text and the tokens of the task", box=SIMPLE)
     for column in ("W_S", "T_W", "T_C", "T_M", "frequency-weighted overlap"):
         table.add_column(column, justify="right")
     counts = (found.paragraphs, found.t_w, found.t_c, found.t_m)
@@ -220,9 +221,10 @@ def _coverage_table(found: Coverage) -> Table:
 
 
 def _accuracy_table(results: DemoResults) -> Table:
-    table = Table(title=f"Topic of an article, accuracy on {len(results.test_labels):,} held-out articles")
+    title = f"Topic of an article: accuracy on {len(results.test_labels):,} held-out articles"
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("model")
-    for column in ("layers", "without pre-training", "with", "gap", "ms per text"):
+    for column in ("layers", "not pre-trained", "pre-trained", "gap", "ms/text"):
         table.add_column(column, justify="right")
     measured = {
         results.members[0].name: results.latency["member"],
@@ -240,8 +242,8 @@ def _accuracy_table(results: DemoResults) -> Table:
     committee = _mean_and_deviation(results.committee)
     latency = f"{results.latency['committee'].p50:.2f}"
     table.add_section()
-    table.add_row(f"soft committee of the {len(results.members)} BERT-1", "", "", committee, "", latency)
-    table.add_row("TF-IDF + logistic regression", "", f"{results.tfidf:.3f}", "", "", "")
+    table.add_row("soft committee of BERT-1", "", "", committee, "", latency)
+    table.add_row("TF-IDF + logistic", "", f"{results.tfidf:.3f}", "", "", "")
     return table
 
 
