@@ -11,9 +11,12 @@ import multiprocessing
 import os
 import pickle
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
+
+import torch
 
 from tinylm.progress import forward_progress, show_progress
 
@@ -55,10 +58,19 @@ def run_side_by_side(function: Callable[..., Result], jobs: Sequence[tuple[Any, 
         painter.join()
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let PyTorch use so many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _prepare(messages: Any) -> None:
     """Make a new process a worker."""
-    import torch
-
     torch.set_num_threads(1)
     forward_progress(messages.put)
 

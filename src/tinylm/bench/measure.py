@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,17 +85,6 @@ class Measured:
     spread: tuple[float, float]
     other: Other
     details: dict[str, Any]
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let PyTorch use so many threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def measure_machine() -> Machine:

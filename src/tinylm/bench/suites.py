@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from tinylm.bench import inference, training
-from tinylm.bench.measure import Machine, Measured, measure_machine, threads
+from tinylm.bench.measure import Machine, Measured, measure_machine
 from tinylm.errors import UserError
+from tinylm.parallel import threads
 from tinylm.progress import progress_bars
 
 

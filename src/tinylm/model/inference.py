@@ -18,7 +18,8 @@ def logits_of(model: SequenceClassifier, paragraphs: TokenIds) -> np.ndarray:
 
     Paragraphs of similar length share a batch, so that the attention pads little.
     """
-    model.eval()
+    if model.training:  # asking costs nothing, telling all parts takes longer than a small model
+        model.eval()
     out = np.zeros((len(paragraphs), model.classifier.out_features), np.float32)
     order = np.argsort(paragraphs.lengths, kind="stable")
     for i in range(0, len(order), BATCH):
