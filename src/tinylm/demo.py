@@ -127,7 +127,11 @@ def run_demo(out: Path, seed: int = 0) -> DemoResults:
     tfidf = tfidf_accuracy(task)
 
     configs = [recipe.model_config_for(len(tokenizer), **shape) for shape in [DEEP, *MEMBERS]]
-    jobs = [(config, recipe, corpus, encoded, seed + number) for number, config in enumerate(configs)]
+    jobs = [
+        # The report follows the first member through its epochs.
+        (config, recipe, corpus, encoded, seed + number, number == 1)
+        for number, config in enumerate(configs)
+    ]
     console.print(f"Pre-training and fine-tuning {len(jobs)} models; this takes a few minutes.")
     deep, *members = run_side_by_side(_train, jobs)
     fields = [
@@ -174,7 +178,9 @@ def run_demo(out: Path, seed: int = 0) -> DemoResults:
     return results
 
 
-def _train(config: ModelConfig, recipe: Recipe, corpus: Prepared, task: EncodedTask, seed: int) -> Trained:
+def _train(
+    config: ModelConfig, recipe: Recipe, corpus: Prepared, task: EncodedTask, seed: int, test_each_epoch: bool
+) -> Trained:
     """Pre-train one architecture, then fine-tune it with and without the pre-trained weights."""
     weights, history = pretrain(
         corpus.paragraphs,
@@ -194,6 +200,7 @@ def _train(config: ModelConfig, recipe: Recipe, corpus: Prepared, task: EncodedT
                 recipe,
                 seed=seed + trial,
                 label=f"{config.name}: {what}, trial {trial + 1} of {TRIALS}",
+                test_each_epoch=test_each_epoch,
             )
             for trial in range(TRIALS)
         ]
@@ -224,7 +231,7 @@ def _accuracy_table(results: DemoResults) -> Table:
     title = f"Topic of an article: accuracy on {len(results.test_labels):,} held-out articles"
     table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
     table.add_column("model")
-    for column in ("layers", "not pre-trained", "pre-trained", "gap", "ms/text"):
+    for column in ("layers", "no pre-training", "pre-trained", "gap", "ms"):
         table.add_column(column, justify="right")
     measured = {
         results.members[0].name: results.latency["member"],

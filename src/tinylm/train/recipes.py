@@ -123,7 +123,7 @@ RECIPES = {
             dropout=0.0,
         ),
         finetune=Optimisation(
-            epochs=7,
+            epochs=10,
             batch_size=32,
             learning_rate=1e-3,
             weight_decay=1e-2,
