@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from torch import nn
 
-from tinylm.demo import DemoResults, Trained
 from tinylm.latency import Latency
 from tinylm.model.config import ModelConfig
-from tinylm.report import findings, headline, write_demo_report
+from tinylm.report import DemoResults, Trained, findings, headline, write_demo_report
 from tinylm.text.coverage import Coverage
 from tinylm.train.finetune import Finetuned
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from cycler import cycler
@@ -22,10 +23,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-if TYPE_CHECKING:
-    from tinylm.demo import DemoResults, Trained
-    from tinylm.latency import Latency
-    from tinylm.train.finetune import Finetuned
+from tinylm.latency import Latency
+from tinylm.model.config import ModelConfig
+from tinylm.text.coverage import Coverage
+from tinylm.train.finetune import Finetuned
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 BLACK, BLUE, GREEN, ORANGE, RED, PINK = "#333333", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
@@ -47,6 +48,62 @@ STYLE: Any = {
     "svg.hashsalt": "tinylm",  # the same results give the same file
     "text.parse_math": False,  # a label may hold dollar signs
 }
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One architecture, pre-trained once and fine-tuned in several trials with and without it.
+
+    Attributes:
+        name: for tables, such as "BERT-1, 2 heads".
+        config: the architecture.
+        pretraining: for each epoch its mean loss.
+        with_pretraining: one fine-tuning per trial from the pre-trained weights.
+        without: one per trial from random weights, otherwise the same.
+    """
+
+    name: str
+    config: ModelConfig
+    pretraining: list[dict[str, float]]
+    with_pretraining: list[Finetuned]
+    without: list[Finetuned]
+
+    @property
+    def gaps(self) -> np.ndarray:
+        """Accuracy with minus accuracy without pre-training, of trials with one seed, `[trials]`."""
+        pairs = zip(self.with_pretraining, self.without, strict=True)
+        return np.array([a.accuracy - b.accuracy for a, b in pairs])
+
+
+@dataclass(frozen=True)
+class DemoResults:
+    """Everything that the demo's tables and report show.
+
+    Attributes:
+        label_names: topics, in the order of the logits.
+        test_labels: `int64 [test texts]`.
+        coverage: W_S, T_W, T_C, T_M.
+        deep: the deep model.
+        members: the shallow ones.
+        committee: accuracy of the members' summed logits, one per trial.
+        committee_logits: of the first trial, `[test texts, labels]`.
+        tfidf: accuracy of TF-IDF with logistic regression on the same split.
+        latency: of "deep", "member" (the first) and "committee".
+        seconds: of the whole demo.
+        train_texts: number of labelled texts.
+    """
+
+    label_names: list[str]
+    test_labels: np.ndarray
+    coverage: Coverage
+    deep: Trained
+    members: list[Trained]
+    committee: list[float]
+    committee_logits: np.ndarray
+    tfidf: float
+    latency: dict[str, Latency]
+    seconds: float
+    train_texts: int
 
 
 def write_demo_report(results: DemoResults, path: Path) -> None:
