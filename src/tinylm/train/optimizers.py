@@ -52,7 +52,7 @@ def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool)
     if optimisation.matrix_learning_rate is not None:
         tables = {p for part in model.modules() if isinstance(part, Embeddings) for p in part.parameters()}
         matrices = {p for p in model.parameters() if p.ndim == 2 and p not in tables}
-    masters = {p: p.detach().clone() for p in model.parameters()}
+    masters = {p: p.detach().clone() for p in model.parameters()} if bf16 else {}
     if bf16:
         model.to(torch.bfloat16)
         for part in model.modules():
@@ -60,13 +60,11 @@ def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool)
                 part.float()
     optimizers: list[Optimizer] = []
     rest = [p for p in model.parameters() if p not in matrices]
-    for half in (True, False):
-        chosen = [p for p in rest if (p.dtype == torch.bfloat16) == half]
-        if chosen and half:
-            optimizers.append(MasterAdamW(chosen, optimisation, masters))
-        elif chosen:
-            rate, decay = optimisation.learning_rate, optimisation.weight_decay
-            optimizers.append(torch.optim.AdamW(chosen, rate, BETAS, EPS, decay, fused=True))
+    if halves := [p for p in rest if p.dtype == torch.bfloat16]:
+        optimizers.append(MasterAdamW(halves, optimisation, masters))
+    if wholes := [p for p in rest if p.dtype != torch.bfloat16]:
+        rate, decay = optimisation.learning_rate, optimisation.weight_decay
+        optimizers.append(torch.optim.AdamW(wholes, rate, BETAS, EPS, decay, fused=True))
     if optimisation.matrix_learning_rate is not None:
         optimizers.append(Muon([p for p in model.parameters() if p in matrices], optimisation, masters))
     return optimizers
@@ -159,7 +157,7 @@ class Muon(Optimizer):
         super().__init__(parameters, {"lr": optimisation.matrix_learning_rate})
         self.decay = optimisation.weight_decay
         for p in parameters:
-            self.state[p] = {"momentum": torch.zeros_like(masters[p])}
+            self.state[p] = {"momentum": torch.zeros_like(p, dtype=torch.float32)}
             if p.dtype == torch.bfloat16:  # an fp32 weight is its own master
                 self.state[p]["master"] = masters[p]
 
