@@ -15,6 +15,7 @@ import numpy as np
 
 from tinylm.classifier import Classifier
 from tinylm.errors import UserError
+from tinylm.model.inference import logits_of_all
 
 MEMBERS = "committee.json"
 
@@ -41,9 +42,27 @@ class Committee:
                     f" the first has {', '.join(self.label_names)}; all must have the same."
                 )
 
+    def member_logits(self, texts: Sequence[str]) -> np.ndarray:
+        """The field of each member, `float32 [members, texts, labels]`."""
+        out = np.zeros((len(self.members), len(texts), len(self.label_names)), np.float32)
+        # Members with the same vocabulary read the same ids.
+        readers: dict[tuple[str, int], list[int]] = {}
+        for number, member in enumerate(self.members):
+            reader = (member.tokenizer.fingerprint, member.model.config.max_tokens)
+            readers.setdefault(reader, []).append(number)
+        for (_, max_tokens), numbers in readers.items():
+            ids = self.members[numbers[0]].tokenizer.encode(texts, max_tokens)
+            out[numbers] = logits_of_all([self.members[n].model for n in numbers], ids, max_tokens)
+        return out
+
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """The summed field, `float32 [texts, labels]`."""
-        return np.sum([member.logits(texts) for member in self.members], axis=0)
+        field: np.ndarray = self.member_logits(texts).sum(0)
+        return field
+
+    def int8(self) -> Committee:
+        """The same committee with int8 weights, see `Classifier.int8`."""
+        return Committee([member.int8() for member in self.members])
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Softmax of the summed field, `float32 [texts, labels]`.

@@ -19,6 +19,11 @@ from tinylm.model.batch import Group, Span
 from tinylm.model.kernels import dropout_parameters, parallel, raw
 
 
+def bf16_pays() -> bool:
+    """Whether this processor multiplies bf16 matrices in hardware."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def has_kernels(x: Tensor) -> bool:
     """Whether our kernels work on `x`."""
     return x.dtype == torch.bfloat16 and x.device.type == "cpu"

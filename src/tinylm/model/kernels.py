@@ -17,15 +17,19 @@ named `seed, cut, scale` are those of a dropout, see `dropout_parameters`.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numba import njit, types
 from numba.extending import intrinsic
 from torch import Tensor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 f4, u4, u2 = np.float32, np.uint32, np.uint16
 OPTIONS: dict[str, Any] = {
@@ -347,14 +351,27 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 def parallel(function: Any, rows: int, *arguments: Any) -> None:
     """Run a kernel over `range(rows)`, a share for each of PyTorch's threads."""
     threads = torch.get_num_threads()
-    bounds = [rows * part // threads for part in range(threads + 1)]
+    shares = max(1, min(threads, rows))
+    bounds = [rows * part // shares for part in range(shares + 1)]
     others = [
         _pool(threads - 1).submit(function, part, bounds[part], bounds[part + 1], *arguments)
-        for part in range(1, threads)
+        for part in range(1, shares)
     ]
     function(0, 0, bounds[1], *arguments)
     for other in others:
         other.result()
+
+
+def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """`function` of each item, shared out among PyTorch's threads; it must not call `parallel` itself."""
+    threads = torch.get_num_threads()
+
+    def share(part: int) -> list[Result]:
+        return [function(item) for item in items[part::threads]]
+
+    others = [_pool(threads - 1).submit(share, part) for part in range(1, min(threads, len(items)))]
+    shares = [share(0), *(other.result() for other in others)]
+    return [shares[number % threads][number // threads] for number in range(len(items))]
 
 
 def raw(tensor: Tensor) -> np.ndarray:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,7 @@ class Tokenizer:
     def __len__(self) -> int:
         return len(self.vocab)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that tell one vocabulary from another."""
         return hashlib.sha256("\n".join(self.vocab).encode()).hexdigest()[:16]
