@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+from tinylm import adaptive as adaptive_module
 from tinylm.adaptive import AdaptiveCommittee
 from tinylm.classifier import Classifier
 from tinylm.committee import Committee
 from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import SequenceClassifier
+from tinylm.model.inference import logits_of
 from tinylm.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
 WORDS = [f"w{number}" for number in range(55)]
@@ -32,13 +34,21 @@ class Scripted:
         self.model = self
         self.label_names = ["a", "b"]
 
-    def logits(self, texts: Sequence[str]) -> np.ndarray:
-        return self.fields[[int(text) for text in texts]]
-
 
 class ScriptedCommittee(Committee):
+    def encode(self, texts: Sequence[str]) -> list[Any]:
+        return [np.array([int(text) for text in texts], int)] * len(self.members)
+
     def member_logits(self, texts: Sequence[str]) -> np.ndarray:
-        return np.stack([member.logits(texts) for member in self.members])
+        return np.stack([member.fields[self.encode(texts)[0]] for member in self.members])
+
+
+@pytest.fixture(autouse=True)
+def _scripted_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(model: Any, ids: Any) -> np.ndarray:
+        return model.fields[ids] if isinstance(model, Scripted) else logits_of(model, ids)
+
+    monkeypatch.setattr(adaptive_module, "logits_of", answer)
 
 
 def committee_of(*fields: Any, reach: float = 1e6) -> Committee:

@@ -14,7 +14,7 @@ import numpy as np
 
 from tinylm.committee import Committee
 from tinylm.errors import UserError
-from tinylm.model.inference import Model
+from tinylm.model.inference import Model, logits_of
 
 
 class AdaptiveCommittee:
@@ -72,8 +72,8 @@ class AdaptiveCommittee:
         field = np.zeros((len(texts), len(self.committee.label_names)), np.float32)
         asked = np.zeros(len(texts), np.int64)
         waiting = np.arange(len(texts))
-        for k, member in enumerate(members):
-            field[waiting] += member.logits([texts[row] for row in waiting.tolist()])
+        for k, (member, ids) in enumerate(zip(members, self.committee.encode(texts), strict=True)):
+            field[waiting] += logits_of(member.model, ids.take(waiting))
             asked[waiting] += 1
             if k < len(self.margins):
                 waiting = waiting[~self._settled(field[waiting], k)]

@@ -16,6 +16,7 @@ import numpy as np
 from tinylm.classifier import Classifier
 from tinylm.errors import UserError
 from tinylm.model.inference import logits_of_all
+from tinylm.text.store import TokenIds
 
 MEMBERS = "committee.json"
 
@@ -42,17 +43,24 @@ class Committee:
                     f" the first has {', '.join(self.label_names)}; all must have the same."
                 )
 
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Token ids as each member reads them; members with one vocabulary share them."""
+        read: dict[tuple[str, int], TokenIds] = {}
+        readers = [(member.tokenizer.fingerprint, member.model.config.max_tokens) for member in self.members]
+        for reader, member in zip(readers, self.members, strict=True):
+            if reader not in read:
+                read[reader] = member.tokenizer.encode(texts, reader[1])
+        return [read[reader] for reader in readers]
+
     def member_logits(self, texts: Sequence[str]) -> np.ndarray:
         """The field of each member, `float32 [members, texts, labels]`."""
         out = np.zeros((len(self.members), len(texts), len(self.label_names)), np.float32)
-        # Members with the same vocabulary read the same ids.
-        readers: dict[tuple[str, int], list[int]] = {}
-        for number, member in enumerate(self.members):
-            reader = (member.tokenizer.fingerprint, member.model.config.max_tokens)
-            readers.setdefault(reader, []).append(number)
-        for (_, max_tokens), numbers in readers.items():
-            ids = self.members[numbers[0]].tokenizer.encode(texts, max_tokens)
-            out[numbers] = logits_of_all([self.members[n].model for n in numbers], ids, max_tokens)
+        together: dict[int, tuple[TokenIds, list[int]]] = {}
+        for number, ids in enumerate(self.encode(texts)):
+            together.setdefault(id(ids), (ids, []))[1].append(number)
+        for ids, numbers in together.values():
+            models = [self.members[number].model for number in numbers]
+            out[numbers] = logits_of_all(models, ids, models[0].config.max_tokens)
         return out
 
     def logits(self, texts: Sequence[str]) -> np.ndarray:

@@ -18,6 +18,7 @@ class Latency:
 
     p50: float
     p95: float
+    mean: float
 
 
 def measure_latency(
@@ -46,4 +47,6 @@ def measure_latency(
                 start = time.perf_counter()
                 answer([text])
                 milliseconds[row, column] = 1000 * (time.perf_counter() - start)
-    return [Latency(*np.percentile(row, (50, 95)).tolist()) for row in milliseconds]
+    p50, p95 = np.percentile(milliseconds, (50, 95), axis=1).tolist()
+    means = milliseconds.mean(1).tolist()
+    return [Latency(*figures) for figures in zip(p50, p95, means, strict=True)]
