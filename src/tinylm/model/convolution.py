@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
 from tinylm.model.config import Convolution
-from tinylm.model.functions import gelu
+from tinylm.model.functions import gelu, norm_gelu
 
 
 class ConvolutionalFrontEnd(nn.Module):
@@ -33,7 +33,11 @@ class ConvolutionalFrontEnd(nn.Module):
         """The first `rows` rows of what it makes of `x [texts, height, width]`."""
         # With these strides PyTorch keeps all images channels-last, which saves a third of a
         # training step: the gradients of the convolutions run over contiguous channels.
-        image: Tensor = self.stages(x.unsqueeze(-1).permute(0, 3, 1, 2))
+        image = x.unsqueeze(-1).permute(0, 3, 1, 2)
+        stages = iter(self.stages)
+        for convolution, norm in zip(stages, stages, strict=True):
+            assert isinstance(norm, nn.BatchNorm2d)
+            image = norm_gelu(convolution(image), norm)
         return image.squeeze(1)[:, :rows]
 
 
@@ -54,7 +58,7 @@ class FoldedFrontEnd(nn.Module):
         self.max_tokens, self.dtype = max_tokens, dtype
         self.layers = []
         stages = iter(front.stages)
-        for convolution, norm, _ in zip(stages, stages, stages, strict=True):
+        for convolution, norm in zip(stages, stages, strict=True):
             assert isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
             self.layers.append(_fold(convolution, norm, dtype))
 
@@ -93,5 +97,4 @@ def _stage(channels_in: int, channels_out: int, kernel: tuple[int, int]) -> list
     return [
         nn.Conv2d(channels_in, channels_out, kernel, padding="same"),
         nn.BatchNorm2d(channels_out),
-        nn.GELU(),
     ]
