@@ -192,9 +192,8 @@ class _NormGelu(Function):
         scale = weight.detach().double().numpy() * inverse
         shift = bias.detach().double().numpy() - mean * scale
         constants = [array.astype(np.float32) for array in (scale, shift, mean, inverse)]
-        values, _ = kernels.gelu_tables()
         y = torch.empty_like(x)
-        parallel(kernels.scale_gelu, rows, raw(x), *constants[:2], values, raw(y))
+        parallel(kernels.scale_gelu, rows, raw(x), *constants[:2], raw(y))
         ctx.save_for_backward(x)
         ctx.constants, ctx.dtype = constants, weight.dtype
         out = torch.from_numpy(mean), torch.from_numpy(variance)
@@ -206,19 +205,13 @@ class _NormGelu(Function):
         (x,) = ctx.saved_tensors
         grad = gradients[0].contiguous()
         scale, shift, mean, inverse = ctx.constants
-        _, slopes = kernels.gelu_tables()
         sums = np.zeros((torch.get_num_threads(), 2, x.shape[1]))
-        parallel(
-            kernels.scale_gelu_sums, len(x), raw(grad), raw(x), scale, shift, slopes, mean, inverse, sums
-        )
-        total, products = sums.sum(0)
-        means = [(array / len(x)).astype(np.float32) for array in (total, products)]
         out = torch.empty_like(x)
-        parallel(
-            kernels.scale_gelu_backward,
-            len(x),
-            *(raw(grad), raw(x), scale, shift, slopes, mean, inverse, *means, raw(out)),
-        )
+        arrays = (raw(grad), raw(x), scale, shift, mean, inverse, raw(out), sums)
+        parallel(kernels.scale_gelu_sums, len(x), *arrays)
+        total, products = sums.sum(0)
+        means = ((array / len(x)).astype(np.float32) for array in (total, products))
+        parallel(kernels.batch_norm_backward, len(x), raw(out), raw(x), scale, mean, inverse, *means)
         grad_weight, grad_bias = (torch.from_numpy(array).to(ctx.dtype) for array in (products, total))
         return out, grad_weight, grad_bias, None
 

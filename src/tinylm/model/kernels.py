@@ -245,16 +245,17 @@ def channel_sums(part, lo, hi, x, sums):
 
 
 @kernel
-def scale_gelu(part, lo, hi, x, scale, shift, values, y):
+def scale_gelu(part, lo, hi, x, scale, shift, y):
     """y = GELU(x * scale + shift) of `x [rows, channels]`."""
     for r in range(lo, hi):
         for c in range(x.shape[1]):
-            y[r, c] = values[store(load(x[r, c]) * scale[c] + shift[c])]
+            z = load(x[r, c]) * scale[c] + shift[c]
+            y[r, c] = store(z * normal(z)[0])
 
 
 @kernel
-def scale_gelu_sums(part, lo, hi, grad, x, scale, shift, slopes, mean, inverse, sums):
-    """What BatchNorm's gradient sums up: that of its output, and its product with the normed input."""
+def scale_gelu_sums(part, lo, hi, grad, x, scale, shift, mean, inverse, out, sums):
+    """`out`: gradient of BatchNorm's output; `sums`: its own and its products' with the normed input."""
     channels = x.shape[1]
     total, products = np.empty(channels, f4), np.empty(channels, f4)
     for first in range(lo, hi, BLOCK):
@@ -263,7 +264,10 @@ def scale_gelu_sums(part, lo, hi, grad, x, scale, shift, slopes, mean, inverse, 
         for r in range(first, min(first + BLOCK, hi)):
             for c in range(channels):
                 v = load(x[r, c])
-                d = load(grad[r, c]) * slopes[store(v * scale[c] + shift[c])]
+                z = v * scale[c] + shift[c]
+                p, e = normal(z)
+                d = load(grad[r, c]) * (p + z * DENSITY * e)
+                out[r, c] = store(d)
                 total[c] += d
                 products[c] += d * (v - mean[c]) * inverse[c]
         for c in range(channels):
@@ -272,13 +276,12 @@ def scale_gelu_sums(part, lo, hi, grad, x, scale, shift, slopes, mean, inverse, 
 
 
 @kernel
-def scale_gelu_backward(part, lo, hi, grad, x, scale, shift, slopes, mean, inverse, total, products, out):
-    """Gradient of BatchNorm and GELU; `total` and `products` are means over all rows."""
+def batch_norm_backward(part, lo, hi, grad, x, scale, mean, inverse, total, products):
+    """BatchNorm's gradient, in place of that of its output; `total`, `products`: means over all rows."""
     for r in range(lo, hi):
         for c in range(x.shape[1]):
-            v = load(x[r, c])
-            d = load(grad[r, c]) * slopes[store(v * scale[c] + shift[c])]
-            out[r, c] = store(scale[c] * (d - total[c] - (v - mean[c]) * inverse[c] * products[c]))
+            normed = (load(x[r, c]) - mean[c]) * inverse[c]
+            grad[r, c] = store(scale[c] * (load(grad[r, c]) - total[c] - normed * products[c]))
 
 
 @kernel
