@@ -44,7 +44,8 @@ class OnnxClassifier:
         self.thresholds = np.array(decision["thresholds"], np.float32)
         seldom = decision["hardly_seen"]
         self.hardly_seen_ids: frozenset[int] | None = None if seldom is None else frozenset(seldom)
-        self._cls_id, self._sep_id = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+        vocabulary = tokenizer.get_vocab()
+        self._cls_id, self._sep_id = vocabulary["[CLS]"], vocabulary["[SEP]"]
 
     @property
     def classes_(self) -> np.ndarray:

@@ -14,6 +14,7 @@ quantization has, an answer does not depend on what else is in the batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -22,8 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from tinylm.model.config import HEAD_WIDTH
-from tinylm.model.convolution import ConvolutionalFrontEnd
-from tinylm.model.encoder import PAD_ID, Attention, Block, Embeddings
+from tinylm.model.encoder import PAD_ID, Attention, Block, Embeddings, Encoder
 from tinylm.model.heads import SequenceClassifier
 
 OPSET = 20  # the first with Gelu
@@ -90,7 +90,7 @@ class _Graph:
         self.weights: list[TensorProto] = []
 
     def add(
-        self, operator: str, *inputs: str | np.ndarray | Tensor, output: str = "", **attributes: object
+        self, operator: str, *inputs: str | np.ndarray | Tensor, output: str = "", **attributes: Any
     ) -> str:
         """Add a node and return the name of its output; arrays and tensors are weights of the graph."""
         names = [x if isinstance(x, str) else self._weight(x) for x in inputs]
@@ -160,12 +160,12 @@ def _member_logits(graph: _Graph, model: SequenceClassifier, sep_id: int, longes
     padding = graph.add("Sub", np.ones(1, np.float32), graph.add("Cast", mask, to=TensorProto.FLOAT))
     score_mask = graph.add("Unsqueeze", graph.add("Mul", padding, np.array([MASKED], np.float32)), axis(1))
 
-    if encoder.convolution is None:
-        x = _embed(graph, ids, encoder.embeddings)
-    else:
-        reach = model.config.convolution.reach
-        x = _convolve(graph, ids, encoder.embeddings, encoder.convolution, limit, reach)
-    *blocks, last = encoder.blocks
+    x = (
+        _embed(graph, ids, encoder.embeddings)
+        if encoder.convolution is None
+        else _convolve(graph, ids, encoder)
+    )
+    *blocks, last = cast(Sequence[Block], encoder.blocks)
     for block in blocks:
         x = _finish(graph, _attend(graph, x, score_mask, block.attention), x, block)
     first = graph.add("Gather", x, np.array(0), axis=1)
@@ -189,24 +189,26 @@ def _embed(graph: _Graph, ids: str, layer: Embeddings) -> str:
     return graph.norm(graph.add("Add", words, places), layer.norm)
 
 
-def _convolve(
-    graph: _Graph, ids: str, embeddings: Embeddings, layer: ConvolutionalFrontEnd, limit: int, reach: int
-) -> str:
-    """Embedding and front end; padded rows take part as far as they reach, up to row `limit`."""
+def _convolve(graph: _Graph, ids: str, encoder: Encoder) -> str:
+    """Embedding and front end; padded rows take part as far as they reach, see `image_height`."""
+    front, shape = encoder.convolution, encoder.config.convolution
+    assert front is not None and shape is not None
     length = graph.length(ids)
-    more = graph.add("Min", graph.add("Sub", axis(limit), length), np.array([reach]))
-    pads = graph.add("Concat", np.zeros(3, np.int64), more, axis=0)
-    x = _embed(graph, graph.add("Pad", ids, pads, np.array(PAD_ID)), embeddings)
+    room = graph.add("Sub", axis(encoder.config.max_tokens), length)
+    more = graph.add("Concat", np.zeros(3, np.int64), graph.add("Min", room, np.array([shape.reach])), axis=0)
+    x = _embed(graph, graph.add("Pad", ids, more, np.array(PAD_ID)), encoder.embeddings)
     x = graph.add("Unsqueeze", x, axis(1))  # an image of one channel
-    for stage in layer.stages:
+    for stage in front.stages:
+        weights: list[Tensor] = list(stage.state_dict().values())
         if isinstance(stage, nn.Conv2d):
-            total = [side - 1 for side in stage.kernel_size]
-            before = [side // 2 for side in total]  # an even kernel pads one more behind
-            pads = before + [whole - half for whole, half in zip(total, before, strict=True)]
-            x = graph.add("Conv", x, stage.weight, stage.bias, pads=pads)
+            both = [side - 1 for side in stage.kernel_size]
+            before = [side // 2 for side in both]  # an even kernel pads one more behind
+            after = [side - half for side, half in zip(both, before, strict=True)]
+            x = graph.add("Conv", x, *weights, pads=before + after)
         elif isinstance(stage, nn.BatchNorm2d):
-            statistics = (stage.weight, stage.bias, stage.running_mean, stage.running_var)
-            x = graph.add("BatchNormalization", x, *statistics, epsilon=stage.eps)
+            x = graph.add(
+                "BatchNormalization", x, *weights[:4], epsilon=stage.eps
+            )  # not its count of batches
         else:
             x = graph.add("Gelu", x)
     return graph.tokens(graph.add("Squeeze", x, axis(1)), 0, length)
