@@ -119,7 +119,10 @@ def _decision_rule(model: Path) -> dict[str, Any]:
 
 
 def _hardly_seen(model: Path, tokenizer: Tokenizer) -> list[int] | None:
-    """Ids of the tokens that pre-training hardly met; None where their counts are not kept."""
+    """Ids of the tokens that pre-training hardly met; None where their counts are not kept.
+
+    [UNK] is one of them however often it was met: it stands for ever other words.
+    """
     path = model / TOKEN_COUNTS
     if not path.is_file():
         return None
@@ -129,7 +132,8 @@ def _hardly_seen(model: Path, tokenizer: Tokenizer) -> list[int] | None:
         raise UserError(f"{path} is damaged ({error}); fit the model again, or remove the file.") from error
     if counts.shape != (len(tokenizer),):
         raise UserError(f"{path} counts {counts.size:,} tokens; the vocabulary has {len(tokenizer):,}.")
-    return np.setdiff1d(np.flatnonzero(counts < HARDLY_SEEN), tokenizer.special_ids).tolist()
+    seldom = np.setdiff1d(np.flatnonzero(counts < HARDLY_SEEN), tokenizer.special_ids)
+    return [tokenizer.unk_id, *seldom.tolist()]
 
 
 def _check(committee: Committee, folder: Path) -> OnnxExport:

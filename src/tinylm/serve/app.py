@@ -165,7 +165,7 @@ def create_app(classifier: OnnxClassifier, token: str | None = None, limits: Lim
         408: "The body took too long to arrive.",
         413: "The body is too large.",
         422: "The body is not what it should be.",
-        503: "Too many texts are waiting; `Retry-After` says when to try again.",
+        503: "Too many texts are waiting; Retry-After says when to try again.",
         504: "No answer in time.",
     }
 

@@ -18,37 +18,49 @@ LATE_SECONDS = 1.0  # how long a stopping server waits for the request of a clie
 
 
 class _Protocol(H11Protocol):
-    """A connection that is closed when the head of a request takes too long to arrive.
+    """A connection that ends when the client takes too long to ask, or to take the answer.
 
     uvicorn closes connections that are idle between two requests. It waits for ever for the
-    first request, and for the rest of one that has begun.
+    first request, for the rest of one that has begun, and for an answer to be taken.
     """
 
-    def __init__(self, *args: Any, header_seconds: float, **settings: Any) -> None:
+    def __init__(self, *args: Any, limits: Limits, **settings: Any) -> None:
         super().__init__(*args, **settings)
-        self._header_seconds = header_seconds
-        self._deadline: asyncio.TimerHandle | None = None
+        self._limits = limits
+        self._deadline: asyncio.TimerHandle | None = None  # for the head of a request
+        self._patience: asyncio.TimerHandle | None = None  # for the taking of an answer
         self._stopping = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
-        self._expect_request(self._header_seconds)
+        self._expect_request(self._limits.header_seconds)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         if self.cycle is not None and not self.cycle.response_complete:
             self._expect_nothing()
         elif self._deadline is None:
-            self._expect_request(self._header_seconds)
+            self._expect_request(self._limits.header_seconds)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._stopping:
             self.transport.close()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._patience = self.loop.call_later(self._limits.answer_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._patience is not None:
+            self._patience.cancel()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._expect_nothing()
+        if self._patience is not None:
+            self._patience.cancel()
 
     def shutdown(self) -> None:
         """The server stops: close, unless a first request may be on its way."""
@@ -88,7 +100,7 @@ def run(app: ASGIApp, listener: socket.socket, limits: Limits) -> None:
     _allow_many_files()
     config = uvicorn.Config(
         app,
-        http=cast(Any, functools.partial(_Protocol, header_seconds=limits.header_seconds)),
+        http=cast(Any, functools.partial(_Protocol, limits=limits)),
         ws="none",
         lifespan="on",
         log_level="warning",
