@@ -58,6 +58,7 @@ class Ask(BaseModel):
 
 
 ASK = Ask.model_json_schema()
+EXAMPLE = json.dumps(ASK["examples"][0])
 
 
 class Vote(BaseModel):
@@ -219,7 +220,7 @@ def create_app(classifier: OnnxClassifier, token: str | None = None, limits: Lim
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
-        values = {"schema": app.openapi(), "example": json.dumps(ASK["examples"][0])}
+        values = {"schema": app.openapi(), "example": EXAMPLE}
         template = pages.get_template("docs.html")
         return HTMLResponse(template.render(values, address=request.base_url), headers=PAGE_HEADERS)
 
@@ -242,7 +243,7 @@ def _answer(classifier: OnnxClassifier, questions: Sequence[_Question]) -> list[
             characters_read, hardly_seen = classifier.read(question.text)
             details = Details(
                 members=[
-                    Vote(member=member, label=names[vote.argmax()], probability=round(float(vote.max()), 4))
+                    Vote(member=member, label=names[vote.argmax()], probability=round(float(vote.max()), 6))
                     for member, vote in zip(classifier.members, votes, strict=True)
                 ],
                 characters_read=characters_read,
@@ -252,7 +253,7 @@ def _answer(classifier: OnnxClassifier, questions: Sequence[_Question]) -> list[
             Prediction(
                 label=names[order[0]],
                 labels=decisions[number],
-                probabilities={names[i]: round(float(row[i]), 4) for i in order},
+                probabilities={names[i]: round(float(row[i]), 6) for i in order},
                 details=details,
             )
         )
@@ -263,4 +264,4 @@ def _sentence(error: ValidationError) -> str:
     """The first mistake in a body."""
     first = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
-    return f"The body{place and f', at {place}'}: {first['msg']}; expected {ASK['examples'][0]}."
+    return f"The body{place and f', at {place}'}: {first['msg']}; expected {EXAMPLE}."
