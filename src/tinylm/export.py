@@ -14,6 +14,7 @@ from safetensors.numpy import load_file
 
 from tinylm.committee import MEMBERS, Committee, load_committee
 from tinylm.errors import UserError
+from tinylm.model.heads import SequenceClassifier
 from tinylm.model.onnx_graph import committee_graph
 from tinylm.onnx_classifier import DECISION, GRAPH, load_onnx
 from tinylm.text.corpus import read_vital
@@ -66,7 +67,8 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
                 f" member 1 ({len(first.tokenizer):,} tokens); members in one ONNX file must share it."
             )
     max_tokens = max(member.model.config.max_tokens for member in committee.members)
-    graph = committee_graph([member.model for member in committee.members], first.tokenizer.sep_id, int8)
+    models = [member.model for member in committee.members if isinstance(member.model, SequenceClassifier)]
+    graph = committee_graph(models, first.tokenizer.sep_id, int8)
     onnx.save(graph, folder / GRAPH)
     first.tokenizer.save_backend(folder)
     decision = {

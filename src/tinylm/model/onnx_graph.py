@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from tinylm.model.config import HEAD_WIDTH
+from tinylm.model.convolution import ConvolutionalFrontEnd
 from tinylm.model.encoder import PAD_ID, Attention, Block, Embeddings, Encoder
 from tinylm.model.heads import SequenceClassifier
 
@@ -192,7 +193,7 @@ def _embed(graph: _Graph, ids: str, layer: Embeddings) -> str:
 def _convolve(graph: _Graph, ids: str, encoder: Encoder) -> str:
     """Embedding and front end; padded rows take part as far as they reach, see `image_height`."""
     front, shape = encoder.convolution, encoder.config.convolution
-    assert front is not None and shape is not None
+    assert isinstance(front, ConvolutionalFrontEnd) and shape is not None
     length = graph.length(ids)
     room = graph.add("Sub", axis(encoder.config.max_tokens), length)
     more = graph.add("Concat", np.zeros(3, np.int64), graph.add("Min", room, np.array([shape.reach])), axis=0)
@@ -205,12 +206,10 @@ def _convolve(graph: _Graph, ids: str, encoder: Encoder) -> str:
             before = [side // 2 for side in both]  # an even kernel pads one more behind
             after = [side - half for side, half in zip(both, before, strict=True)]
             x = graph.add("Conv", x, *weights, pads=before + after)
-        elif isinstance(stage, nn.BatchNorm2d):
-            x = graph.add(
-                "BatchNormalization", x, *weights[:4], epsilon=stage.eps
-            )  # not its count of batches
         else:
-            x = graph.add("Gelu", x)
+            assert isinstance(stage, nn.BatchNorm2d)
+            # The last tensor is its count of batches.
+            x = graph.add("Gelu", graph.add("BatchNormalization", x, *weights[:4], epsilon=stage.eps))
     return graph.tokens(graph.add("Squeeze", x, axis(1)), 0, length)
 
 
