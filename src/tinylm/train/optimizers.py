@@ -70,14 +70,19 @@ def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool)
     return optimizers
 
 
-def restore_masters(model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
-    """Make the model fp32 again, with the weights of its masters."""
-    masters = {
+def masters_of(optimizers: Iterable[Optimizer]) -> dict[nn.Parameter, Tensor]:
+    """The fp32 master of each bf16 weight."""
+    return {
         p: state["master"]
         for optimizer in optimizers
         for p, state in optimizer.state.items()
         if p.dtype == torch.bfloat16
     }
+
+
+def restore_masters(model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
+    """Make the model fp32 again, with the weights of its masters."""
+    masters = masters_of(optimizers)
     model.float()
     with torch.no_grad():
         for p, master in masters.items():
