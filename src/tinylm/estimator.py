@@ -15,12 +15,18 @@ from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
+from tinylm import sharing
 from tinylm.committee import Committee
 from tinylm.errors import InputError, UserError
 from tinylm.fitting import Settings, fit_committee
 from tinylm.text.columns import is_multi_label, label_lists_of, remarks_on, texts_of
 from tinylm.train.budget import seconds_of
 from tinylm.train.recipes import Recipe, recipe_named
+
+
+# How labels are written in a saved model, by numpy's kind of the labels.
+LABEL_TYPES = {"i": "int", "u": "int", "f": "float", "b": "bool"}
+READ_LABEL: dict[str, Any] = {"int": int, "float": float, "bool": "True".__eq__, "str": str}
 
 
 class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -51,7 +57,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         classes_: the labels, `[labels]`.
         multi_label_: whether a text can have several labels.
         committee_: the trained `tinylm.committee.Committee`.
-        fitted_: how it came about (`tinylm.fitting.Fitted`); not there after `from_pretrained`.
+        facts_: how it came about, as the model card tells it.
+        fitted_: the same in full (`tinylm.fitting.Fitted`); not there after `from_pretrained`.
 
     Examples:
         >>> from tinylm import TinyTextClassifier
@@ -137,7 +144,14 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 stacklevel=3,
             )
         if self.verbose:
-            print(f"fitted in {self.fitted_.seconds:.0f} s on {self.fitted_.paragraphs:,} paragraphs")
+            checked = self.fitted_.validation
+            print(
+                f"pre-trained on {self.fitted_.coverage.paragraphs:,} paragraphs, fitted in"
+                f" {self.fitted_.seconds:.0f} s"
+                + (f", accuracy {checked.accuracy:.3f} on {checked.texts:,} validation texts" if checked else "")
+            )
+        label_type = LABEL_TYPES.get(self.classes_.dtype.kind, "str")
+        self.facts_ = self.fitted_.facts() | {"label_type": label_type}
 
     def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
         """The summed field.
@@ -173,6 +187,42 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             return float(super().score(X, y, sample_weight))
         right = [set(a) == set(b) for a, b in zip(self.predict(X), y, strict=True)]
         return float(np.average(right, weights=sample_weight))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the committee and its model card to a new folder: safetensors, JSON and text only.
+
+        Raises:
+            UserError: the folder is not empty.
+        """
+        sharing.save(self._committee(), self.facts_, Path(folder))
+
+    def push_to_hub(self, name: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload what `save_pretrained` writes to the HuggingFace hub, as one commit.
+
+        Args:
+            name: such as "someone/news"; the repository is made where it does not exist.
+            private: whether a new repository is hidden from others.
+            token: of the hub; by default the one that `hf auth login` stored.
+
+        Returns:
+            The address of the commit.
+        """
+        return sharing.push(self._committee(), self.facts_, name, private=private, token=token)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> TinyTextClassifier:
+        """A fitted classifier from a folder, or from the hub where there is no such folder.
+
+        Args:
+            name: of the folder or the repository.
+            revision: branch, tag or commit on the hub.
+        """
+        classifier = cls()
+        classifier.committee_, classifier.facts_ = sharing.load(name, revision)
+        classifier.multi_label_ = classifier.committee_.thresholds is not None
+        read = READ_LABEL[classifier.facts_["label_type"]]
+        classifier.classes_ = np.array([read(label) for label in classifier.committee_.label_names])
+        return classifier
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

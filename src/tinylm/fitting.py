@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,11 @@ from tinylm.calibration import fit_temperature, fit_thresholds
 from tinylm.classifier import Classifier
 from tinylm.committee import Committee
 from tinylm.errors import UserError
-from tinylm.parallel import run_side_by_side
+from tinylm.evaluation import Evaluation, evaluate
+from tinylm.latency import Latency, measure_latency
+from tinylm.parallel import run_side_by_side, threads
 from tinylm.text.corpus import open_corpus
-from tinylm.text.coverage import token_counts
+from tinylm.text.coverage import Coverage, coverage, token_counts
 from tinylm.text.download import cache_folder
 from tinylm.text.prepare import held_out_titles
 from tinylm.text.store import TokenIds
@@ -44,6 +46,7 @@ HEADS = (3, 2, 1)
 ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
 VOCABULARY_TEXTS = 50_000  # more do not change which tokens are frequent
 RESERVE = 0.05  # of the budget, for what comes after the training
+LATENCY_TEXTS = 50
 KEPT_PRETRAININGS = 60  # in the cache folder; the oldest go
 
 
@@ -80,7 +83,9 @@ class Fitted:
         without: the committee that was not pre-trained, where it was asked for.
         split: which labelled texts were validation texts.
         corpus: name, fingerprint, licence and number of rows of the corpus; empty without one.
-        paragraphs: W_S, all texts of pre-training.
+        coverage: of the labelled texts by those of pre-training (W_S, T_W, T_C, T_M).
+        validation: on the validation texts, which chose the epoch; None where there are none.
+        latency: of one text on one thread.
         seconds: of everything.
     """
 
@@ -89,8 +94,29 @@ class Fitted:
     without: Committee | None
     split: Split
     corpus: dict[str, Any]
-    paragraphs: int
+    coverage: Coverage
+    validation: Evaluation | None
+    latency: Latency
     seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """What a record and the model card tell, in a form that JSON can hold; no texts."""
+        members = self.committee.members
+        return {
+            "members": [member.model.config.name for member in members],
+            "multi_label": self.committee.thresholds is not None,
+            "max_tokens": members[0].model.config.max_tokens,
+            "parameters": sum(w.numel() for member in members for w in member.model.parameters()),
+            "labelled_texts": len(self.split.train) + len(self.split.validation),
+            "validation_texts": len(self.split.validation),
+            "corpus": self.corpus,
+            "coverage": asdict(self.coverage),
+            "validation": self.validation.summary() if self.validation else None,
+            "latency": asdict(self.latency),
+            "seconds": self.seconds,
+            "test": None,
+            "tfidf": None,
+        }
 
 
 def fit_committee(
@@ -150,13 +176,19 @@ def fit_committee(
         return made
 
     without = [member.without[0] for member in members if member.without]
+    made = committee([member.model for member in members])
+    rows = split.validation
+    with threads(1):  # models this small answer fastest on one
+        (latency,) = measure_latency([made.logits], texts[: LATENCY_TEXTS])
     return Fitted(
-        committee([member.model for member in members]),
+        made,
         members,
         committee(without) if without else None,
         split,
         corpus,
-        len(paragraphs),
+        coverage(paragraphs, encoded, len(tokenizer)),
+        evaluate(made, [texts[i] for i in rows], targets[rows]) if len(rows) else None,
+        latency,
         time.time() - begin,
     )
 
