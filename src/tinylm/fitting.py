@@ -179,7 +179,7 @@ def fit_committee(
     made = committee([member.model for member in members])
     rows = split.validation
     with threads(1):  # models this small answer fastest on one
-        (latency,) = measure_latency([made.logits], texts[: LATENCY_TEXTS])
+        (latency,) = measure_latency([made.logits], texts[:LATENCY_TEXTS])
     return Fitted(
         made,
         members,

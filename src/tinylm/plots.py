@@ -120,16 +120,17 @@ def latency_plot(models: Mapping[str, tuple[float, Sequence[float]]]) -> Markup:
 
 
 @rc_context(STYLE)
-def confusion_plot(counts: np.ndarray, label_names: Sequence[str]) -> Markup:
+def confusion_plot(counts: np.ndarray, label_names: Sequence[str], truth: str = "topic") -> Markup:
     """Counts by true label (rows) and answer (columns), coloured by their share of the row.
 
     Args:
         counts: `int64 [labels, labels]`.
         label_names: of rows and columns.
+        truth: what the rows are called.
     """
     figure = Figure(figsize=(1.2 * WIDTH, 1.15 * WIDTH))  # room for three digits in a cell
     axes = figure.subplots()
-    shares = counts / counts.sum(1, keepdims=True)
+    shares = counts / counts.sum(1, keepdims=True).clip(min=1)  # a label may have no test text
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.argwhere(counts):
         color = "white" if shares[row, column] > 0.5 else BLACK
@@ -139,7 +140,7 @@ def confusion_plot(counts: np.ndarray, label_names: Sequence[str]) -> Markup:
     axes.set_yticks(places, label_names)
     axes.grid(visible=False)
     axes.set_xlabel("answer")
-    axes.set_ylabel("topic")
+    axes.set_ylabel(truth)
     return _svg(figure, "confusion")
 
 
@@ -163,6 +164,75 @@ def label_plot(accuracies: np.ndarray, label_names: Sequence[str]) -> Markup:
     axes.set_xlabel("test accuracy")
     _legend(figure, columns=1)
     return _svg(figure, "labels")
+
+
+@rc_context(STYLE)
+def bar_plot(values: np.ndarray, names: Sequence[str], axis: str, name: str) -> Markup:
+    """A bar for each of `values` (`[names]`), with its number; `axis` says of what."""
+    figure, axes = _figure(0.7 + 0.25 * len(names))
+    bars = axes.barh(range(len(names)), values, color=BLUE, height=0.65)
+    axes.bar_label(bars, [f"{value:,}" for value in values], padding=3)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.margins(x=0.15)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel(axis)
+    return _svg(figure, name)
+
+
+@rc_context(STYLE)
+def comparison_plot(
+    accuracies: Mapping[str, float], interval: tuple[float, float], tfidf: float | None
+) -> Markup:
+    """Test accuracy of each model as a dot; the first one's interval as a line; TF-IDF dashed."""
+    figure, axes = _figure(1.0 + 0.35 * len(accuracies))
+    colors = [GREEN, *(RED if name.startswith("without") else BLUE for name in list(accuracies)[1:])]
+    axes.plot(interval, (0, 0), color=GREEN, marker="", linewidth=3, alpha=0.4, label="95 % interval")
+    for row, (value, color) in enumerate(zip(accuracies.values(), colors, strict=True)):
+        axes.plot(value, row, "o", color=color, markersize=8)
+        axes.annotate(
+            f"{value:.3f}", (value, row), (0, 7), textcoords="offset points", ha="center", fontsize=8
+        )
+    if tfidf is not None:
+        axes.axvline(tfidf, color=BLACK, linestyle="--", linewidth=1, label=f"TF-IDF {tfidf:.3f}")
+    axes.set_yticks(range(len(accuracies)), list(accuracies))
+    axes.set_ylim(len(accuracies) - 0.5, -0.7)
+    axes.margins(x=0.15)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("test accuracy")
+    _legend(figure, columns=2)
+    return _svg(figure, "accuracy")
+
+
+@rc_context(STYLE)
+def history_plot(curves: Mapping[str, Sequence[float]]) -> Markup:
+    """Score on the validation texts by epoch, a line for each member."""
+    figure, axes = _figure(3.0)
+    for name, values in curves.items():
+        axes.plot(range(1, len(values) + 1), values, label=name)
+    _epochs(axes)
+    axes.set_ylabel("validation score")
+    _legend(figure, columns=3)
+    return _svg(figure, "finetuning")
+
+
+@rc_context(STYLE)
+def calibration_plot(bins: Sequence[tuple[float, float, int]]) -> Markup:
+    """Share of right answers by confidence; the area of a dot is the bin's number of answers.
+
+    Args:
+        bins: mean confidence, share of right answers, number of answers.
+    """
+    figure, axes = _figure(3.2)
+    confidence, right, counts = np.array(bins, np.float64).T
+    axes.plot((0, 1), (0, 1), color=BLACK, linestyle="--", linewidth=1, marker="", label="honest")
+    axes.scatter(confidence, right, 10 + 300 * counts / counts.sum(), color=BLUE, alpha=0.8, label="answers")
+    axes.set_xlim(0, 1.03)
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("share of right answers")
+    _legend(figure, columns=2)
+    return _svg(figure, "calibration")
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:

@@ -28,6 +28,7 @@ from tinylm.plots import (
 from tinylm.text.coverage import Coverage
 from tinylm.train.finetune import Finetuned
 
+
 @dataclass(frozen=True)
 class Trained:
     """One architecture, pre-trained once and fine-tuned in several trials with and without it.

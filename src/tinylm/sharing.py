@@ -99,7 +99,10 @@ def push(
 def model_card(name: str, labels: list[str], facts: dict[str, Any]) -> str:
     """The model card, Markdown with the hub's front matter."""
     environment = Environment(
-        loader=PackageLoader("tinylm"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+        loader=PackageLoader("tinylm"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
     )
     licence = (facts["corpus"] or {}).get("licence", "")
     return environment.get_template("card.md").render(

@@ -20,6 +20,7 @@ from tinylm.cli.bench import bench_command
 from tinylm.cli.common import remarks
 from tinylm.cli.decisions import committee_command, evaluate_command, predict_command
 from tinylm.cli.demo import demo_command
+from tinylm.cli.practitioner import fit_command
 from tinylm.cli.text import corpus_command, coverage_command
 from tinylm.cli.training import finetune_command, pretrain_command
 from tinylm.errors import UserError
@@ -27,6 +28,7 @@ from tinylm.errors import UserError
 # In the order in which `--help` lists them.
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo_command,
+    "fit": fit_command,
     "corpus": corpus_command,
     "coverage": coverage_command,
     "pretrain": pretrain_command,

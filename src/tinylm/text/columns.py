@@ -83,7 +83,9 @@ def remarks_on(texts: Sequence[str], labels: Sequence[Any]) -> list[str]:
     sentences = []
     empty = sum(not text or text.isspace() for text in texts)
     if empty:
-        sentences.append(f"{empty:,} of {len(texts):,} texts are empty; they teach what to answer to nothing.")
+        sentences.append(
+            f"{empty:,} of {len(texts):,} texts are empty; they teach what to answer to nothing."
+        )
     by_text: dict[str, set[Any]] = {}
     for text, label in zip(texts, labels, strict=True):
         by_text.setdefault(text, set()).add(label)

@@ -89,14 +89,32 @@ def read_labelled(source: str, text_column: str, label_column: str, separator: s
             continue
         names = [str(part).strip() for part in parts]
         if labels and isinstance(labels[0], list) != isinstance(label, list):
-            raise UserError(f"{source}, row {number} has {'a list' if isinstance(label, list) else 'one'}"
-                            " where earlier rows have not; give every row one label, or a list.")
+            raise UserError(
+                f"{source}, row {number} has {'a list' if isinstance(label, list) else 'one'}"
+                " where earlier rows have not; give every row one label, or a list."
+            )
         texts.append(str(text))
         labels.append(names if isinstance(label, list) else names[0])
     if not texts:
         found = ", ".join(f"{count:,} {reason}" for reason, count in unusable.items()) or "no rows"
         raise UserError(f"{source} has no usable row ({found}).")
     return Labelled(texts, labels, dict(unusable))
+
+
+def read_texts(source: str, text_column: str) -> list[str]:
+    """The usable texts of a table, read into memory; see `rows_of`.
+
+    Raises:
+        UserError: there is none.
+    """
+    texts = [
+        str(row[text_column])
+        for _, row in rows_of(source, [text_column])
+        if why_unusable(row.get(text_column)) is None
+    ]
+    if not texts:
+        raise UserError(f"{source} has no usable text.")
+    return texts
 
 
 def targets_of(labelled: Labelled, label_names: Sequence[str], source: str) -> np.ndarray:
