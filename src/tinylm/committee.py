@@ -76,7 +76,7 @@ class Committee:
         return np.asarray(softmax(scaled, axis=1) if self.thresholds is None else expit(scaled))
 
     def given(self, probabilities: np.ndarray) -> np.ndarray:
-        """Which labels the committee gives, `bool [texts, labels]`: the best, or all above their threshold."""
+        """Which labels the committee gives, `bool [texts, labels]`: the best, or those above a threshold."""
         if self.thresholds is not None:
             return np.asarray(probabilities >= self.thresholds)
         return np.eye(probabilities.shape[1], dtype=bool)[probabilities.argmax(1)]

@@ -23,7 +23,6 @@ from tinylm.text.columns import is_multi_label, label_lists_of, remarks_on, text
 from tinylm.train.budget import seconds_of
 from tinylm.train.recipes import Recipe, recipe_named
 
-
 # How labels are written in a saved model, by numpy's kind of the labels.
 LABEL_TYPES = {"i": "int", "u": "int", "f": "float", "b": "bool"}
 READ_LABEL: dict[str, Any] = {"int": int, "float": float, "bool": "True".__eq__, "str": str}
@@ -241,7 +240,6 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         tags.input_tags.string = True
         tags.input_tags.one_d_array = True
         tags.input_tags.two_d_array = False
-        tags.classifier_tags.multi_label = True
         tags.non_deterministic = self.budget is not None
         return tags
 

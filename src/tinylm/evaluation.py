@@ -108,8 +108,8 @@ def evaluate(committee: Committee, texts: Sequence[str], targets: np.ndarray) ->
         return ", ".join(names[row]) or "(none)"
 
     mistakes = [
-        Mistake(int(i), texts[i], named(truth[i]), named(given[i]), float(wrong[i]))
-        for i in sorted(np.flatnonzero(~right), key=lambda i: -wrong[i])
+        Mistake(i, texts[i], named(truth[i]), named(given[i]), float(wrong[i]))
+        for i in sorted(np.flatnonzero(~right).tolist(), key=lambda i: -wrong[i])
     ]
     unseen = committee.hardly_seen(texts) if committee.token_counts is not None else None
     return Evaluation(

@@ -140,13 +140,13 @@ def fit_committee(
     """
     begin = time.time()
     split = split_rows(texts, targets, settings.validation, settings.seed)
-    own = [texts[i] for i in split.train] + list(settings.unlabelled)
+    own = [texts[i] for i in split.train.tolist()] + list(settings.unlabelled)
     own = [text for text in own if not why_unusable(text)]
-    rows, corpus = _corpus_texts(settings)
-    tokenizer = _tokenizer(rows, own, settings)
+    articles, corpus = _corpus_texts(settings)
+    tokenizer = _tokenizer(articles, own, settings)
     max_tokens = settings.recipe.max_tokens
     # dict: a text that is there twice, as an unlabelled copy of a labelled one, counts once.
-    paragraphs = tokenizer.encode(list(dict.fromkeys(rows + own)), max_tokens)
+    paragraphs = tokenizer.encode(list(dict.fromkeys(articles + own)), max_tokens)
     paragraphs = paragraphs.take(np.flatnonzero(paragraphs.lengths > 2))
     if not len(paragraphs):
         raise UserError("there is no text to pre-train on: the texts hold no token and there is no corpus.")
@@ -164,7 +164,11 @@ def fit_committee(
 
     def committee(models: Sequence[Any]) -> Committee:
         made = Committee([Classifier(model, tokenizer, label_names) for model in models])
-        field = made.logits([texts[i] for i in split.validation]) if len(split.validation) else np.zeros(0)
+        field = (
+            made.logits([texts[i] for i in split.validation.tolist()])
+            if len(split.validation)
+            else np.zeros(0)
+        )
         made.temperature = fit_temperature(field, labelled.test_labels)
         if targets.ndim == 2:
             made.thresholds = (
@@ -187,7 +191,7 @@ def fit_committee(
         split,
         corpus,
         coverage(paragraphs, encoded, len(tokenizer)),
-        evaluate(made, [texts[i] for i in rows], targets[rows]) if len(rows) else None,
+        evaluate(made, [texts[i] for i in rows.tolist()], targets[rows]) if len(rows) else None,
         latency,
         time.time() - begin,
     )
@@ -211,7 +215,7 @@ def split_rows(texts: Sequence[str], targets: np.ndarray, share: float, seed: in
         # Rounded up or down by chance, so that many small labels give the right share together.
         count = min(int(share * len(rows) + random.random()), len(rows) - 1)
         chosen[rows[:count]] = True
-    in_training = {texts[i] for i in np.flatnonzero(~chosen)}
+    in_training = {texts[i] for i in np.flatnonzero(~chosen).tolist()}
     chosen &= np.array([text not in in_training for text in texts])
     return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen))
 
@@ -235,7 +239,7 @@ def _tokenizer(rows: Sequence[str], own: Sequence[str], settings: Settings) -> T
     random = np.random.default_rng([settings.seed, 2])
     texts = [*rows, *own]
     if len(texts) > VOCABULARY_TEXTS:
-        texts = [texts[i] for i in random.choice(len(texts), VOCABULARY_TEXTS, replace=False)]
+        texts = [texts[i] for i in random.permutation(len(texts))[:VOCABULARY_TEXTS].tolist()]
     return train_tokenizer(texts, settings.recipe.vocabulary)
 
 

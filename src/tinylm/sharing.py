@@ -104,14 +104,11 @@ def model_card(name: str, labels: list[str], facts: dict[str, Any]) -> str:
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    licence = (facts["corpus"] or {}).get("licence", "")
     return environment.get_template("card.md").render(
         name=name,
         title=name.rsplit("/", 1)[-1],
         labels=labels,
         facts=facts,
-        # The hub's name for it; a text whose licence is not known leaves the field out.
-        card={"licence": "cc-by-sa-4.0" if "CC BY-SA" in licence else ""},
     )
 
 

@@ -114,7 +114,7 @@ def read_stdin(required: Sequence[str]) -> Iterator[tuple[int, Row]]:
 class _Continued(io.RawIOBase):
     """A line that has been read already, and what follows it."""
 
-    def __init__(self, first: bytes, rest: io.BufferedIOBase) -> None:
+    def __init__(self, first: bytes, rest: Any) -> None:
         self._first, self._rest = first, rest
 
     def readable(self) -> bool:

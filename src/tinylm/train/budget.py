@@ -62,13 +62,11 @@ def seconds_per_step(run: Run) -> float:
     """Seconds of one step of a run, which is spoilt by it."""
     for _ in range(WARM_UP):
         run.step()
-    start = time.perf_counter()
-    for steps in range(1, MOST + 1):
+    steps, start = 0, time.perf_counter()
+    while steps < MOST and time.perf_counter() - start < LONGEST:
         run.step()
-        taken = time.perf_counter() - start
-        if taken > LONGEST:
-            break
-    return taken / steps
+        steps += 1
+    return (time.perf_counter() - start) / steps
 
 
 def fit_into(

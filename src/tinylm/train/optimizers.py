@@ -72,12 +72,11 @@ def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool)
 
 def masters_of(optimizers: Iterable[Optimizer]) -> dict[nn.Parameter, Tensor]:
     """The fp32 master of each bf16 weight."""
-    return {
-        p: state["master"]
-        for optimizer in optimizers
-        for p, state in optimizer.state.items()
-        if p.dtype == torch.bfloat16
-    }
+    masters: dict[nn.Parameter, Tensor] = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            masters |= {p: optimizer.state[p]["master"] for p in group["params"] if p.dtype == torch.bfloat16}
+    return masters
 
 
 def restore_masters(model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
