@@ -25,7 +25,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tinylm import TinyTextClassifier
 from tinylm.errors import UserError
 from tinylm.model.inference import logits_of
-from tinylm.train import member
+from tinylm.text.store import TokenIds
+from tinylm.train import budget, member
 from tinylm.train.recipes import RECIPES, Recipe
 
 WORDS = {
@@ -306,10 +307,23 @@ def test_labels_that_occur_once_and_hundreds_of_labels() -> None:
 # --- budget ---
 
 
-def test_a_budget_is_kept_and_chooses_the_epochs() -> None:
-    texts, labels = labelled(200)
-    classifier = tiny(budget="12s", members=2).fit(texts, labels)
-    assert all(len(one.finetuning) > 1 for one in classifier.fitted_.members)
+def test_epochs_are_chosen_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A clock on which every step takes a second: what a budget is enough for can be counted.
+    now = [0.0]
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: now[0])
+
+    class Run:
+        def step(self) -> None:
+            now[0] += 1
+
+    texts = TokenIds.from_lists([[2, 5, 3]] * 100)
+    # An epoch is 4 steps of 32 texts; three steps warm up.
+    epochs, rows = budget.fit_into(texts, 44, 30, 32, Run, seed=0)
+    # At most 0.05 x 44 seconds are measured: 3 steps. So 0.9 x (44 - 6) seconds are left.
+    assert (epochs, len(rows)) == (8, 100)
+    assert budget.fit_into(texts, 1000, 30, 32, Run, seed=0)[0] == 30
+    few, rows = budget.fit_into(texts, 6, 30, 32, Run, seed=0)
+    assert few == 1 and 32 <= len(rows) < 100 and (np.diff(rows) > 0).all()
 
 
 # --- mistakes ---
@@ -413,7 +427,12 @@ class Hub(BaseHTTPRequestHandler):
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     Hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            self.answer({"commitUrl": f"http://{self.headers['Host']}/someone/news/commit/c", "commitOid": self.commit})
+            self.answer(
+                {
+                    "commitUrl": f"http://{self.headers['Host']}/someone/news/commit/c",
+                    "commitOid": self.commit,
+                }
+            )
         else:  # checks before a commit, such as that of the card's front matter
             self.answer({"errors": [], "warnings": []})
 

@@ -56,6 +56,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         classes_: the labels, `[labels]`.
         multi_label_: whether a text can have several labels.
         committee_: the trained `tinylm.committee.Committee`.
+        remarks_: sentences on the texts: empty ones, copies, labels that occur once.
         facts_: how it came about, as the model card tells it.
         fitted_: the same in full (`tinylm.fitting.Fitted`); not there after `from_pretrained`.
 
@@ -137,20 +138,19 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 raise InputError(
                     f"y has one class, {self.classes_[0]!r}; the number of classes must be at least two."
                 )
-        for remark in remarks_on(texts, keys):
-            if self.verbose:
-                print(remark)
+        self.remarks_ = remarks_on(texts, keys)
         label_names = [str(label) for label in self.classes_]
         self.fitted_ = fit_committee(texts, targets, label_names, self._class_weights(targets), settings)
         self.committee_: Committee = self.fitted_.committee
         used = min(member.labelled_used for member in self.fitted_.members)
         if used < len(self.fitted_.split.train):
-            warnings.warn(
-                f"the budget {self.budget!r} let each member see {used:,} of"
-                f" {len(self.fitted_.split.train):,} labelled texts; a larger one lets it see all.",
-                stacklevel=3,
+            self.remarks_.append(
+                f"The budget was enough for {used:,} of {len(self.fitted_.split.train):,} labelled texts;"
+                " a larger one lets the members learn from all."
             )
+            warnings.warn(self.remarks_[-1], stacklevel=3)
         if self.verbose:
+            print(*self.remarks_, sep="\n")
             checked = self.fitted_.validation
             print(
                 f"pre-trained on {self.fitted_.coverage.paragraphs:,} paragraphs, fitted in"

@@ -7,6 +7,7 @@ the test texts are asked once, at the end.
 from __future__ import annotations
 
 import time
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +29,6 @@ from tinylm.fitting import Fitted, split_rows
 from tinylm.folders import write_record
 from tinylm.plots import bar_plot, calibration_plot, comparison_plot, confusion_plot, history_plot, loss_plot
 from tinylm.report import write_page
-from tinylm.text.columns import remarks_on
 from tinylm.text.labelled import Labelled, targets_of
 from tinylm.train.budget import seconds_of
 
@@ -127,14 +127,12 @@ def fit_and_report(
     if classifier.budget is not None:
         classifier.set_params(budget=(1 - REPORT_SHARE) * seconds_of(classifier.budget))
     budget = str(settings.get("budget", classifier.budget))
-    classifier.fit_compared(train.texts, train.labels) if compare else classifier.fit(
-        train.texts, train.labels
-    )
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # they are among the remarks
+        (classifier.fit_compared if compare else classifier.fit)(train.texts, train.labels)
     fitted, committee = classifier.fitted_, classifier.committee_
     targets = targets_of(train, committee.label_names, sources[0])
     test_targets = targets_of(test, committee.label_names, sources[1] or sources[0])
     found = evaluate(committee, test.texts, test_targets)
-    keys = [tuple(label) if isinstance(label, list) else label for label in train.labels]
     unusable = Counter(train.unusable) + Counter(tested.unusable if tested else {})
     shared = len(set(train.texts) & set(test.texts))
     results = FitResults(
@@ -146,7 +144,7 @@ def fit_and_report(
         lengths=np.array([len(text.split()) for text in train.texts]),
         remarks=[
             *(f"{count:,} rows left out: {reason}." for reason, count in unusable.items()),
-            *remarks_on(train.texts, keys),
+            *classifier.remarks_,
             *([f"{shared:,} distinct texts are in both train and test, which flatters."] if shared else []),
         ],
         shared=shared,

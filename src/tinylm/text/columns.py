@@ -46,7 +46,9 @@ def texts_of(column: Any, name: str = "X") -> list[str]:
 
 def is_multi_label(column: Any) -> bool:
     """Whether the rows of a column of labels are themselves lists of labels."""
-    if isinstance(column, str | bytes) or getattr(column, "ndim", 1) != 1:
+    if isinstance(column, str | bytes) or not isinstance(column, Iterable):
+        return False
+    if getattr(column, "ndim", 1) != 1:
         return False
     return any(isinstance(row, list | tuple | set | frozenset | np.ndarray) for row in column)
 

@@ -18,7 +18,8 @@ from tinylm.text.store import TokenIds
 from tinylm.train.loop import Run
 
 UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
-WARM_UP, LONGEST, MOST = 3, 2.0, 50  # steps that are not counted; seconds and steps that are
+WARM_UP, MOST = 3, 50  # steps that are not counted, and that are
+LONGEST, LONGEST_SHARE = 2.0, 0.05  # seconds of measuring, and their share of the time
 SLACK = 0.9  # of a time that epochs are planned for: what follows is never faster than the measurement
 
 
@@ -58,12 +59,12 @@ def slots(sizes: Sequence[float], workers: int, seconds: float) -> list[float]:
     return [float(seconds * end / loads[worker]) for worker, end in places]
 
 
-def seconds_per_step(run: Run) -> float:
-    """Seconds of one step of a run, which is spoilt by it."""
+def seconds_per_step(run: Run, longest: float) -> float:
+    """Seconds of one step of a run, which is spoilt by it; measured for about `longest` seconds."""
     for _ in range(WARM_UP):
         run.step()
     steps, start = 0, time.perf_counter()
-    while steps < MOST and time.perf_counter() - start < LONGEST:
+    while not steps or (steps < MOST and time.perf_counter() - start < longest):
         run.step()
         steps += 1
     return (time.perf_counter() - start) / steps
@@ -93,7 +94,7 @@ def fit_into(
         The number of epochs, and the rows (`int64`, rising) to take them over.
     """
     start = time.perf_counter()
-    step = seconds_per_step(make_run())
+    step = seconds_per_step(make_run(), min(LONGEST, LONGEST_SHARE * seconds))
     left = SLACK * (seconds - (time.perf_counter() - start))
     epoch = step * -(-len(paragraphs) // batch_size) + fixed_cost
     rows = np.arange(len(paragraphs))
