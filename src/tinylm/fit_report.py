@@ -185,7 +185,7 @@ def write_fit_report(results: FitResults, path: Path) -> None:
     curves = {
         f"member {number}": [record["validation_score"] for record in member.finetuning]
         for number, member in enumerate(fitted.members, 1)
-        if "validation_score" in member.finetuning[0]
+        if member.finetuning and "validation_score" in member.finetuning[0]
     }
     plots = {
         "labels": bar_plot(

@@ -241,7 +241,7 @@ def _figure(height: float) -> tuple[Figure, Axes]:
 
 
 def _epochs(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
 
 
