@@ -58,7 +58,7 @@ def evaluate_command(
 ) -> None:
     """Measure a classifier or a committee, on a table of your own or on a task with TF-IDF beside it.
 
-    Examples: `tinylm evaluate model test.csv`, `tinylm evaluate bert1-agnews --task agnews`
+    Example: `tinylm evaluate model test.csv` or `tinylm evaluate bert1-agnews --task agnews`
     """
     from tinylm.committee import load_committee
 
