@@ -35,6 +35,7 @@ from tinylm.train.checkpoint import Checkpoint
 
 COMMANDS = (
     "demo",
+    "fit",
     "corpus",
     "coverage",
     "pretrain",

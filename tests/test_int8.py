@@ -121,9 +121,13 @@ def test_a_committee_of_deep_int8_members_ends() -> None:
 def test_a_classifier_in_int8() -> None:
     tokenizer = Tokenizer([*SPECIAL_TOKENS, *(f"w{number}" for number in range(55))])
     classifier = Classifier(model_of("bert1"), tokenizer, list("abcd"))
-    committee = Committee([classifier, Classifier(model_of("bert1", 1), tokenizer, list("abcd"))])
+    members = [classifier, Classifier(model_of("bert1", 1), tokenizer, list("abcd"))]
+    committee = Committee(members, temperature=2.0)
     sentences = ["w1 w2 w3", "w5", "w9 w8 w7 w50"]
     np.testing.assert_allclose(committee.int8().logits(sentences), committee.logits(sentences), atol=0.1)
+    np.testing.assert_allclose(
+        committee.int8().probabilities(sentences), committee.probabilities(sentences), atol=0.05
+    )
     assert classifier.int8().int8().logits(sentences).shape == (3, 4)
     with pytest.raises(UserError, match="int8 weights cannot be saved"):
         classifier.int8().save(None)  # type: ignore[arg-type]

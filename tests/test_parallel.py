@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -45,3 +48,17 @@ def test_tensors_come_back_as_they_were() -> None:
 def test_a_mistake_in_a_job_arrives_as_it_is() -> None:
     with pytest.raises(UserError, match="number 2 is not wanted"):
         run_side_by_side(refuse, [(1,), (2,), (3,)])
+
+
+def test_a_script_without_a_guard_does_not_run_again_in_its_workers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\nfrom tinylm.parallel import run_side_by_side\nprint('from the top')\n"
+        "print(len(set(run_side_by_side(os.path.abspath, [('a',), ('b',)], workers=2))))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "from the top\n2\n", done.stderr
+
+
+def test_one_worker_is_this_process() -> None:
+    assert run_side_by_side(os.getpid, [(), ()], workers=1) == [os.getpid()] * 2

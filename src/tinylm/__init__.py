@@ -10,13 +10,19 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
+    from tinylm.estimator import TinyTextClassifier as TinyTextClassifier
     from tinylm.onnx_classifier import load_onnx as load_onnx
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for: this package must be importable without what one use of it needs.
+    # Loaded when asked for: `--help` should not wait for PyTorch, and an exported model
+    # answers where there is none.
     if name == "load_onnx":
         from tinylm.onnx_classifier import load_onnx
 
         return load_onnx
-    raise AttributeError(f"module 'tinylm' has no attribute {name!r}")
+    if name == "TinyTextClassifier":
+        from tinylm.estimator import TinyTextClassifier
+
+        return TinyTextClassifier
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

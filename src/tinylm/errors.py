@@ -1,4 +1,4 @@
-"""The one exception that means "the person at the keyboard can mend this"."""
+"""The exceptions that mean "the person at the keyboard can mend this"."""
 
 
 class UserError(Exception):
@@ -8,3 +8,7 @@ class UserError(Exception):
     given and what was expected. The command line prints it and exits with
     code 2; nothing else in the package catches it.
     """
+
+
+class InputError(UserError, ValueError):
+    """A mistake in what `TinyTextClassifier` was given; scikit-learn expects a ValueError there."""

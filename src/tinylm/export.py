@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 
-from tinylm.committee import MEMBERS, Committee, load_committee
+from tinylm.committee import Committee, load_committee
 from tinylm.errors import UserError
 from tinylm.model.heads import SequenceClassifier
 from tinylm.model.onnx_graph import committee_graph
@@ -20,8 +17,6 @@ from tinylm.onnx_classifier import DECISION, GRAPH, load_onnx
 from tinylm.text.corpus import read_vital
 from tinylm.text.tokenizer import Tokenizer
 
-TOKEN_COUNTS = "token_counts.safetensors"
-HARDLY_SEEN = 5  # tokens that pre-training met less often
 CHECKED = 200  # texts
 TOLERANCE = 1e-3  # of an fp32 logit
 
@@ -75,8 +70,10 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
         "label_names": committee.label_names,
         "members": [member.model.config.name for member in committee.members],
         "max_tokens": max_tokens,
-        **_decision_rule(model),
-        "hardly_seen": _hardly_seen(model, first.tokenizer),
+        "temperature": committee.temperature,
+        "multi_label": committee.thresholds is not None,
+        "thresholds": [] if committee.thresholds is None else committee.thresholds.tolist(),
+        "hardly_seen": None if (seldom := committee.hardly_seen_ids) is None else seldom.tolist(),
     }
     (folder / DECISION).write_text(json.dumps(decision, ensure_ascii=False) + "\n", encoding="utf-8")
     export = _check(committee, folder)
@@ -111,31 +108,6 @@ def export_huggingface(model: Path, folder: Path) -> list[Path]:
     for member, place in zip(committee.members, folders, strict=True):
         member.save(place)
     return folders
-
-
-def _decision_rule(model: Path) -> dict[str, Any]:
-    """Whether a text may have several labels, and above which probability it has each."""
-    path = model / MEMBERS
-    raw = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {"multi_label": raw.get("multi_label", False), "thresholds": raw.get("thresholds") or []}
-
-
-def _hardly_seen(model: Path, tokenizer: Tokenizer) -> list[int] | None:
-    """Ids of the tokens that pre-training hardly met; None where their counts are not kept.
-
-    [UNK] is one of them however often it was met: it stands for ever other words.
-    """
-    path = model / TOKEN_COUNTS
-    if not path.is_file():
-        return None
-    try:
-        counts = load_file(path)["counts"]
-    except (SafetensorError, KeyError) as error:
-        raise UserError(f"{path} is damaged ({error}); fit the model again, or remove the file.") from error
-    if counts.shape != (len(tokenizer),):
-        raise UserError(f"{path} counts {counts.size:,} tokens; the vocabulary has {len(tokenizer):,}.")
-    seldom = np.setdiff1d(np.flatnonzero(counts < HARDLY_SEEN), tokenizer.special_ids)
-    return [tokenizer.unk_id, *seldom.tolist()]
 
 
 def _check(committee: Committee, folder: Path) -> OnnxExport:

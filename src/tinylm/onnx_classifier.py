@@ -41,7 +41,8 @@ class OnnxClassifier:
         self.members: list[str] = decision["members"]
         self.max_tokens: int = decision["max_tokens"]
         self.multi_label: bool = decision["multi_label"]
-        self.thresholds = np.array(decision["thresholds"], np.float32)
+        self.temperature: float = decision["temperature"]
+        self.thresholds = np.array(decision["thresholds"], np.float64)
         seldom = decision["hardly_seen"]
         self.hardly_seen_ids: frozenset[int] | None = None if seldom is None else frozenset(seldom)
         vocabulary = tokenizer.get_vocab()
@@ -80,9 +81,10 @@ class OnnxClassifier:
     def probabilities(self, logits: np.ndarray) -> np.ndarray:
         """Softmax of `logits [..., labels]`, or the sigmoid of each where a text may have several labels.
 
-        The sum of several confident fields is more confident than it is right: do not read
-        these as calibrated.
+        They are divided by the temperature first. Where that is 1, nobody chose it: the sum of
+        several confident fields is then more confident than it is right.
         """
+        logits = logits / np.float32(self.temperature)
         if self.multi_label:
             return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))  # the sigmoid, without overflow
         weights = np.exp(logits - logits.max(-1, keepdims=True))
@@ -91,7 +93,7 @@ class OnnxClassifier:
     def decide(self, probabilities: np.ndarray) -> list[list[str]]:
         """The labels that `probabilities [texts, labels]` mean: one a text, or all above their threshold."""
         if self.multi_label:
-            chosen = probabilities > self.thresholds
+            chosen = probabilities >= self.thresholds
         else:
             chosen = np.arange(len(self.label_names)) == probabilities.argmax(1)[:, None]
         return [[self.label_names[i] for i in np.flatnonzero(row)] for row in chosen]

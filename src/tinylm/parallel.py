@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +24,9 @@ from tinylm.progress import forward_progress, show_progress
 Result = TypeVar("Result")
 
 
-def run_side_by_side(function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]) -> list[Result]:
+def run_side_by_side(
+    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int | None = None
+) -> list[Result]:
     """Call `function(*job)` for each job, as many at a time as there are cores.
 
     The jobs' progress bars are drawn together by this process.
@@ -31,6 +34,7 @@ def run_side_by_side(function: Callable[..., Result], jobs: Sequence[tuple[Any, 
     Args:
         function: importable by name, as other processes must find it.
         jobs: its arguments; jobs that take longest should come first.
+        workers: at most so many at a time; 1 calls the function in this process, on one thread.
 
     Returns:
         What the calls returned, in the order of `jobs`.
@@ -38,14 +42,18 @@ def run_side_by_side(function: Callable[..., Result], jobs: Sequence[tuple[Any, 
     Raises:
         Exception: the first that a call raised; no further job begins then.
     """
+    workers = min(len(jobs), workers or os.cpu_count() or 1)
+    # A process of a daemon's is not allowed to have processes of its own.
+    if workers == 1 or multiprocessing.current_process().daemon:
+        with threads(1):
+            return [function(*job) for job in jobs]
     # Started anew, not forked: a copy of a process whose OpenMP has begun can hang.
     context = multiprocessing.get_context("spawn")
-    workers = min(len(jobs), os.cpu_count() or 1)
     messages = context.Queue()
     painter = threading.Thread(target=show_progress, args=(messages.get,), daemon=True)
     painter.start()
     try:
-        with ProcessPoolExecutor(workers, context, _prepare, (messages,)) as pool:
+        with _without_main(), ProcessPoolExecutor(workers, context, _prepare, (messages,)) as pool:
             futures = [pool.submit(_call, function, job) for job in jobs]
             try:
                 # Plain pickles: PyTorch would pass tensors by handles that die with their process.
@@ -56,6 +64,22 @@ def run_side_by_side(function: Callable[..., Result], jobs: Sequence[tuple[Any, 
     finally:
         messages.put(None)
         painter.join()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Let new processes start without the user's script, which they do not need.
+
+    They would run it from the top to have its functions; a script without a guard
+    (`if __name__ == "__main__":`) would train again, in every process.
+    """
+    main = sys.modules["__main__"]
+    hidden = {name: main.__dict__.pop(name) for name in ("__file__", "__spec__") if name in main.__dict__}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        main.__dict__.update({"__spec__": None} | hidden)
 
 
 @contextmanager

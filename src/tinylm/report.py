@@ -7,47 +7,26 @@ wherever they fall: no sentence here supposes that pre-training or the committee
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from cycler import cycler
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from tinylm.latency import Latency
 from tinylm.model.config import ModelConfig
+from tinylm.plots import (
+    accuracy_plot,
+    confusion_plot,
+    finetuning_plot,
+    label_plot,
+    latency_plot,
+    loss_plot,
+)
 from tinylm.text.coverage import Coverage
 from tinylm.train.finetune import Finetuned
-
-# Okabe and Ito's colours, which colour-blind people can tell apart.
-BLACK, BLUE, GREEN, ORANGE, RED, PINK = "#333333", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
-WITH: dict[str, Any] = {"color": BLUE, "label": "with pre-training"}
-WITHOUT: dict[str, Any] = {"color": RED, "label": "without pre-training"}
-WIDTH = 4.5  # inches; so narrow that letters remain readable when a phone shrinks the plot
-STYLE: Any = {
-    "axes.prop_cycle": cycler(color=[BLACK, PINK, GREEN, ORANGE, BLUE, RED], marker=list("osD^vP")),
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "figure.constrained_layout.use": True,
-    "font.size": 9,
-    "legend.frameon": False,
-    "lines.markersize": 5,
-    "svg.fonttype": "none",  # letters stay text
-    "svg.hashsalt": "tinylm",  # the same results give the same file
-    "text.parse_math": False,  # a label may hold dollar signs
-}
 
 
 @dataclass(frozen=True)
@@ -113,10 +92,6 @@ def write_demo_report(results: DemoResults, path: Path) -> None:
         results: what the demo found.
         path: of the file; its folder must exist. The file appears when it is complete.
     """
-    environment = Environment(
-        loader=PackageLoader("tinylm"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    environment.filters |= {"mean_deviation": _mean_deviation, "signed": _signed_mean_deviation}
     labels, predicted = results.test_labels, results.committee_logits.argmax(1)
     n_labels = len(results.label_names)
     confusion = np.zeros((n_labels, n_labels), np.int64)
@@ -133,7 +108,9 @@ def write_demo_report(results: DemoResults, path: Path) -> None:
         member.name: (results.latency["member"], accuracies[member.name][0]),
         "committee": (results.latency["committee"], results.committee),
     }
-    html = environment.get_template("demo.html").render(
+    write_page(
+        path,
+        "demo.html",
         results=results,
         headline=headline(results),
         findings=findings(results),
@@ -154,6 +131,15 @@ def write_demo_report(results: DemoResults, path: Path) -> None:
             "labels": label_plot(recall, results.label_names),
         },
     )
+
+
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fill a template of a report into one HTML file, which appears when it is complete."""
+    environment = Environment(
+        loader=PackageLoader("tinylm"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {"mean_deviation": _mean_deviation, "signed": _signed_mean_deviation}
+    html = environment.get_template(template).render(**values)
     partial = path.with_name(path.name + ".partial")
     partial.write_text(html, encoding="utf-8")
     partial.replace(path)
@@ -195,162 +181,6 @@ def findings(results: DemoResults) -> list[str]:
         f" {tfidf:.3f}. The committee is {_compared(np.subtract(results.committee, tfidf), 'TF-IDF')},"
         f" the deep model {_compared(np.subtract(deep_accuracies, tfidf), 'TF-IDF')}.",
     ]
-
-
-@rc_context(STYLE)
-def accuracy_plot(
-    accuracies: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    committee: Sequence[float],
-    tfidf: float,
-) -> Markup:
-    """Accuracy of each model: a dot for each trial, a bar at their mean.
-
-    Args:
-        accuracies: by the model's name, of the trials with and of those without pre-training.
-        committee: of its trials.
-        tfidf: drawn as a dashed line.
-    """
-    names = [*accuracies, "committee"]
-    figure, axes = _figure(0.8 + 0.5 * len(names))
-    for row, pair in enumerate(accuracies.values()):
-        for values, style, shift in zip(pair, (WITH, WITHOUT), (-0.13, 0.13), strict=True):
-            _trials(axes, values, row + shift, style if row == 0 else {"color": style["color"]})
-    _trials(axes, committee, len(accuracies), {"color": GREEN, "label": "committee"})
-    axes.axvline(tfidf, color=BLACK, linestyle="--", linewidth=1, label="TF-IDF")
-    # In two lines, as in "BERT-1, 2 heads," and "1 convolution 8 x 3x3": long names leave no room for dots.
-    axes.set_yticks(range(len(names)), [",\n".join(name.rsplit(", ", 1)) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel("test accuracy")
-    _legend(figure, columns=2)
-    return _svg(figure, "accuracy")
-
-
-def _trials(axes: Axes, values: Sequence[float], row: float, style: Mapping[str, Any]) -> None:
-    axes.plot(values, np.full(len(values), row), "o", alpha=0.6, markeredgewidth=0, **style)
-    axes.plot(np.mean(values), row, "|", color=style["color"], markersize=13, markeredgewidth=2.5)
-
-
-@rc_context(STYLE)
-def loss_plot(losses: Mapping[str, Sequence[float]]) -> Markup:
-    """Pre-training loss (nats per hidden token) by epoch, a line for each model's name."""
-    figure, axes = _figure(3.5)
-    for name, values in losses.items():
-        axes.plot(range(1, len(values) + 1), values, label=name)
-    _epochs(axes)
-    axes.set_ylabel("mean loss of the epoch")
-    _legend(figure, columns=1)
-    return _svg(figure, "pretraining")
-
-
-@rc_context(STYLE)
-def finetuning_plot(with_pretraining: np.ndarray, without: np.ndarray) -> Markup:
-    """Test accuracy by epoch of fine-tuning: the mean over trials, each trial faint.
-
-    Args:
-        with_pretraining: `[trials, epochs]`.
-        without: the same.
-    """
-    figure, axes = _figure(2.9)
-    for trials, style in ((with_pretraining, WITH), (without, WITHOUT)):
-        epochs = range(1, trials.shape[1] + 1)
-        axes.plot(epochs, trials.T, color=style["color"], alpha=0.3, linewidth=1, marker="")
-        axes.plot(epochs, trials.mean(0), linewidth=2, marker="o", **style)
-    _epochs(axes)
-    axes.set_ylabel("test accuracy")
-    _legend(figure, columns=2)
-    return _svg(figure, "finetuning")
-
-
-@rc_context(STYLE)
-def latency_plot(models: Mapping[str, tuple[float, Sequence[float]]]) -> Markup:
-    """Accuracy against latency, with the standard deviation of the accuracy.
-
-    Args:
-        models: by name, the latency in milliseconds and the accuracy of each trial.
-    """
-    figure, axes = _figure(2.9)
-    for name, (latency, values) in models.items():
-        axes.errorbar(latency, np.mean(values), np.std(values, ddof=1), capsize=3, markersize=8, label=name)
-    axes.set_xlim(left=0)
-    axes.set_xlabel("latency, ms per text (median)")
-    axes.set_ylabel("test accuracy")
-    _legend(figure, columns=2)
-    return _svg(figure, "latency")
-
-
-@rc_context(STYLE)
-def confusion_plot(counts: np.ndarray, label_names: Sequence[str]) -> Markup:
-    """Counts by true label (rows) and answer (columns), coloured by their share of the row.
-
-    Args:
-        counts: `int64 [labels, labels]`.
-        label_names: of rows and columns.
-    """
-    figure = Figure(figsize=(1.2 * WIDTH, 1.15 * WIDTH))  # room for three digits in a cell
-    axes = figure.subplots()
-    shares = counts / counts.sum(1, keepdims=True)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    for row, column in np.argwhere(counts):
-        color = "white" if shares[row, column] > 0.5 else BLACK
-        axes.text(column, row, counts[row, column], color=color, fontsize=8, ha="center", va="center")
-    places = range(len(label_names))
-    axes.set_xticks(places, label_names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(places, label_names)
-    axes.grid(visible=False)
-    axes.set_xlabel("answer")
-    axes.set_ylabel("topic")
-    return _svg(figure, "confusion")
-
-
-@rc_context(STYLE)
-def label_plot(accuracies: np.ndarray, label_names: Sequence[str]) -> Markup:
-    """Accuracy of each label, best first, and their mean as a dashed line (Fig. 1 of the paper).
-
-    Args:
-        accuracies: `[labels]`.
-        label_names: in the same order.
-    """
-    figure, axes = _figure(0.9 + 0.25 * len(label_names))
-    order = np.argsort(-accuracies, kind="stable")
-    axes.barh(range(len(order)), accuracies[order], color=GREEN, height=0.65)
-    mean = float(np.mean(accuracies))
-    axes.axvline(mean, color=BLACK, linestyle="--", linewidth=1.2, label=f"mean {mean:.3f}")
-    axes.set_yticks(range(len(order)), [label_names[label] for label in order])
-    axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("test accuracy")
-    _legend(figure, columns=1)
-    return _svg(figure, "labels")
-
-
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height))
-    return figure, figure.subplots()
-
-
-def _epochs(axes: Axes) -> None:
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("epoch")
-
-
-def _legend(figure: Figure, columns: int) -> None:
-    # Above the axes, where it covers no data.
-    figure.legend(loc="outside upper left", ncols=columns)
-
-
-def _svg(figure: Figure, name: str) -> Markup:
-    """The figure as an `<svg>` element for the body of a page.
-
-    Args:
-        name: put in front of its ids, which must be unique in the page.
-    """
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = file.getvalue()
-    element = text[text.index("<svg") :]  # without the prologue of a file
-    return Markup(re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", element))
 
 
 class _Row(NamedTuple):

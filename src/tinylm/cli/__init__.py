@@ -18,9 +18,11 @@ from rich.text import Text
 
 from tinylm.cli.bench import bench_command
 from tinylm.cli.common import remarks
-from tinylm.cli.decisions import committee_command, evaluate_command, predict_command
+from tinylm.cli.decisions import committee_command, evaluate_command
 from tinylm.cli.demo import demo_command
 from tinylm.cli.deploy import export_command, serve_command
+from tinylm.cli.practitioner import fit_command
+from tinylm.cli.predict import predict_command
 from tinylm.cli.text import corpus_command, coverage_command
 from tinylm.cli.training import finetune_command, pretrain_command
 from tinylm.errors import UserError
@@ -28,6 +30,7 @@ from tinylm.errors import UserError
 # In the order in which `--help` lists them.
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo_command,
+    "fit": fit_command,
     "corpus": corpus_command,
     "coverage": coverage_command,
     "pretrain": pretrain_command,

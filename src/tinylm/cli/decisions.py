@@ -1,15 +1,13 @@
-"""What trained models are for: evaluate, combine, predict."""
+"""What trained models are for: evaluate and combine."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from tinylm.cli.common import (
@@ -18,11 +16,9 @@ from tinylm.cli.common import (
     Out,
     PerLabel,
     Settings,
-    TaskName,
     TestFile,
     TextColumn,
     console,
-    counts,
     load_task,
     print_notes,
     remark,
@@ -31,32 +27,108 @@ from tinylm.cli.common import (
 )
 from tinylm.errors import UserError
 
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tinylm.committee import Committee
+    from tinylm.text.tasks import Task
+
+MATRIX_LABELS = 12  # of a confusion matrix that is printed whole
+
 
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="Folder of a classifier or a committee.")],
-    task: TaskName,
+    data: Annotated[
+        str | None, typer.Argument(help="Labelled texts: CSV, TSV, JSONL, parquet, hf:NAME or -; or --task.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="fewrel, agnews, dbpedia, vital-topics or a table to split.")
+    ] = None,
     labels: Labels = None,
     train_per_label: PerLabel = None,
     test_per_label: PerLabel = None,
     test_file: TestFile = None,
     text_column: TextColumn = "text",
     label_column: LabelColumn = "label",
+    separator: Annotated[
+        str | None, typer.Option(help="Between several labels in one cell of DATA, such as ';'.")
+    ] = None,
+    worst: Annotated[int, typer.Option(help="Wrong answers on DATA to show, the surest first.", min=0)] = 5,
     settings: Settings = None,
 ) -> None:
-    """Measure a classifier or a committee on a task's test texts, TF-IDF beside it.
+    """Measure a classifier or a committee, on a table of your own or on a task with TF-IDF beside it.
 
-    Example: `tinylm evaluate bert1-agnews --task agnews`
+    Example: `tinylm evaluate model test.csv` or `tinylm evaluate bert1-agnews --task agnews`
     """
+    from tinylm.committee import load_committee
+
+    if (data is None) == (task is None):
+        raise UserError("evaluate needs labelled texts or --task, one of them.")
+    committee = load_committee(model)
+    if data is not None:
+        _evaluate_table(committee, data, text_column, label_column, separator, worst)
+        return
+    assert task is not None
+    loaded = load_task(task, labels, train_per_label, test_per_label, text_column, label_column, test_file)
+    _evaluate_task(model, committee, task, loaded)
+
+
+def _evaluate_table(
+    committee: Committee, source: str, text_column: str, label_column: str, separator: str | None, worst: int
+) -> None:
+    from tinylm.evaluation import evaluate
+    from tinylm.text.labelled import read_labelled, targets_of
+
+    labelled = read_labelled(source, text_column, label_column, separator)
+    print_notes(labelled.unusable, [])
+    several = isinstance(labelled.labels[0], list)
+    if several != (committee.thresholds is not None):
+        raise UserError(
+            f"{source} has {'several labels' if several else 'one label'} per text, which the model has not;"
+            f" {'leave --separator out' if several else 'give --separator'}."
+        )
+    found = evaluate(committee, labelled.texts, targets_of(labelled, committee.label_names, source))
+    low, high = found.interval
+    table = Table("", "", title=f"{found.texts:,} texts of {source}", show_header=False)
+    table.add_row("accuracy", f"{found.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})")
+    table.add_row("macro F1", f"{found.macro_f1:.3f}")
+    table.add_row("calibration error", f"{found.calibration_error:.3f} (expected, 10 bins of confidence)")
+    if found.hardly_seen is not None:
+        table.add_row("tokens hardly seen in pre-training", f"{found.hardly_seen:.1%}")
+        table.add_row("texts of which half or more are such", f"{found.unfamiliar:,}")
+    console.print(table)
+    if found.confusion is not None:
+        console.print(_confusion_table(found.confusion, committee.label_names))
+    for mistake in found.mistakes[:worst]:
+        text = " ".join(mistake.text.split())[:100]
+        say(f"{mistake.confidence:.2f} {mistake.answer} instead of {mistake.truth}: {text}")
+
+
+def _confusion_table(confusion: np.ndarray, names: Sequence[str]) -> Table:
+    """The whole matrix where it fits on a screen, else the most frequent confusions."""
+    if len(names) <= MATRIX_LABELS:
+        table = Table("", *(escape(name[:12]) for name in names), title="Answers (columns) by label (rows)")
+        for name, row in zip(names, confusion, strict=True):
+            table.add_row(escape(name[:24]), *(f"{count:,}" if count else "" for count in row))
+        return table
+    wrong = confusion.copy()
+    wrong[range(len(names)), range(len(names))] = 0
+    table = Table("label", "answer", "texts", title="Most frequent confusions")
+    for place in (-wrong).ravel().argsort(kind="stable")[:MATRIX_LABELS]:
+        row, column = divmod(int(place), len(names))
+        if wrong[row, column]:
+            table.add_row(escape(names[row]), escape(names[column]), f"{wrong[row, column]:,}")
+    return table
+
+
+def _evaluate_task(model: Path, committee: Committee, task: str, loaded: Task) -> None:
     import numpy as np
     from sklearn.metrics import f1_score
 
     from tinylm.baselines import tfidf_accuracy
-    from tinylm.committee import load_committee
     from tinylm.folders import read_record
     from tinylm.train.finetune import accuracy_of
 
-    committee = load_committee(model)
-    loaded = load_task(task, labels, train_per_label, test_per_label, text_column, label_column, test_file)
     if loaded.label_names != committee.label_names:
         raise UserError(
             f"{model} knows the labels {', '.join(committee.label_names)}; task {task} has"
@@ -103,85 +175,3 @@ def committee_command(
         records = [read_record(member) for member in members]
         write_record(folder, "committee", settings=settings_of(context), members=records)
     say(f"committee of {len(members)} members in {out}")
-
-
-def predict_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a classifier or a committee.")],
-    text: Annotated[str, typer.Argument(help="A text, or a file of texts (txt, CSV, TSV, JSONL, parquet).")],
-    out: Annotated[Path | None, typer.Option(help="CSV or JSONL file for the answers.")] = None,
-    text_column: TextColumn = "text",
-    settings: Settings = None,
-) -> None:
-    """Label a text or all texts of a file.
-
-    Example: `tinylm predict committee "The striker scored twice in the final."`
-    """
-    from tinylm.committee import load_committee
-
-    if out is not None and out.suffix not in (".csv", ".jsonl"):
-        raise UserError(f"--out was {out}; expected a name that ends in .csv or .jsonl.")
-    if out is not None and (out.exists() or not out.parent.is_dir()):
-        raise UserError(f"--out was {out}; expected a new file in a folder that exists.")
-    committee = load_committee(model)
-    texts = _texts_of(text, text_column)
-    probabilities = committee.probabilities(list(texts.values()))
-    answers = [
-        {
-            "row": row,
-            "label": committee.label_names[of_labels.argmax()],
-            "probability": round(float(of_labels.max()), 4),
-            "text": line,
-        }
-        for (row, line), of_labels in zip(texts.items(), probabilities, strict=True)
-    ]
-    if out is not None:
-        _write_answers(out, answers)
-        say(f"{len(answers):,} answers in {out}")
-        return
-    for answer in answers:
-        print(f"{answer['label']}\t{answer['probability']:.3f}\t{' '.join(str(answer['text']).split())[:80]}")
-
-
-def _texts_of(text: str, text_column: str) -> dict[int, str]:
-    """The texts that `predict` is asked about, by their row in the file."""
-    from tinylm.text.tables import file_format, read_rows, why_unusable
-
-    if reason := why_unusable(text):
-        raise UserError(f"the text to predict cannot be used ({reason}); expected words.")
-    path = Path(text)
-    try:
-        exists = path.exists()
-    except OSError:  # a long text is no valid file name
-        exists = False
-    if not exists:
-        if file_format(Path(text[-200:])) and " " not in text:
-            raise UserError(f"file {text} does not exist.")
-        return {1: text}
-    if path.is_dir():
-        raise UserError(f"{text} is a folder; expected a text or a file of texts.")
-    texts: dict[int, str] = {}
-    unusable: Counter[str] = Counter()
-    for row, values in read_rows(path, [text_column]):
-        if reason := why_unusable(values.get(text_column)):
-            unusable[reason] += 1
-        else:
-            texts[row] = values[text_column]
-    if not texts:
-        raise UserError(f"file {text} holds no usable text ({counts(unusable) or 'no rows'}).")
-    print_notes(unusable, [])
-    return texts
-
-
-def _write_answers(path: Path, answers: Sequence[dict[str, Any]]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            if path.suffix == ".jsonl":
-                file.writelines(json.dumps(answer, ensure_ascii=False) + "\n" for answer in answers)
-            else:
-                writer = csv.DictWriter(file, list(answers[0]))
-                writer.writeheader()
-                writer.writerows(answers)
-        partial.replace(path)
-    finally:  # of a full disk, say
-        partial.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -252,6 +252,23 @@ def hash_files(files: Iterable[Path]) -> str:
 
 
 def _hub(name: str, dataset: str, config: str | None, text_column: str, licence: str) -> Corpus:
+    stream, revision = open_hub(dataset, config, "train", [text_column])
+
+    def rows() -> Iterator[tuple[object, object]]:
+        for row in hub_rows(dataset, stream):
+            yield row.get("title"), row.get(text_column)
+
+    splits = stream.info.splits or {}
+    total = splits["train"].num_examples if "train" in splits else None
+    return Corpus(name, licence, rows, lambda: f"{dataset}:{config}@{revision}", total)
+
+
+def open_hub(dataset: str, config: str | None, split: str, columns: Sequence[str]) -> tuple[Any, str | None]:
+    """A split of a data set on the HuggingFace hub, streamed, and its revision.
+
+    Raises:
+        UserError: no network, no such data set, or a column that is not there.
+    """
     # Imported late: both are slow to import, and most corpora are files.
     import datasets
     from huggingface_hub import HfApi
@@ -259,23 +276,22 @@ def _hub(name: str, dataset: str, config: str | None, text_column: str, licence:
     try:
         # The revision is asked for first and then pinned, so that it is the one that is read.
         revision = HfApi().dataset_info(dataset, timeout=30).sha
-        stream: Any = datasets.load_dataset(dataset, config, split="train", streaming=True, revision=revision)
-        columns = list(stream.features or next(iter(stream)))
+        stream: Any = datasets.load_dataset(dataset, config, split=split, streaming=True, revision=revision)
+        found = list(stream.features or next(iter(stream)))
     except Exception as error:  # hub, network and data set scripts raise errors of many libraries
         raise _hub_error(dataset, error) from error
-    if text_column not in columns:
-        raise UserError(f"{dataset} has no column {text_column!r}; it has {', '.join(map(repr, columns))}.")
+    for column in columns:
+        if column not in found:
+            raise UserError(f"{dataset} has no column {column!r}; it has {', '.join(map(repr, found))}.")
+    return stream, revision
 
-    def rows() -> Iterator[tuple[object, object]]:
-        try:
-            for row in stream:
-                yield row.get("title"), row.get(text_column)
-        except Exception as error:
-            raise _hub_error(dataset, error) from error
 
-    splits = stream.info.splits or {}
-    total = splits["train"].num_examples if "train" in splits else None
-    return Corpus(name, licence, rows, lambda: f"{dataset}:{config}@{revision}", total)
+def hub_rows(dataset: str, stream: Any) -> Iterator[dict[str, Any]]:
+    """The rows of what `open_hub` opened."""
+    try:
+        yield from stream
+    except Exception as error:
+        raise _hub_error(dataset, error) from error
 
 
 def _hub_error(dataset: str, error: Exception) -> UserError:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
+import io
 import json
 import lzma
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
@@ -21,6 +23,7 @@ from tinylm.errors import UserError
 OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 FORMATS = (".txt", ".jsonl", ".json", ".csv", ".tsv", ".parquet")
 BATCH = 1000  # rows of a parquet file in memory
+STDIN = "-"
 
 Row = dict[str, Any]
 # What reading a damaged file raises, by format.
@@ -69,14 +72,59 @@ def read_rows(
     try:
         if kind == ".parquet":
             rows = _parquet_rows(path, required, optional)
-        elif kind in (".csv", ".tsv"):
-            rows = _csv_rows(path, kind, required, header)
         else:
-            rows = _line_rows(path, kind, required)
+            rows = _text_rows(path, kind, required, header)
         for number, row in enumerate(rows, start=1):  # noqa: B007 - the error below needs the number
             yield number, row
     except READ_ERRORS as error:
         raise UserError(f"{path} cannot be read after row {number}: {error}") from error
+
+
+def read_stdin(required: Sequence[str]) -> Iterator[tuple[int, Row]]:
+    """Rows of standard input, as `read_rows` gives those of a file.
+
+    The first line tells the format: a JSON object, a header (of CSV or TSV) that names the
+    columns, or the first of many texts, each a line.
+
+    Raises:
+        UserError: nothing comes, it breaks off, or a column is not there.
+    """
+    buffer = sys.stdin.buffer
+    first = buffer.readline()
+    if not first:
+        raise UserError("standard input is empty.")
+    rest = io.BufferedReader(_Continued(first, buffer))
+    lines = io.TextIOWrapper(rest, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    head = first.decode("utf-8-sig", errors="surrogateescape").rstrip("\r\n")
+    name = Path("standard input")
+    if head.lstrip().startswith("{"):
+        rows = _line_rows(name, lines, ".jsonl", required)
+    elif {required[0]} <= set(next(csv.reader([head], delimiter="\t" if "\t" in head else ","), [])):
+        rows = _csv_rows(name, lines, ".tsv" if "\t" in head else ".csv", required, None)
+    else:
+        rows = _line_rows(name, lines, ".txt", required)
+    number = 0
+    try:
+        for number, row in enumerate(rows, start=1):  # noqa: B007 - the error below needs the number
+            yield number, row
+    except READ_ERRORS as error:
+        raise UserError(f"standard input cannot be read after row {number}: {error}") from error
+
+
+class _Continued(io.RawIOBase):
+    """A line that has been read already, and what follows it."""
+
+    def __init__(self, first: bytes, rest: Any) -> None:
+        self._first, self._rest = first, rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Any) -> int:
+        data = self._first[: len(target)] or self._rest.read1(len(target))
+        self._first = self._first[len(data) :]
+        target[: len(data)] = data
+        return len(data)
 
 
 def why_unusable(text: object) -> str | None:
@@ -123,30 +171,40 @@ def _open_text(path: Path, newline: str | None) -> TextIO:
     return cast(TextIO, opener(path, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline))
 
 
-def _csv_rows(path: Path, kind: str, required: Sequence[str], header: Sequence[str] | None) -> Iterator[Row]:
-    with _open_text(path, newline="") as lines:  # the csv module wants to see the line ends
-        cells = csv.reader(lines, delimiter="\t" if kind == ".tsv" else ",")
-        columns = header or next(cells, [])
-        _check_columns(path, required, columns)
-        for row in cells:
-            if row:  # no blank line
-                yield dict(zip_longest(columns, row[: len(columns)]))
+def _text_rows(path: Path, kind: str, required: Sequence[str], header: Sequence[str] | None) -> Iterator[Row]:
+    table = kind in (".csv", ".tsv")
+    # The csv module wants to see the line ends.
+    with _open_text(path, newline="" if table else None) as lines:
+        if table:
+            yield from _csv_rows(path, lines, kind, required, header)
+        else:
+            yield from _line_rows(path, lines, kind, required)
 
 
-def _line_rows(path: Path, kind: str, required: Sequence[str]) -> Iterator[Row]:
-    with _open_text(path, newline=None) as lines:
-        if kind == ".txt":
-            _check_columns(path, required, ["text"])
-            for line in lines:
-                yield {"text": line.rstrip("\n")}
-            return
-        checked = False
+def _csv_rows(
+    path: Path, lines: TextIO, kind: str, required: Sequence[str], header: Sequence[str] | None
+) -> Iterator[Row]:
+    cells = csv.reader(lines, delimiter="\t" if kind == ".tsv" else ",")
+    columns = header or next(cells, [])
+    _check_columns(path, required, columns)
+    for row in cells:
+        if row:  # no blank line
+            yield dict(zip_longest(columns, row[: len(columns)]))
+
+
+def _line_rows(path: Path, lines: TextIO, kind: str, required: Sequence[str]) -> Iterator[Row]:
+    if kind == ".txt":
+        _check_columns(path, required, ["text"])
         for line in lines:
-            row = _json_object(line)
-            if row and not checked:  # the first object stands for all
-                _check_columns(path, required, list(row))
-                checked = True
-            yield row
+            yield {"text": line.rstrip("\r\n")}
+        return
+    checked = False
+    for line in lines:
+        row = _json_object(line)
+        if row and not checked:  # the first object stands for all
+            _check_columns(path, required, list(row))
+            checked = True
+        yield row
 
 
 def _json_object(line: str) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -26,7 +27,7 @@ from tinylm.train.recipes import Recipe
 
 @dataclass(frozen=True)
 class EncodedTask:
-    """A task's texts as token ids; labels as in `Task`."""
+    """A task's texts as token ids; labels as in `Task`, or what another loss compares with."""
 
     train: TokenIds
     train_labels: np.ndarray
@@ -111,8 +112,12 @@ def finetuning_run(
     *,
     seed: int,
     checkpoint: Checkpoint | None = None,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
 ) -> tuple[SequenceClassifier, Run]:
-    """What `finetune` trains, before its first step; arguments as there."""
+    """What `finetune` trains, before its first step; arguments as there.
+
+    `loss` compares logits (`float32 [texts, labels]`) with rows of `task.train_labels`.
+    """
     config = start if isinstance(start, ModelConfig) else start.config
     config = config.model_copy(update={"dropout": recipe.finetune.dropout})
     check_vocabulary(config, tokenizer)
@@ -129,7 +134,7 @@ def finetuning_run(
 
     def loss_of(epoch: int, step: int) -> Tensor:
         batch, rows = make_batch(task.train, batches(epoch)[step], config.max_tokens)
-        return F.cross_entropy(model(batch).float(), labels[rows])
+        return loss(model(batch).float(), labels[rows])
 
     steps_per_epoch = -(-len(task.train) // batch_size)
     return model, Run(model, recipe.finetune, steps_per_epoch, loss_of, seed, checkpoint)

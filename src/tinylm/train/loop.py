@@ -12,7 +12,7 @@ from tinylm.model.functions import bf16_pays
 from tinylm.progress import progress_bars
 from tinylm.train.batching import seed_dropout
 from tinylm.train.checkpoint import Checkpoint, Place
-from tinylm.train.optimizers import make_optimizers, restore_masters
+from tinylm.train.optimizers import make_optimizers, masters_of, restore_masters
 from tinylm.train.recipes import Optimisation
 
 
@@ -64,6 +64,12 @@ class Run:
         if self.checkpoint is not None and self.checkpoint.due():
             self.checkpoint.save(self.model, self.optimizers, self.place)
 
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the model's state as `finish` would leave it, to come back to later."""
+        masters = masters_of(self.optimizers)
+        state = self.model.state_dict(keep_vars=True)
+        return {name: masters.get(value, value).detach().float().clone() for name, value in state.items()}
+
     def finish(self) -> None:
         """Leave the model in fp32 and evaluation mode."""
         restore_masters(self.model, self.optimizers)
@@ -71,7 +77,10 @@ class Run:
 
 
 def train(
-    run: Run, label: str, after_epoch: Callable[[], dict[str, float]] | None = None
+    run: Run,
+    label: str,
+    after_epoch: Callable[[], dict[str, float]] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> list[dict[str, float]]:
     """Take all steps of a run, or those that are left of it, under a progress bar.
 
@@ -79,6 +88,7 @@ def train(
         run: what is trained.
         label: shown beside the progress bar.
         after_epoch: further figures for an epoch's record, such as accuracy.
+        stop: asked after every step; True ends the run where it stands.
 
     Returns:
         For each epoch its number, its mean loss and the figures of `after_epoch`.
@@ -108,5 +118,7 @@ def train(
                 place.history.append(record)
                 place.loss_sum = 0.0
             run.save()
+            if stop is not None and stop():
+                break
     run.finish()
     return place.history

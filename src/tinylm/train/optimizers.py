@@ -66,14 +66,18 @@ def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool)
     return optimizers
 
 
+def masters_of(optimizers: Iterable[Optimizer]) -> dict[nn.Parameter, Tensor]:
+    """The fp32 master of each bf16 weight."""
+    masters: dict[nn.Parameter, Tensor] = {}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            masters |= {p: optimizer.state[p]["master"] for p in group["params"] if p.dtype == torch.bfloat16}
+    return masters
+
+
 def restore_masters(model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
     """Make the model fp32 again, with the weights of its masters."""
-    masters = {
-        p: state["master"]
-        for optimizer in optimizers
-        for p, state in optimizer.state.items()
-        if p.dtype == torch.bfloat16
-    }
+    masters = masters_of(optimizers)
     model.float()
     with torch.no_grad():
         for p, master in masters.items():

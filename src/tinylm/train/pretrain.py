@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -31,6 +32,7 @@ def pretrain(
     seed: int,
     label: str = "pre-training",
     checkpoint: Checkpoint | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> tuple[MaskedLanguageModel, list[dict[str, float]]]:
     """Pre-train a BERT-n from random weights on W_S (section 2 of the paper).
 
@@ -42,12 +44,13 @@ def pretrain(
         seed: determines weights, order, masks and dropout.
         label: shown beside the progress bar.
         checkpoint: see `Run`.
+        stop: see `train`.
 
     Returns:
         The model, and for each epoch its mean loss.
     """
     model, run = pretraining_run(paragraphs, tokenizer, config, recipe, seed=seed, checkpoint=checkpoint)
-    return model, train(run, label)
+    return model, train(run, label, stop=stop)
 
 
 def pretraining_run(

@@ -1,0 +1,88 @@
+"""From summed fields to probabilities that can be believed, and to decisions on several labels.
+
+The sum of several confident fields is more confident than it is right. Dividing it by one
+number, the temperature, mends that without changing a decision (Guo et al. 2017).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_softmax
+
+BINS = 10
+# Logarithm of the temperatures that are tried.
+RANGE = (-3.0, 5.0)
+
+
+def fit_temperature(field: np.ndarray, targets: np.ndarray) -> float:
+    """The temperature with the smallest cross-entropy on texts that were not trained on.
+
+    Args:
+        field: `[texts, labels]`, summed.
+        targets: `int64 [texts]`, or `[texts, labels]` of 0 and 1 for several labels per text.
+
+    Returns:
+        A positive number; 1 where there is no text to fit it on.
+    """
+    if not len(field):
+        return 1.0
+    field = field.astype(np.float64)
+
+    def loss(log_temperature: float) -> float:
+        scaled = field / np.exp(log_temperature)
+        if targets.ndim == 2:
+            return float(np.mean(np.logaddexp(0, scaled) - targets * scaled))
+        return float(-np.mean(log_softmax(scaled, axis=1)[np.arange(len(targets)), targets]))
+
+    return float(np.exp(minimize_scalar(loss, bounds=RANGE, method="bounded").x))
+
+
+def fit_thresholds(field: np.ndarray, targets: np.ndarray, temperature: float) -> np.ndarray:
+    """For each label the probability from which it is given, with the best F1 on these texts.
+
+    Args:
+        field: `[texts, labels]`, summed.
+        targets: `[texts, labels]` of 0 and 1.
+        temperature: the field is divided by it.
+
+    Returns:
+        `float64 [labels]`; 0.5 for a label with fewer than five texts here, too few to choose by.
+    """
+    probabilities = expit(field / temperature)
+    thresholds = np.full(targets.shape[1], 0.5)
+    for label in range(targets.shape[1]):
+        positive = targets[:, label] > 0
+        if positive.sum() < 5:
+            continue
+        order = np.argsort(-probabilities[:, label], kind="stable")
+        ranked = probabilities[order, label]
+        hits = np.cumsum(positive[order])
+        f1 = 2 * hits / (np.arange(1, len(order) + 1) + positive.sum())
+        f1[:-1][ranked[:-1] == ranked[1:]] = 0  # no threshold parts equal probabilities
+        best = int(f1.argmax())
+        # Half way to the next text, so that a probability a little lower still counts.
+        below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
+        thresholds[label] = (ranked[best] + below) / 2
+    return thresholds
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray) -> tuple[float, list[tuple[float, float, int]]]:
+    """How far confidence and share of right answers are apart.
+
+    Args:
+        confidence: `[answers]`, the probability of each answer.
+        right: `bool [answers]`.
+
+    Returns:
+        The expected calibration error over ten bins of equal width, and for each bin with
+        answers its mean confidence, its share of right answers and its number of answers.
+    """
+    number = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    bins = [
+        (float(confidence[inside].mean()), float(right[inside].mean()), int(inside.sum()))
+        for inside in (number == i for i in range(BINS))
+        if inside.any()
+    ]
+    error = sum(abs(mean - share) * count for mean, share, count in bins) / max(len(confidence), 1)
+    return error, bins

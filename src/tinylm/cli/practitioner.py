@@ -1,0 +1,92 @@
+"""A classifier of one's own: from a table of labelled texts to a folder with model, card and report."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tinylm.cli.common import (
+    LabelColumn,
+    Out,
+    Seed,
+    Settings,
+    console,
+    remark,
+    say,
+    settings_of,
+)
+
+
+def fit_command(
+    context: typer.Context,
+    data: Annotated[
+        str, typer.Argument(help="Labelled texts: CSV, TSV, JSONL or parquet file, hf:NAME, or - for stdin.")
+    ],
+    out: Out,
+    text: Annotated[str, typer.Option(help="Column that holds the text.")] = "text",
+    label: LabelColumn = "label",
+    separator: Annotated[
+        str | None, typer.Option(help="Between several labels in one cell, such as ';'.")
+    ] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Table with the test rows; else they are split off.")
+    ] = None,
+    test_share: Annotated[
+        float, typer.Option(help="Share of the rows that is split off for testing.", min=0.01, max=0.9)
+    ] = 0.2,
+    budget: Annotated[str, typer.Option(help="Time for all of it, such as 90s, 10min or 1h.")] = "5min",
+    corpus: Annotated[
+        str, typer.Option(help="Text for pre-training: vital, wikipedia, hf:NAME, a file or folder, or none.")
+    ] = "vital",
+    unlabelled: Annotated[
+        str | None, typer.Option(help="More text of your own for pre-training: a file, hf:NAME or -.")
+    ] = None,
+    recipe: Annotated[str, typer.Option(help="fast or paper.")] = "fast",
+    members: Annotated[int, typer.Option(help="Of the committee.", min=1)] = 3,
+    balanced: Annotated[bool, typer.Option(help="Weigh labels so that rare ones count as much.")] = True,
+    compare: Annotated[
+        bool, typer.Option(help="Also train without pre-training, within the budget, for the report.")
+    ] = True,
+    seed: Seed = 0,
+    settings: Settings = None,
+) -> None:
+    """Fit a classifier to labelled texts; the folder also holds a report and a model card.
+
+    Example: `tinylm fit train.csv --text text --label label --out model --budget 10min`
+    """
+    from tinylm.estimator import TinyTextClassifier
+    from tinylm.fit_report import fit_and_report
+    from tinylm.folders import new_folder
+    from tinylm.text.labelled import read_labelled, read_texts
+
+    with new_folder(out) as folder:
+        labelled = read_labelled(data, text, label, separator)
+        tested = read_labelled(test, text, label, separator) if test else None
+        classifier = TinyTextClassifier(
+            corpus=None if corpus == "none" else corpus,
+            unlabelled=read_texts(unlabelled, text) if unlabelled else None,
+            recipe=recipe,
+            members=members,
+            budget=budget,
+            class_weight="balanced" if balanced else None,
+            random_state=seed,
+        )
+        results = fit_and_report(
+            classifier,
+            labelled,
+            tested,
+            test_share,
+            folder,
+            name=out.name,
+            sources=(data, test),
+            compare=compare,
+            settings=settings_of(context),
+        )
+    for line in results.remarks:
+        remark(line)
+    console.print(results.table())
+    say(
+        f"{results.seconds / 60:.1f} minutes. Report: {out / 'report.html'}. Now try:\n"
+        f'  tinylm predict {out} "a text of your own"'
+    )

@@ -1,0 +1,297 @@
+"""From labelled texts to a calibrated committee, within a time.
+
+The way of `TinyTextClassifier` without scikit-learn's manners: split, collect the text for
+pre-training, train the members side by side, choose temperature and thresholds on the
+validation part. Texts that are not given here, such as the test part of a cross-validation,
+are never seen; the validation part is kept out of pre-training too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinylm.calibration import fit_temperature, fit_thresholds
+from tinylm.classifier import Classifier
+from tinylm.committee import Committee
+from tinylm.errors import UserError
+from tinylm.evaluation import Evaluation, evaluate
+from tinylm.latency import Latency, measure_latency
+from tinylm.parallel import run_side_by_side, threads
+from tinylm.text.corpus import open_corpus
+from tinylm.text.coverage import Coverage, coverage, token_counts
+from tinylm.text.download import cache_folder
+from tinylm.text.prepare import held_out_titles
+from tinylm.text.store import TokenIds
+from tinylm.text.tables import why_unusable
+from tinylm.text.tokenizer import BERT, Tokenizer, load_tokenizer, train_tokenizer
+from tinylm.train.budget import slots
+from tinylm.train.finetune import EncodedTask
+from tinylm.train.member import Job, Member, train_member
+from tinylm.train.recipes import Recipe
+
+# Heads of the members in turn: widths that differ, so that members differ, and of which two
+# workers get the same load. All have one block: the paper's committee is one of shallow models.
+HEADS = (3, 2, 1)
+# Rows of a corpus that a second of the budget can be expected to read once, and at least so many.
+ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
+VOCABULARY_TEXTS = 50_000  # more do not change which tokens are frequent
+RESERVE = 0.05  # of the budget, for what comes after the training
+LATENCY_TEXTS = 50
+KEPT_PRETRAININGS = 60  # in the cache folder; the oldest go
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fit; see `TinyTextClassifier`, whose parameters these are."""
+
+    corpus: str | None
+    unlabelled: Sequence[str]
+    recipe: Recipe
+    members: int
+    seconds: float | None
+    validation: float
+    seed: int
+    workers: int | None = None
+    compare: bool = False
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows (`int64`) of the labelled texts for training and for validation."""
+
+    train: np.ndarray
+    validation: np.ndarray
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained committee and how it came about.
+
+    Attributes:
+        committee: calibrated, with thresholds where a text has several labels.
+        members: their histories, in the committee's order.
+        without: the committee that was not pre-trained, where it was asked for.
+        split: which labelled texts were validation texts.
+        corpus: name, fingerprint, licence and number of rows of the corpus; empty without one.
+        coverage: of the labelled texts by those of pre-training (W_S, T_W, T_C, T_M).
+        validation: on the validation texts, which chose the epoch; None where there are none.
+        latency: of one text on one thread.
+        seconds: of everything.
+    """
+
+    committee: Committee
+    members: list[Member]
+    without: Committee | None
+    split: Split
+    corpus: dict[str, Any]
+    coverage: Coverage
+    validation: Evaluation | None
+    latency: Latency
+    seconds: float
+
+    def facts(self) -> dict[str, Any]:
+        """What a record and the model card tell, in a form that JSON can hold; no texts."""
+        members = self.committee.members
+        return {
+            "members": [member.model.config.name for member in members],
+            "multi_label": self.committee.thresholds is not None,
+            "max_tokens": members[0].model.config.max_tokens,
+            "parameters": sum(w.numel() for member in members for w in member.model.parameters()),
+            "labelled_texts": len(self.split.train) + len(self.split.validation),
+            "validation_texts": len(self.split.validation),
+            "corpus": self.corpus,
+            "coverage": asdict(self.coverage),
+            "validation": self.validation.summary() if self.validation else None,
+            "latency": asdict(self.latency),
+            "seconds": self.seconds,
+            "test": None,
+            "tfidf": None,
+        }
+
+
+def fit_committee(
+    texts: Sequence[str],
+    targets: np.ndarray,
+    label_names: Sequence[str],
+    class_weights: np.ndarray | None,
+    settings: Settings,
+) -> Fitted:
+    """Train a committee on labelled texts.
+
+    Args:
+        texts: strings of Unicode.
+        targets: `int64 [texts]`, or `float32 [texts, labels]` of 0 and 1 for several labels per text.
+        label_names: at least two.
+        class_weights: `float32 [labels]`, or None for equal ones.
+        settings: everything else.
+
+    Raises:
+        UserError: no text for pre-training, a damaged corpus, a loss that is no number.
+    """
+    begin = time.time()
+    split = split_rows(texts, targets, settings.validation, settings.seed)
+    own = [texts[i] for i in split.train.tolist()] + list(settings.unlabelled)
+    own = [text for text in own if not why_unusable(text)]
+    articles, corpus = _corpus_texts(settings)
+    tokenizer = _tokenizer(articles, own, settings)
+    max_tokens = settings.recipe.max_tokens
+    # dict: a text that is there twice, as an unlabelled copy of a labelled one, counts once.
+    paragraphs = tokenizer.encode(list(dict.fromkeys(articles + own)), max_tokens)
+    paragraphs = paragraphs.take(np.flatnonzero(paragraphs.lengths > 2))
+    if not len(paragraphs):
+        raise UserError("there is no text to pre-train on: the texts hold no token and there is no corpus.")
+    encoded = tokenizer.encode(texts, max_tokens)
+    labelled = EncodedTask(
+        encoded.take(split.train),
+        targets[split.train],
+        encoded.take(split.validation),
+        targets[split.validation],
+        len(label_names),
+    )
+    jobs = _jobs(settings, paragraphs, tokenizer, labelled, class_weights, begin)
+    members = run_side_by_side(train_member, [(job,) for job in jobs], settings.workers)
+    _prune(_pretrained_folder())
+
+    def committee(models: Sequence[Any]) -> Committee:
+        made = Committee([Classifier(model, tokenizer, label_names) for model in models])
+        field = (
+            made.logits([texts[i] for i in split.validation.tolist()])
+            if len(split.validation)
+            else np.zeros(0)
+        )
+        made.temperature = fit_temperature(field, labelled.test_labels)
+        if targets.ndim == 2:
+            made.thresholds = (
+                fit_thresholds(field, labelled.test_labels, made.temperature)
+                if len(field)
+                else np.full(len(label_names), 0.5)
+            )
+        made.token_counts = token_counts(paragraphs, len(tokenizer))
+        return made
+
+    without = [member.without[0] for member in members if member.without]
+    made = committee([member.model for member in members])
+    rows = split.validation
+    with threads(1):  # models this small answer fastest on one
+        (latency,) = measure_latency([made.logits], texts[:LATENCY_TEXTS])
+    return Fitted(
+        made,
+        members,
+        committee(without) if without else None,
+        split,
+        corpus,
+        coverage(paragraphs, encoded, len(tokenizer)),
+        evaluate(made, [texts[i] for i in rows.tolist()], targets[rows]) if len(rows) else None,
+        latency,
+        time.time() - begin,
+    )
+
+
+def split_rows(texts: Sequence[str], targets: np.ndarray, share: float, seed: int) -> Split:
+    """Split labelled texts into a training and a validation part, label by label.
+
+    A label keeps at least one row for training, so one that occurs once is not validated.
+    No text is in both parts. Of texts with several labels the rarest label decides.
+    """
+    random = np.random.default_rng([seed, 1])
+    if targets.ndim == 2:
+        frequency = np.where(targets > 0, targets.sum(0), np.inf)
+        group = np.where(targets.any(1), frequency.argmin(1), -1)
+    else:
+        group = targets
+    chosen = np.zeros(len(texts), bool)
+    for label in np.unique(group):
+        rows = random.permutation(np.flatnonzero(group == label))
+        # Rounded up or down by chance, so that many small labels give the right share together.
+        count = min(int(share * len(rows) + random.random()), len(rows) - 1)
+        chosen[rows[:count]] = True
+    in_training = {texts[i] for i in np.flatnonzero(~chosen).tolist()}
+    chosen &= np.array([text not in in_training for text in texts])
+    return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen))
+
+
+def _corpus_texts(settings: Settings) -> tuple[list[str], dict[str, Any]]:
+    """As many rows of the corpus as the time may be enough for."""
+    if settings.corpus is None:
+        return [], {}
+    held_out = held_out_titles(settings.corpus)
+    corpus = open_corpus(settings.corpus)
+    articles = (article.text for article in corpus.articles() if article.title not in held_out)
+    most = None if settings.seconds is None else max(LEAST_ROWS, int(ROWS_PER_SECOND * settings.seconds))
+    rows = list(itertools.islice(articles, most))
+    facts = {"corpus": corpus.name, "fingerprint": corpus.fingerprint, "licence": corpus.licence}
+    return rows, facts | {"rows": len(rows)}
+
+
+def _tokenizer(rows: Sequence[str], own: Sequence[str], settings: Settings) -> Tokenizer:
+    if settings.recipe.vocabulary is None:
+        return load_tokenizer(BERT)
+    random = np.random.default_rng([settings.seed, 2])
+    texts = [*rows, *own]
+    if len(texts) > VOCABULARY_TEXTS:
+        texts = [texts[i] for i in random.permutation(len(texts))[:VOCABULARY_TEXTS].tolist()]
+    return train_tokenizer(texts, settings.recipe.vocabulary)
+
+
+def _jobs(
+    settings: Settings,
+    paragraphs: TokenIds,
+    tokenizer: Tokenizer,
+    labelled: EncodedTask,
+    class_weights: np.ndarray | None,
+    begin: float,
+) -> list[Job]:
+    heads = sorted(itertools.islice(itertools.cycle(HEADS), settings.members), reverse=True)
+    ends: list[float | None] = [None] * len(heads)
+    if settings.seconds is not None:
+        workers = min(settings.workers or os.cpu_count() or 1, len(heads))
+        left = (1 - RESERVE) * settings.seconds - (time.time() - begin)
+        ends = [time.time() + end for end in slots(heads, workers, max(left, 0))]
+    content = hashlib.sha256(paragraphs.ids.tobytes() + paragraphs.offsets.tobytes()).hexdigest()
+    jobs = []
+    for number, (count, end) in enumerate(zip(heads, ends, strict=True)):
+        config = settings.recipe.model_config_for(len(tokenizer), layers=1, heads=count)
+        seed = settings.seed + number
+        # The budget stands for the epochs, which it determines but for the machine's speed.
+        key = [content, tokenizer.fingerprint, config.model_dump(), settings.recipe.model_dump(), seed]
+        digest = hashlib.sha256(json.dumps([key, settings.seconds, settings.members]).encode()).hexdigest()
+        jobs.append(
+            Job(
+                name=f"member {number + 1}",
+                config=config,
+                recipe=settings.recipe,
+                paragraphs=paragraphs,
+                tokenizer=tokenizer,
+                labelled=labelled,
+                class_weights=class_weights,
+                multi_label=labelled.train_labels.ndim == 2,
+                seed=seed,
+                deadline=end,
+                cache=_pretrained_folder() / digest[:16],
+                compare=settings.compare,
+            )
+        )
+    return jobs
+
+
+def _pretrained_folder() -> Path:
+    return cache_folder() / "pretrained"
+
+
+def _prune(folder: Path) -> None:
+    """Delete the oldest pre-trained weights of the cache."""
+    found = sorted(folder.glob("*/model.safetensors"), key=lambda file: file.stat().st_mtime)
+    for file in found[:-KEPT_PRETRAININGS]:
+        for part in file.parent.iterdir():
+            part.unlink(missing_ok=True)
+        file.parent.rmdir()

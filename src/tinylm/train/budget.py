@@ -1,0 +1,104 @@
+"""How much training fits into a time: measured, not guessed.
+
+A run's first steps are timed on a copy that is thrown away, then the number of epochs is
+chosen so that the learning rate reaches zero just before the time is over. A deadline
+stops what turns out slower than measured.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from tinylm.errors import UserError
+from tinylm.text.store import TokenIds
+from tinylm.train.loop import Run
+
+UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
+WARM_UP, MOST = 3, 50  # steps that are not counted, and that are
+LONGEST, LONGEST_SHARE = 2.0, 0.05  # seconds of measuring, and their share of the time
+SLACK = 0.9  # of a time that epochs are planned for: what follows is never faster than the measurement
+
+
+def seconds_of(budget: str | float) -> float:
+    """Seconds of `"90s"`, `"5min"`, `"1.5h"` or a number of seconds.
+
+    Raises:
+        UserError: anything else, or no time at all.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(budget).lower())
+    unit = UNITS.get(match[2] or "s") if match else None
+    if match is None or unit is None or float(match[1]) == 0:
+        raise UserError(f"budget is {budget!r}; expected a time such as '90s', '5min' or '1h'.")
+    return float(match[1]) * unit
+
+
+def slots(sizes: Sequence[float], workers: int, seconds: float) -> list[float]:
+    """When each of several jobs must end, so that all end within `seconds` of a common start.
+
+    A job takes the worker that is free first, as `run_side_by_side` lets it, and shares its
+    worker's time with the others there in proportion to its size.
+
+    Args:
+        sizes: of the jobs, largest first.
+        workers: how many run at a time.
+        seconds: for all of them.
+
+    Returns:
+        For each job the seconds from the start at which it must have ended.
+    """
+    loads = np.zeros(workers)
+    places = []
+    for size in sizes:
+        worker = int(loads.argmin())
+        loads[worker] += size
+        places.append((worker, loads[worker]))
+    return [float(seconds * end / loads[worker]) for worker, end in places]
+
+
+def seconds_per_step(run: Run, longest: float) -> float:
+    """Seconds of one step of a run, which is spoilt by it; measured for about `longest` seconds."""
+    for _ in range(WARM_UP):
+        run.step()
+    steps, start = 0, time.perf_counter()
+    while not steps or (steps < MOST and time.perf_counter() - start < longest):
+        run.step()
+        steps += 1
+    return (time.perf_counter() - start) / steps
+
+
+def fit_into(
+    paragraphs: TokenIds,
+    seconds: float,
+    most_epochs: int,
+    batch_size: int,
+    make_run: Callable[[], Run],
+    seed: int,
+    fixed_cost: float = 0.0,
+) -> tuple[int, np.ndarray]:
+    """Epochs and rows that a time is enough for.
+
+    Args:
+        paragraphs: what is trained on.
+        seconds: the time.
+        most_epochs: more are never taken.
+        batch_size: texts of a step.
+        make_run: a run of the kind that will follow, to be timed and thrown away.
+        seed: of the choice of rows, where not even one epoch fits.
+        fixed_cost: seconds that every epoch takes besides its steps.
+
+    Returns:
+        The number of epochs, and the rows (`int64`, rising) to take them over.
+    """
+    start = time.perf_counter()
+    step = seconds_per_step(make_run(), min(LONGEST, LONGEST_SHARE * seconds))
+    left = SLACK * (seconds - (time.perf_counter() - start))
+    epoch = step * -(-len(paragraphs) // batch_size) + fixed_cost
+    rows = np.arange(len(paragraphs))
+    if left < epoch:
+        kept = max(batch_size, int(len(rows) * left / epoch))
+        rows = np.sort(np.random.default_rng(seed).permutation(len(rows))[:kept])
+    return int(np.clip(left / epoch, 1, most_epochs)), rows
