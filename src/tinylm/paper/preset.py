@@ -62,6 +62,9 @@ class Preset(BaseModel):
         max_train_texts: training texts of a task, all labels together; None takes all.
         max_test_texts: the same for test texts.
         validation_per_label: of the training texts that are left over.
+        task_instead: a task that stands for every task of the specs.
+        labels_instead: its number of labels.
+        rows_instead: as many training and test rows of each label does it have at most.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -88,6 +91,9 @@ class Preset(BaseModel):
     max_train_texts: int | None = Field(default=None, ge=1)
     max_test_texts: int | None = Field(default=None, ge=1)
     validation_per_label: int = Field(default=0, ge=0)
+    task_instead: str | None = None
+    labels_instead: int = Field(default=2, ge=2)
+    rows_instead: int = Field(default=100, ge=2)
 
     def base_recipe(self) -> Recipe:
         """The recipe with this preset's changes, but for what a row decides."""
