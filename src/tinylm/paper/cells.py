@@ -314,7 +314,7 @@ class Planner:
         steps = len(encoded.train) / recipe.finetune.batch_size
         work = epochs * (tokens * _weights_per_token(config) + steps * _update(config))
         return FinetuningCell(
-            identity, f"{label}, trial {seed + 1}", start, selection, size, panel.task, config, recipe, seed, work
+            identity, f"{label}, trial {seed % 100 + 1}", start, selection, size, panel.task, config, recipe, seed, work
         )
 
 
