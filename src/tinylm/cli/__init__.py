@@ -1,0 +1,64 @@
+"""The command line: `tinylm COMMAND --help` explains each command with an example.
+
+A command reads its settings from the command line or from a YAML file
+(`--settings FILE`, keys as the options are called), does its work through the
+library, and writes an output folder that holds the settings again. Results go to
+standard output, remarks and progress to standard error. A mistake of the user's ends
+a command with one sentence and exit code 2, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+import typer
+from rich.text import Text
+
+from tinylm.cli.bench import bench_command
+from tinylm.cli.common import remarks
+from tinylm.cli.decisions import committee_command, evaluate_command, predict_command
+from tinylm.cli.demo import demo_command
+from tinylm.cli.text import corpus_command, coverage_command
+from tinylm.cli.training import finetune_command, pretrain_command
+from tinylm.errors import UserError
+
+# In the order in which `--help` lists them.
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo_command,
+    "corpus": corpus_command,
+    "coverage": coverage_command,
+    "pretrain": pretrain_command,
+    "finetune": finetune_command,
+    "committee": committee_command,
+    "evaluate": evaluate_command,
+    "predict": predict_command,
+    "bench": bench_command,
+}
+
+app = typer.Typer(
+    help="Tiny language models: pre-train, fine-tune and combine tiny BERT encoders.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+for name, command in COMMANDS.items():
+    app.command(name)(command)
+
+
+def main() -> None:
+    """Run the command line; mistakes of the user's become one sentence and exit code 2."""
+    # Without a network, the hub's client would surround that sentence with warnings.
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    try:
+        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+    except UserError as error:
+        message = str(error)
+    except typer.TyperException as error:  # an unknown option, a missing argument
+        message = error.format_message()
+    except OSError as error:  # a folder without permission, a full disk
+        message = f"{error.filename or 'a file'} cannot be read or written: {error.strerror or error}."
+    # What libraries say within our sentences may have several lines.
+    text = Text.assemble(("Error: ", "bold red"), " ".join(message.split()))
+    remarks.print(text, soft_wrap=True)
+    sys.exit(2)

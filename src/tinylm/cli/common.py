@@ -1,0 +1,172 @@
+"""What the commands share: options, settings files, and how they speak.
+
+Results go to standard output, remarks and progress to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from tinylm.errors import UserError
+
+if TYPE_CHECKING:
+    from tinylm.text.coverage import Coverage
+    from tinylm.text.tasks import Task
+
+# Everything else is imported by the command that needs it: PyTorch takes a second
+# to load, and `--help` should not wait for it.
+
+console = Console()
+remarks = Console(stderr=True)
+
+
+def read_settings(context: typer.Context, path: Path | None) -> Path | None:
+    """Take the defaults of a command's options from a YAML file, or from an earlier output's record."""
+    if path is None:
+        return None
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"settings file {path} cannot be read: {' '.join(str(error).split())}.") from error
+    if isinstance(settings, dict) and "kind" in settings:  # a tinylm.json, whose settings are one entry
+        settings = settings.get("settings")
+    if not isinstance(settings, dict):
+        raise UserError(f"settings file {path} holds no settings; expected lines like 'epochs: 10'.")
+    known = {name for parameter in context.command.params if (name := parameter.name)} - {"settings", "help"}
+    given = {str(name).replace("-", "_"): value for name, value in settings.items()}
+    for name in given:
+        if name not in known:
+            raise UserError(
+                f"settings file {path}: '{name}' is unknown; there are {', '.join(sorted(known))}."
+            )
+    context.default_map = {name: value for name, value in given.items() if value is not None}
+    return path
+
+
+Settings = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML file with any of these options, or the tinylm.json of an earlier output.",
+        is_eager=True,
+        callback=read_settings,
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Output folder; it must be new.")]
+TextColumn = Annotated[str, typer.Option(help="Column that holds the text.")]
+LabelColumn = Annotated[str, typer.Option(help="Column that holds the label.")]
+TaskName = Annotated[
+    str, typer.Option("--task", help="fewrel, agnews, dbpedia, vital-topics, or a table of labelled texts.")
+]
+OptionalTask = Annotated[str | None, typer.Option("--task", help="Task whose tokens count, as in finetune.")]
+TestFile = Annotated[Path | None, typer.Option(help="Table with the test rows; else 20 % are split off.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        help="Only these labels, as in 5,10,11: counted from 0 in alphabetical order (fewrel, own tables)"
+        " or in the official one (agnews, dbpedia)."
+    ),
+]
+PerLabel = Annotated[int | None, typer.Option(help="Rows of each label; default as in the paper.", min=1)]
+RecipeName = Annotated[str, typer.Option("--recipe", help="paper (faithful) or fast (best per second).")]
+Seed = Annotated[
+    int, typer.Option(help="Determines weights, order, masks and dropout.", min=0, max=2**32 - 1)
+]
+
+
+def load_task(
+    name: str,
+    labels: str | None,
+    train_per_label: int | None,
+    test_per_label: int | None,
+    text_column: str,
+    label_column: str,
+    test_file: Path | None,
+) -> Task:
+    from tinylm.text import tasks
+
+    try:
+        # A list in a settings file arrives here as "[5, 10, 11]".
+        numbers = None if labels is None else [int(number) for number in labels.strip("[]").split(",")]
+    except ValueError as error:
+        raise UserError(f"--labels was {labels!r}; expected label numbers such as 5,10,11.") from error
+    return tasks.load_task(
+        name,
+        labels=numbers,
+        train_per_label=train_per_label,
+        test_per_label=test_per_label,
+        text_column=text_column,
+        label_column=label_column,
+        test_file=test_file,
+    )
+
+
+def task_facts(task: Task) -> dict[str, Any]:
+    """What a record tells of a task."""
+    return {
+        "name": task.name,
+        "fingerprint": task.fingerprint,
+        "train_texts": len(task.train_texts),
+        "test_texts": len(task.test_texts),
+        "unusable": task.unusable,
+        "notes": task.notes,
+    }
+
+
+def vocabulary_of(tokenizer: str | None, vocabulary: int | None) -> str | int | None:
+    if tokenizer is not None and vocabulary is not None:
+        raise UserError("--tokenizer and --vocabulary exclude each other: load one or train one.")
+    return tokenizer if vocabulary is None else vocabulary
+
+
+def checkpoint_path(folder: Path) -> Path:
+    """Where a run that will end in `folder` keeps its checkpoint until then."""
+    return folder.with_name(folder.name + ".checkpoint")
+
+
+def settings_of(context: typer.Context) -> dict[str, Any]:
+    """All options of the command as it runs, in a form that `--settings` takes."""
+    settings = {name: value for name, value in context.params.items() if name != "settings"}
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return plain
+
+
+def say(text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def remark(text: str) -> None:
+    remarks.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def counts(unusable: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in unusable.items())
+
+
+def print_notes(unusable: Mapping[str, int], notes: Sequence[str]) -> None:
+    if unusable:
+        remark(f"rows left out: {counts(unusable)}")
+    for note in notes:
+        remark(note)
+
+
+def print_left_out(meta: dict[str, Any]) -> None:
+    """Rows of a corpus that did not become paragraphs."""
+    excluded = {"held out for testing": meta["excluded"]} if meta.get("excluded") else {}
+    print_notes(meta.get("unusable", {}) | excluded, [])
+
+
+def print_coverage(found: Coverage) -> None:
+    table = Table(title="Tokens of W_S and of the classification data")
+    for column in ("W_S", "T_W", "T_C", "T_M", "of T_W not in T_C", "frequency-weighted overlap"):
+        table.add_column(column, justify="right")
+    counts = (found.paragraphs, found.t_w, found.t_c, found.t_m, found.absent_from_task)
+    table.add_row(*(f"{count:,}" for count in counts), f"{found.weighted_overlap:.4f}")
+    console.print(table)

@@ -1,0 +1,23 @@
+"""The main job on the embedded corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinylm.cli.common import Seed
+
+
+def demo_command(
+    out: Annotated[Path, typer.Option(help="Folder for the report and the classifier.")] = Path("demo"),
+    seed: Seed = 0,
+) -> None:
+    """Run the whole story on the embedded corpus in a few minutes.
+
+    Example: `tinylm demo`
+    """
+    from tinylm.demo import run_demo
+
+    run_demo(out, seed)

@@ -1,0 +1,128 @@
+"""Text before any training: choosing W_S, counting its tokens."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from tinylm.cli.common import (
+    LabelColumn,
+    Labels,
+    OptionalTask,
+    Out,
+    PerLabel,
+    Seed,
+    Settings,
+    TaskName,
+    TextColumn,
+    load_task,
+    print_coverage,
+    print_left_out,
+    print_notes,
+    say,
+    settings_of,
+    task_facts,
+    vocabulary_of,
+)
+from tinylm.errors import UserError
+
+
+def corpus_command(
+    context: typer.Context,
+    out: Out,
+    corpus: Annotated[
+        str, typer.Option(help="vital, wikipedia, hf:NAME, a file, folder or glob, or a token store.")
+    ] = "vital",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="bert-base-uncased, or a vocab.txt, or its folder.")
+    ] = None,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="Train a vocabulary of this size on the corpus instead.")
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(help="Cut texts there, [CLS] and [SEP] included.", min=3)] = 128,
+    select: Annotated[str, typer.Option(help="random, custom-made or mismatched.")] = "random",
+    size: Annotated[int | None, typer.Option(help="W_S; by default all that qualify.", min=1)] = None,
+    missing: Annotated[int | None, typer.Option(help="T_M wanted of a mismatched selection.", min=0)] = None,
+    task: OptionalTask = None,
+    labels: Labels = None,
+    train_per_label: PerLabel = None,
+    test_per_label: PerLabel = None,
+    reduce_vocabulary: Annotated[
+        bool, typer.Option(help="Keep only the tokens of the selection and of the task.")
+    ] = False,
+    seed: Seed = 42,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    settings: Settings = None,
+) -> None:
+    """Choose W_S paragraphs and store their token ids.
+
+    Example: `tinylm corpus --corpus vital --select custom-made --task fewrel --labels 5,10,11 --out w_s`
+    """
+    import numpy as np
+
+    from tinylm.folders import check_new
+    from tinylm.text.coverage import coverage, distinct_tokens
+    from tinylm.text.prepare import prepare, save_selection
+    from tinylm.text.select import custom_made_rows, mismatched_rows, random_rows
+
+    check_new(out)
+    if select not in ("random", "custom-made", "mismatched"):
+        raise UserError(f"--select was {select!r}; expected random, custom-made or mismatched.")
+    if missing is not None and select != "mismatched":
+        raise UserError("--missing belongs to --select mismatched.")
+    if task is None and select != "random":
+        raise UserError(f"a {select} selection follows the tokens of a task; name one with --task.")
+    source = prepare(
+        corpus,
+        vocabulary=vocabulary_of(tokenizer, vocabulary),
+        max_tokens=max_tokens,
+        text_column=text_column,
+    )
+    facts: dict[str, Any] = {"settings": settings_of(context), "seed": seed}
+    task_ids = None
+    if task is not None:
+        loaded = load_task(task, labels, train_per_label, test_per_label, text_column, label_column, None)
+        print_notes(loaded.unusable, loaded.notes)
+        facts["task"] = task_facts(loaded)
+        task_ids = source.tokenizer.encode([*loaded.train_texts, *loaded.test_texts], max_tokens)
+    vocab_size = len(source.tokenizer)
+    in_task = distinct_tokens(task_ids, vocab_size) if task_ids is not None else np.zeros(vocab_size, bool)
+    if select == "custom-made":
+        rows = custom_made_rows(source.paragraphs, in_task, size, seed)
+    elif select == "mismatched":
+        if size is None:
+            raise UserError("--select mismatched needs --size, the W_S to compare with.")
+        rows = mismatched_rows(source.paragraphs, in_task, size, missing, seed)
+    else:
+        rows = random_rows(len(source.paragraphs), size or len(source.paragraphs), seed)
+    save_selection(source, rows, out, facts, in_task if reduce_vocabulary else None)
+    print_left_out(source.meta)
+    if task_ids is not None:
+        print_coverage(coverage(source.paragraphs.take(rows), task_ids, vocab_size))
+    say(f"W_S = {len(rows):,} paragraphs in {out}")
+
+
+def coverage_command(
+    corpus: Annotated[str, typer.Argument(help="A token store, or a corpus as in 'tinylm corpus'.")],
+    task: TaskName,
+    tokenizer: Annotated[str | None, typer.Option(help="As in 'tinylm corpus'.")] = None,
+    labels: Labels = None,
+    train_per_label: PerLabel = None,
+    test_per_label: PerLabel = None,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    settings: Settings = None,
+) -> None:
+    """Count the tokens of a corpus and a task: W_S, T_W, T_C, T_M and their overlap.
+
+    Example: `tinylm coverage vital --task fewrel`
+    """
+    from tinylm.text.coverage import coverage
+    from tinylm.text.prepare import prepare
+
+    source = prepare(corpus, vocabulary=tokenizer, text_column=text_column)
+    loaded = load_task(task, labels, train_per_label, test_per_label, text_column, label_column, None)
+    texts = [*loaded.train_texts, *loaded.test_texts]
+    print_coverage(coverage(source.paragraphs, source.tokenizer.encode(texts), len(source.tokenizer)))

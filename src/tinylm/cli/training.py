@@ -1,0 +1,196 @@
+"""Pre-training and fine-tuning."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tinylm.cli.common import (
+    LabelColumn,
+    Labels,
+    Out,
+    PerLabel,
+    RecipeName,
+    Seed,
+    Settings,
+    TaskName,
+    TestFile,
+    TextColumn,
+    checkpoint_path,
+    load_task,
+    print_left_out,
+    print_notes,
+    remark,
+    say,
+    settings_of,
+    task_facts,
+    vocabulary_of,
+)
+from tinylm.errors import UserError
+
+
+def pretrain_command(
+    context: typer.Context,
+    out: Out,
+    corpus: Annotated[str, typer.Option(help="As in 'tinylm corpus'; a token store as it is.")] = "vital",
+    size: Annotated[int | None, typer.Option(help="W_S, drawn at random with seed 42.", min=1)] = None,
+    layers: Annotated[int, typer.Option(help="Transformer blocks, n of BERT-n.", min=1)] = 6,
+    heads: Annotated[int | None, typer.Option(help="Attention heads; default 12.", min=1)] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Transformer width, 64 x heads; instead of --heads.")
+    ] = None,
+    convolution: Annotated[
+        str | None,
+        typer.Option(help="Convolutions in front: LAYERSxCHANNELSxKERNEL, as in 2x64x3x3 (Table 8)."),
+    ] = None,
+    recipe: RecipeName = "paper",
+    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.", min=1)] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="As in 'tinylm corpus'; default: the recipe's.")
+    ] = None,
+    vocabulary: Annotated[int | None, typer.Option(help="As in 'tinylm corpus'.")] = None,
+    text_column: TextColumn = "text",
+    seed: Seed = 0,
+    settings: Settings = None,
+) -> None:
+    """Pre-train a BERT-n from scratch; a killed run goes on when started again.
+
+    Example: `tinylm pretrain --corpus vital --size 5000 --layers 1 --heads 2 --recipe fast --out bert1`
+    """
+    from tinylm.folders import new_folder, write_record
+    from tinylm.model.huggingface import save_model
+    from tinylm.text.prepare import prepare
+    from tinylm.text.select import random_rows
+    from tinylm.text.store import is_store
+    from tinylm.train.checkpoint import Checkpoint
+    from tinylm.train.pretrain import pretrain
+    from tinylm.train.recipes import recipe_named
+
+    chosen = recipe_named(recipe).with_epochs(pretrain=epochs)
+    wanted = vocabulary_of(tokenizer, vocabulary)
+    if wanted is None and not is_store(Path(corpus)):
+        wanted = chosen.vocabulary
+    shape = {"layers": layers, "heads": _heads(heads, width), "convolution": _convolution(convolution)}
+    with new_folder(out) as folder:  # now, so that hours of training never end at a folder that is refused
+        source = prepare(corpus, vocabulary=wanted, max_tokens=chosen.max_tokens, text_column=text_column)
+        paragraphs = source.paragraphs
+        if size is not None:
+            paragraphs = paragraphs.take(random_rows(len(paragraphs), size))
+        config = chosen.model_config_for(len(source.tokenizer), **shape)
+        identity = {
+            "recipe": chosen.model_dump(mode="json"),
+            "model": config.model_dump(mode="json"),
+            "seed": seed,
+            "corpus": source.meta | {"w_s": len(paragraphs), "tokens_per_epoch": int(paragraphs.offsets[-1])},
+        }
+        checkpoint = Checkpoint(checkpoint_path(out), identity)
+        print_left_out(source.meta)
+        trained, history = pretrain(
+            paragraphs, source.tokenizer, config, chosen, seed=seed, checkpoint=checkpoint
+        )
+        save_model(trained, folder)
+        source.tokenizer.save(folder, config.max_tokens)
+        write_record(folder, "pretrained", settings=settings_of(context), **identity, history=history)
+    checkpoint.remove()
+    losses = f"{history[0]['loss']:.3f} to {history[-1]['loss']:.3f}"
+    say(f"W_S = {len(paragraphs):,}, loss {losses}; model in {out}")
+
+
+def finetune_command(
+    context: typer.Context,
+    model: Annotated[Path, typer.Argument(help="Folder of a pre-trained model, ours or HuggingFace's.")],
+    task: TaskName,
+    out: Out,
+    from_scratch: Annotated[
+        bool, typer.Option(help="Same architecture and tokenizer, but random weights: no pre-training.")
+    ] = False,
+    labels: Labels = None,
+    train_per_label: PerLabel = None,
+    test_per_label: PerLabel = None,
+    test_file: TestFile = None,
+    text_column: TextColumn = "text",
+    label_column: LabelColumn = "label",
+    recipe: Annotated[str | None, typer.Option(help="Default: that of the pre-training.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.", min=1)] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Default: the recipe's.", min=1e-9)] = None,
+    seed: Seed = 0,
+    settings: Settings = None,
+) -> None:
+    """Fine-tune a pre-trained model on labelled texts.
+
+    Example: `tinylm finetune bert1 --task agnews --out bert1-agnews`
+    """
+    from tinylm.classifier import Classifier
+    from tinylm.folders import new_folder, read_record, write_record
+    from tinylm.model.huggingface import WEIGHTS, load_masked_language_model
+    from tinylm.text.corpus import hash_files
+    from tinylm.text.prepare import held_out_titles
+    from tinylm.text.tokenizer import load_tokenizer
+    from tinylm.train.checkpoint import Checkpoint
+    from tinylm.train.finetune import encode_task, finetune
+    from tinylm.train.recipes import recipe_named
+
+    with new_folder(out) as folder:
+        pretrained = load_masked_language_model(model)
+        tokenizer = load_tokenizer(model)
+        record = read_record(model)
+        chosen = recipe_named(recipe or record.get("recipe", {}).get("name", "paper"))
+        chosen = chosen.with_epochs(finetune=epochs, learning_rate=learning_rate)
+        loaded = load_task(
+            task, labels, train_per_label, test_per_label, text_column, label_column, test_file
+        )
+        print_notes(loaded.unusable, loaded.notes)
+        unseen = held_out_titles(record.get("corpus", {}).get("corpus"))
+        if not from_scratch and not loaded.test_titles <= unseen:
+            remark(f"{model} may have seen test articles of {task} in pre-training, which flatters accuracy")
+        pretraining = {key: record.get(key) for key in ("corpus", "seed", "recipe")}
+        identity = {
+            "recipe": chosen.model_dump(mode="json"),
+            "model": pretrained.config.model_dump(mode="json"),
+            "seed": seed,
+            "task": task_facts(loaded),
+            "pretraining": None if from_scratch else pretraining | {"weights": hash_files([model / WEIGHTS])},
+        }
+        checkpoint = Checkpoint(checkpoint_path(out), identity)
+        result = finetune(
+            encode_task(loaded, tokenizer, min(chosen.max_tokens, pretrained.config.max_tokens)),
+            tokenizer,
+            pretrained.config if from_scratch else pretrained,
+            chosen,
+            seed=seed,
+            checkpoint=checkpoint,
+        )
+        figures = {"accuracy": result.accuracy, "best_epoch_accuracy": result.best_epoch_accuracy}
+        Classifier(result.model, tokenizer, loaded.label_names).save(folder)
+        facts = {"settings": settings_of(context), **identity, **figures}
+        write_record(folder, "classifier", **facts, history=result.history)
+    checkpoint.remove()
+    say(
+        f"accuracy {result.accuracy:.3f} after the last epoch (best epoch, chosen on test data:"
+        f" {result.best_epoch_accuracy:.3f}); classifier in {out}"
+    )
+
+
+def _heads(heads: int | None, width: int | None) -> int:
+    from tinylm.model.config import heads_of_width
+
+    if width is None:
+        return heads or 12  # as in the paper
+    if heads not in (None, heads_of_width(width)):
+        raise UserError(
+            f"--width was {width} and --heads {heads}; expected a width of 64 x heads, or one of them."
+        )
+    return heads_of_width(width)
+
+
+def _convolution(text: str | None) -> dict[str, Any] | None:
+    """`2x64x3x3` to two layers of 64 channels with 3x3 kernels."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*){3}", text):
+        raise UserError(f"--convolution was {text!r}; expected LAYERSxCHANNELSxKERNEL such as 2x64x3x3.")
+    layers, channels, tokens, dimensions = (int(part) for part in text.split("x"))
+    return {"layers": layers, "channels": channels, "kernel": (tokens, dimensions)}
