@@ -20,6 +20,7 @@ from tinylm.cli.bench import bench_command
 from tinylm.cli.common import remarks
 from tinylm.cli.decisions import committee_command, evaluate_command, predict_command
 from tinylm.cli.demo import demo_command
+from tinylm.cli.paper import paper
 from tinylm.cli.text import corpus_command, coverage_command
 from tinylm.cli.training import finetune_command, pretrain_command
 from tinylm.errors import UserError
@@ -44,6 +45,7 @@ app = typer.Typer(
 )
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(paper, name="paper")
 
 
 def main() -> None:
