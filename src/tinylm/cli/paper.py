@@ -74,6 +74,23 @@ def run_command(
         raise UserError(f"{len(summary.failed)} cells failed; start the same command again to run them.")
 
 
+@paper.command("report")
+def report_command(
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/paper/cpu"),
+    out: Annotated[Path | None, typer.Option(help="Markdown file; default report.md there.")] = None,
+    page: Annotated[Path | None, typer.Option(help="HTML file; default report.html there.")] = None,
+) -> None:
+    """Make Markdown, a self-contained HTML page and plots from stored results; needs no data set.
+
+    Example: `tinylm paper report --results results/paper/cpu --out docs/paper.md`
+    """
+    from tinylm.paper.report import write_report
+
+    for sentence in write_report(results, out, page):
+        remark(sentence)
+    say(f"report in {out or results / 'report.md'} and {page or results / 'report.html'}")
+
+
 def _default_folder(preset: str) -> Path:
     from tinylm.paper.preset import load_preset
 

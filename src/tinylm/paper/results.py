@@ -155,3 +155,12 @@ class Results:
     def write_plan(self, table: str, plan: dict[str, Any]) -> None:
         """Store the plan of a table."""
         write_json(self.folder / "tables" / f"{table}.json", plan)
+
+    def latency_file(self, table: str, panel: str) -> Path:
+        """Where the latencies of a panel are stored."""
+        return self.folder / "latency" / f"{table}{panel and '-' + panel}.json"
+
+    def latency(self, table: str, panel: str) -> dict[str, Any] | None:
+        """The stored latencies of a panel."""
+        path = self.latency_file(table, panel)
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

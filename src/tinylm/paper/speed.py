@@ -31,7 +31,7 @@ def store_latencies(plans: Sequence[TablePlan], results: Results, source: Materi
     for plan in plans:
         for panel in plan.panels:
             roles = {row.row.role for row in panel.rows}
-            path = results.folder / "latency" / f"{plan.name}{panel.panel.name and '-' + panel.panel.name}.json"
+            path = results.latency_file(plan.name, panel.panel.name)
             if {"member", "deep"} <= roles and not path.is_file():
                 write_json(path, _measure(panel, source))
 
