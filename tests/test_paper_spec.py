@@ -98,7 +98,9 @@ def test_a_table_of_ones_own_is_named_by_its_file(tmp_path):
 
 
 def test_unknown_names_list_the_known_ones(tmp_path):
-    with pytest.raises(UserError, match="'table10' is unknown; there are figure1, table1, .*weighted-overlap"):
+    with pytest.raises(
+        UserError, match="'table10' is unknown; there are figure1, table1, .*weighted-overlap"
+    ):
         load_table("table10")
     with pytest.raises(UserError, match="'huge' is unknown; there are smoke, cpu, paper"):
         load_preset("huge")

@@ -42,7 +42,9 @@ def fasttext_accuracy(task: Task) -> float:
         UserError: the package is not installed.
     """
     if find_spec("fasttext") is None:
-        raise UserError('the fastText baseline needs the package fasttext-community: pip install "tinylm[paper]".')
+        raise UserError(
+            'the fastText baseline needs the package fasttext-community: pip install "tinylm[paper]".'
+        )
     import fasttext
 
     def words(text: str) -> str:

@@ -25,7 +25,11 @@ Result = TypeVar("Result")
 # glibc's malloc gives every large block back to the system and asks for it anew, a page fault
 # for every 4 kB. A process that trains asks for the same blocks in every step, so it may as
 # well keep them. Read by glibc when a process starts, and by nothing else.
-KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_TOP_PAD_": str(1 << 26)}
+KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "MALLOC_TOP_PAD_": str(1 << 26),
+}
 
 
 def run_side_by_side(function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]]) -> list[Result]:

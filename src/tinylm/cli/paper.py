@@ -61,9 +61,7 @@ def run_command(
 
     folder = results or _default_folder(preset)
     chosen = None if rows is None else [name.strip() for name in rows.split(",")]
-    summary = run_tables(
-        tables, preset_name=preset, folder=folder, trials=trials, rows=chosen, corpus=corpus
-    )
+    summary = run_tables(tables, preset_name=preset, folder=folder, trials=trials, rows=chosen, corpus=corpus)
     for sentence in [*summary.notes, *summary.failed]:
         remark(sentence)
     say(

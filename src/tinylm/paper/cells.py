@@ -279,7 +279,15 @@ class Planner:
         tokens = steps * recipe.pretrain.batch_size * self._mean_tokens
         work = 3 * tokens * per_token + steps * _update(config)
         return Pretraining(
-            identity, f"{label}: pre-training", selection, len(paragraphs), panel.task, config, recipe, seed, work
+            identity,
+            f"{label}: pre-training",
+            selection,
+            len(paragraphs),
+            panel.task,
+            config,
+            recipe,
+            seed,
+            work,
         )
 
     def _finetuning(
@@ -314,7 +322,16 @@ class Planner:
         steps = len(encoded.train) / recipe.finetune.batch_size
         work = epochs * (tokens * _weights_per_token(config) + steps * _update(config))
         return FinetuningCell(
-            identity, f"{label}, trial {seed % 100 + 1}", start, selection, size, panel.task, config, recipe, seed, work
+            identity,
+            f"{label}, trial {seed % 100 + 1}",
+            start,
+            selection,
+            size,
+            panel.task,
+            config,
+            recipe,
+            seed,
+            work,
         )
 
 

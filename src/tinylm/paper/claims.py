@@ -119,7 +119,8 @@ def _mismatch(panels: Sequence[PanelResult]) -> Claim:
             if row.spec.w_s.select != "mismatched":
                 continue
             same = next(
-                (o for o in panel.rows if o.spec.w_s.select == "random" and o.w_s == row.w_s and o.coverage), None
+                (o for o in panel.rows if o.spec.w_s.select == "random" and o.w_s == row.w_s and o.coverage),
+                None,
             )
             if same is None:
                 continue

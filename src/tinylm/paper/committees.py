@@ -81,14 +81,14 @@ def _count(panel: PanelPlan, logits: list[list[Logits]]) -> dict[str, Any]:
     """
     names = [row.row.name for row in panel.rows if row.row.role == "member"]
     labels = logits[0][0]["test_labels"]
-    test = np.array([[of["test"].astype(np.float32) for of in row] for row in logits])  # [m, t, texts, labels]
+    test = np.array(
+        [[of["test"].astype(np.float32) for of in row] for row in logits]
+    )  # [m, t, texts, labels]
     trials = test.shape[1]
     content: dict[str, Any] = {
         "names": names,
         "trials": [accuracy_of(test[:, trial].sum(0), labels) for trial in range(trials)],
-        "twins": {
-            name: accuracy_of(test[member].sum(0), labels) for member, name in enumerate(names)
-        },
+        "twins": {name: accuracy_of(test[member].sum(0), labels) for member, name in enumerate(names)},
         "sizes": _sizes(test.reshape(-1, *test.shape[2:]), labels),
     }
     if "validation" in logits[0][0]:
@@ -143,5 +143,3 @@ def _subsets(logits: list[list[Logits]], test: np.ndarray, labels: np.ndarray) -
         "chosen_by_trial": [list(subsets[i]) for i in chosen_by_trial],
         "chosen_by_trial_test": on_test[chosen_by_trial, range(trials)].tolist(),
     }
-
-

@@ -11,6 +11,7 @@ from tinylm.paper.claims import random_rows_of
 from tinylm.paper.document import Block, Grid, Plot, Points, Section, Text
 from tinylm.paper.loaded import PanelResult, RowResult, TableResult
 from tinylm.paper.statistics import RESAMPLE_SEED, RESAMPLES, fit_curve, interval, rank_correlation
+from tinylm.paper.words import interval_words, mean_deviation
 
 PREDICTORS = {
     "T_M": lambda row: -row.coverage["t_m"],
@@ -69,8 +70,8 @@ def _weighted_overlap(panels: Sequence[PanelResult]) -> list[Block]:
     figure = plots.scatter_plot(x, gaps.mean(1).tolist(), tasks, "share of the task's tokens not in W_S")
     return [
         Text(
-            f"{len(rows_of)} rows with a gap, over {len(set(tasks))} tasks. Rank correlation of the gap with each"
-            " predictor, within each task (ranks of different tasks are not compared) and averaged by rows:"
+            f"{len(rows_of)} rows with a gap, over {len(set(tasks))} tasks. Rank correlation of the gap with"
+            " each predictor, within each task (tasks are not compared) and averaged by rows:"
             f" **{answer}** (difference {np.mean(better):+.2f} [{low:+.2f}, {high:+.2f}])."
         ),
         Grid(
@@ -122,14 +123,19 @@ def _gap_curve(panels: Sequence[PanelResult]) -> list[Block]:
         else:
             w_s = "not determined by these W_S"
         grid.append(
-            [panel.name, f"{curve.full.mean:.3f} [{curve.full.low:.3f}, {curve.full.high:.3f}]", w_s, str(len(rows))]
+            [
+                panel.name,
+                f"{curve.full.mean:.3f} [{curve.full.low:.3f}, {curve.full.high:.3f}]",
+                w_s,
+                str(len(rows)),
+            ]
         )
     if not grid:
         return [Text("Too few W_S were run.")]
     return [
         Text(
-            "Fitted: gap = full x W_S / (W_S + half), whose 90 % are reached at 9 x half. Intervals from resampled"
-            " trials. The curves are drawn in the plots of the tables."
+            "Fitted: gap = full x W_S / (W_S + half), whose 90 % are reached at 9 x half. Intervals from"
+            " resampled trials. The curves are drawn in the plots of the tables."
         ),
         Grid(["task", "full gap", "W_S for 90 % of it", "sizes"], grid),
     ]
@@ -149,7 +155,7 @@ def _reverse_mismatch(panels: Sequence[PanelResult]) -> list[Block]:
                 f"{row.coverage['absent_from_task']:,}",
                 "" if row.absent_share is None else f"{row.absent_share:.1%}",
                 f"{row.coverage['weighted_overlap']:.4f}",
-                f"{np.mean(row.accuracy):.3f} ± {np.std(row.accuracy, ddof=1) if len(row.accuracy) > 1 else 0:.3f}",
+                mean_deviation(row.accuracy),
             ]
             for row in rows
         ]
@@ -161,8 +167,8 @@ def _reverse_mismatch(panels: Sequence[PanelResult]) -> list[Block]:
                 shown = "shown" if found.low > 0 or found.high < 0 else "not shown"
                 blocks.append(
                     Text(
-                        f"{rows[0].spec.name} minus {row.spec.name}: {found.mean:+.3f} [{found.low:+.3f},"
-                        f" {found.high:+.3f}]; a difference is **{shown}**."
+                        f"{rows[0].spec.name} minus {row.spec.name}: {interval_words(found)};"
+                        f" a difference is **{shown}**."
                     )
                 )
     return blocks or [Text("Not run.")]
@@ -176,7 +182,9 @@ def _committee_size(panels: Sequence[PanelResult]) -> list[Block]:
             continue
         sizes = {one["size"]: one for one in committee["sizes"]}
         shown = [size for size in (1, 2, 3, 5, 10, 15, 20, 25, max(sizes)) if size in sizes]
-        blocks.append(Text(f"**{panel.spec.title}.** Random committees out of all {max(sizes)} stored members:"))
+        blocks.append(
+            Text(f"**{panel.spec.title}.** Random committees out of all {max(sizes)} stored members:")
+        )
         blocks.append(
             Grid(
                 ["members", *map(str, dict.fromkeys(shown))],
@@ -185,7 +193,9 @@ def _committee_size(panels: Sequence[PanelResult]) -> list[Block]:
         )
         figure = plots.size_plot(panel)
         words = f"From {sizes[1]['mean']:.3f} for one member to {sizes[max(sizes)]['mean']:.3f} for all."
-        blocks.append(Plot(f"committee-size{panel.spec.name and '-' + panel.spec.name}", figure, words, words))
+        blocks.append(
+            Plot(f"committee-size{panel.spec.name and '-' + panel.spec.name}", figure, words, words)
+        )
         twins = ", ".join(f"{name} {value:.3f}" for name, value in committee["twins"].items())
         blocks.append(
             Text(
@@ -211,8 +221,8 @@ def _subsets(committee: dict[str, object]) -> Block:
         [
             f"Best on {subsets['validation_texts']} validation texts (mean of the trials): {chosen}.",
             f"Its test accuracy is {np.mean(subsets['chosen_test']):.3f}, that of all {len(names)} members"
-            f" {np.mean(subsets['all_members_test']):.3f}; difference {difference.mean:+.3f}"
-            f" [{difference.low:+.3f}, {difference.high:+.3f}]: that choosing helps is {better}.",
+            f" {np.mean(subsets['all_members_test']):.3f}; difference {interval_words(difference)}:"
+            f" that choosing helps is {better}.",
             f"Chosen anew in each trial, the subset has {np.mean(subsets['chosen_by_trial_test']):.3f}.",
         ]
     )

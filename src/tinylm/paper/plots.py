@@ -28,7 +28,9 @@ def gap_plot(panel: PanelResult, curve: Curve | None) -> Figure:
     spread = [[one.mean - one.low for one in found if one], [one.high - one.mean for one in found if one]]
     sizes = [row.w_s for row in rows]
     axes.errorbar(sizes, means, spread, fmt="o-", color=BLUE, capsize=3, label="measured, 95 % interval")
-    paper = [(row.paper.w_s, row.paper.gap) for row in panel.rows if row.paper.w_s and row.paper.gap is not None]
+    paper = [
+        (row.paper.w_s, row.paper.gap) for row in panel.rows if row.paper.w_s and row.paper.gap is not None
+    ]
     if paper:
         axes.plot(*zip(*paper, strict=True), label="paper (its own sizes)", **PAPER)
     if curve is not None and curve.bounded:
@@ -53,7 +55,9 @@ def t_m_plot(panel: PanelResult) -> Figure:
         y = [float(np.mean(row.accuracy)) for row in same]
         deviation = [float(np.std(row.accuracy, ddof=1)) if len(row.accuracy) > 1 else 0.0 for row in same]
         axes.errorbar(x, y, deviation, fmt="o-", color=color, capsize=3, label=f"W_S = {w_s:,}")
-    paper = [(row.paper.t_m, row.paper.accuracy) for row in panel.rows if row.paper.t_m and row.paper.accuracy]
+    paper = [
+        (row.paper.t_m, row.paper.accuracy) for row in panel.rows if row.paper.t_m and row.paper.accuracy
+    ]
     if paper:
         axes.plot(*zip(*paper, strict=True), label="paper", **PAPER)
     axes.set_xlabel("T_M, tokens of the task missing from W_S")
@@ -70,7 +74,9 @@ def label_plot(accuracies: np.ndarray, labels: Sequence[str], paper_mean: float 
     mean = float(accuracies.mean())
     axes.axvline(mean, color=RED, linestyle="--", linewidth=1.2, label=f"mean {mean:.3f}")
     if paper_mean is not None:
-        axes.axvline(paper_mean, color=BLACK, linestyle=":", linewidth=1.2, label=f"paper's mean {paper_mean:.3f}")
+        axes.axvline(
+            paper_mean, color=BLACK, linestyle=":", linewidth=1.2, label=f"paper's mean {paper_mean:.3f}"
+        )
     axes.set_yticks(range(len(order)), [labels[label] for label in order], fontsize=7)
     axes.set_ylim(len(order) - 0.4, -0.6)
     axes.grid(visible=False, axis="y")

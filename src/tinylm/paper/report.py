@@ -14,12 +14,24 @@ import numpy as np
 
 from tinylm.paper import plots
 from tinylm.paper.claims import MARGIN, Claim, claims, random_rows_of
-from tinylm.paper.document import Block, Document, Grid, Plot, Points, Section, Text, html, markdown, write_plots
+from tinylm.paper.document import (
+    Block,
+    Document,
+    Grid,
+    Plot,
+    Points,
+    Section,
+    Text,
+    html,
+    markdown,
+    write_plots,
+)
 from tinylm.paper.loaded import PanelResult, RowResult, TableResult, load_results
 from tinylm.paper.openquestions import open_questions
 from tinylm.paper.preset import load_preset
 from tinylm.paper.results import Results
-from tinylm.paper.statistics import Interval, fit_curve, interval
+from tinylm.paper.statistics import fit_curve, interval
+from tinylm.paper.words import count, interval_words, mean_deviation, number
 
 METHODS = {"tfidf": "TF-IDF + logistic regression", "fasttext": "fastText"}
 NOT_KNOBS = {"corpus"}
@@ -62,11 +74,18 @@ def build(tables: Sequence[TableResult]) -> Document:
     sections = [
         _answers(answers),
         _knobs(tables[0]),
-        *(section for table in tables if table.panels and not table.spec.analysis for section in _table(table)),
+        *(
+            section
+            for table in tables
+            if table.panels and not table.spec.analysis
+            for section in _table(table)
+        ),
         *open_questions(tables),
         _limits(tables),
     ]
-    trials = max((len(row.accuracy) for table in tables for panel in table.panels for row in panel.rows), default=0)
+    trials = max(
+        (len(row.accuracy) for table in tables for panel in table.panels for row in panel.rows), default=0
+    )
     return Document(
         f"Tiny language models: the paper's tables, preset {preset}",
         f"Made by `tinylm paper report` from the results of `tinylm paper run all --preset {preset}`."
@@ -98,7 +117,7 @@ def _answers(answers: Sequence[Claim]) -> Section:
             blocks.append(
                 Points(
                     [
-                        f"{one.what}: {_interval(one.found)}, {'shown' if one.shown else 'not shown'}"
+                        f"{one.what}: {interval_words(one.found)}, {'shown' if one.shown else 'not shown'}"
                         for one in claim.evidence
                     ]
                 )
@@ -116,7 +135,11 @@ def _knobs(table: TableResult) -> Section:
     blocks: list[Block] = []
     if rows:
         blocks.append(
-            Grid(["knob", f"preset {table.preset}", "preset paper"], rows, "None stands for the recipe's or the spec's value.")
+            Grid(
+                ["knob", f"preset {table.preset}", "preset paper"],
+                rows,
+                "None stands for the recipe's or the spec's value.",
+            )
         )
     else:
         blocks.append(Text("None: the sizes and hyper-parameters are the paper's."))
@@ -162,19 +185,19 @@ def _data_rows(panel: PanelResult) -> Grid:
     rows = [
         [
             row.spec.name,
-            _count(row.paper.w_s),
-            _count(row.w_s if row.accuracy else None),
-            _count(row.paper.t_w),
-            _count(row.coverage.get("t_w")),
-            _count(row.paper.t_m),
-            _count(row.coverage.get("t_m")),
+            count(row.paper.w_s),
+            count(row.w_s if row.accuracy else None),
+            count(row.paper.t_w),
+            count(row.coverage.get("t_w")),
+            count(row.paper.t_m),
+            count(row.coverage.get("t_m")),
             _share(row.coverage.get("weighted_overlap")),
             "" if row.mean_tokens is None else f"{row.mean_tokens:.0f}",
-            _number(row.paper.accuracy),
-            _mean(row.accuracy) + _few(row),
-            _mean(row.best, deviation=False),
-            _number(row.paper.gap),
-            _interval(interval(row.gaps)) if row.coverage else "",
+            number(row.paper.accuracy),
+            mean_deviation(row.accuracy) + _few(row),
+            number(float(np.mean(row.best)) if row.best else None),
+            number(row.paper.gap),
+            interval_words(interval(row.gaps)) if row.coverage else "",
         ]
         for row in panel.rows
     ]
@@ -201,9 +224,9 @@ def _committee_rows(panel: PanelResult) -> Grid:
             row.architecture,
             str(row.layer_count),
             ms(row.spec.name),
-            _number(row.paper.accuracy),
-            _mean(row.accuracy) + _few(row),
-            _mean(row.best, deviation=False),
+            number(row.paper.accuracy),
+            mean_deviation(row.accuracy) + _few(row),
+            number(float(np.mean(row.best)) if row.best else None),
         ]
         for row in panel.rows
     ]
@@ -215,8 +238,8 @@ def _committee_rows(panel: PanelResult) -> Grid:
                 "all members",
                 f"{layers} side by side",
                 ms("committee"),
-                _number(panel.spec.committee),
-                _mean(panel.committee["trials"]),
+                number(panel.spec.committee),
+                mean_deviation(panel.committee["trials"]),
                 "",
             ]
         )
@@ -224,8 +247,8 @@ def _committee_rows(panel: PanelResult) -> Grid:
     return Grid(
         ["row", "architecture here", "layers", "ms", "Acc. paper", "Acc.", "best epoch"],
         rows,
-        "ms: median latency of one text on one thread, tokenizing included; the committee's members answer one"
-        " after the other. layers: the paper's measure of latency, which is that of members side by side.",
+        "ms: median latency of one text on one thread, tokenizing included; the committee's members answer"
+        " one after the other. layers: the paper's measure of latency, that of members side by side.",
     )
 
 
@@ -235,7 +258,9 @@ def _plot(panel: PanelResult, kind: str) -> list[Block]:
         trials = min(len(row.gaps) for row in rows)
         curve = fit_curve([row.w_s for row in rows], np.array([row.gaps[:trials] for row in rows]))
         words = "; ".join(f"W_S {row.w_s:,}: gap {np.mean(row.gaps):.3f}" for row in rows)
-        caption = f"Gap against W_S, {panel.name}. The paper's values belong to its own, larger models and W_S."
+        caption = (
+            f"Gap against W_S, {panel.name}. The paper's values belong to its own, larger models and W_S."
+        )
         return [Plot(name, plots.gap_plot(panel, curve), caption, words)]
     with_coverage = [row for row in panel.rows if row.coverage and row.accuracy]
     if kind in ("t_m", "reverse") and with_coverage:
@@ -249,15 +274,18 @@ def _plot(panel: PanelResult, kind: str) -> list[Block]:
     if kind == "labels" and with_coverage:
         row = with_coverage[0]
         labels = panel.task["labels"]
-        words = f"Accuracy of {len(labels)} labels, from {row.per_label.min():.2f} to {row.per_label.max():.2f}."
+        words = (
+            f"Accuracy of {len(labels)} labels, from {row.per_label.min():.2f} to {row.per_label.max():.2f}."
+        )
         caption = (
-            "Accuracy of each label, mean of the trials; the dashed line is their mean. In the paper it is 0.676,"
-            " with DistilBERT."
+            "Accuracy of each label, mean of the trials; the dashed line is their mean. In the paper it is"
+            " 0.676, with DistilBERT."
         )
         return [Plot(name, plots.label_plot(row.per_label, labels, row.paper.accuracy), caption, words)]
     if kind == "committee" and panel.committee and panel.latency and panel.with_role("deep"):
         caption = "Accuracy against measured latency; upper left is better."
-        words = f"Committee {_mean(panel.committee['trials'])}, {panel.latency['ms']['committee']['p50']:.2f} ms."
+        speed = panel.latency["ms"]["committee"]["p50"]
+        words = f"Committee {mean_deviation(panel.committee['trials'])}, {speed:.2f} ms."
         return [Plot(name, plots.committee_plot(panel), caption, words)]
     return []
 
@@ -283,7 +311,9 @@ def _limits(tables: Sequence[TableResult]) -> Section:
         dict.fromkeys(note for table in tables for panel in table.panels for note in panel.task["notes"])
     )
     if notes:
-        blocks.append(Text(f"The data sets at hand are not complete: {len(notes)} notes, such as: {notes[0]}"))
+        blocks.append(
+            Text(f"The data sets at hand are not complete: {len(notes)} notes, such as: {notes[0]}")
+        )
     if incomplete:
         blocks += [Text("Not finished yet:"), Points(incomplete)]
     return Section("How to read this, and its limits", blocks=blocks)
@@ -291,27 +321,6 @@ def _limits(tables: Sequence[TableResult]) -> Section:
 
 def _few(row: RowResult) -> str:
     return f" ({len(row.accuracy)} of {row.planned})" if 0 < len(row.accuracy) < row.planned else ""
-
-
-def _mean(values: Sequence[float], deviation: bool = True) -> str:
-    if not values:
-        return ""
-    text = f"{np.mean(values):.3f}"
-    return text + (f" ± {np.std(values, ddof=1):.3f}" if deviation and len(values) > 1 else "")
-
-
-def _interval(found: Interval | None) -> str:
-    if found is None:
-        return ""
-    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]".replace("-", "\N{MINUS SIGN}")
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _count(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
 
 
 def _share(value: float | None) -> str:

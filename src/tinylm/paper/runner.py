@@ -101,7 +101,8 @@ def run_tables(
     jobs = _jobs(plans, wanted, results)
     found = len({c.key for plan in plans for c in cells_of(plan, wanted)} - {job.key for job in jobs})
     console.print(
-        f"{', '.join(tables)} with preset {preset_name}: {len(jobs)} cells to run, {found} found in {folder}.",
+        f"{', '.join(tables)} with preset {preset_name}: {len(jobs)} cells to run,"
+        f" {found} found in {folder}.",
         highlight=False,
         soft_wrap=True,
     )

@@ -89,9 +89,7 @@ def fit_curve(w_s: Sequence[float], gaps: np.ndarray) -> Curve:
     full, half = best(gaps.mean(1))
     rng = np.random.default_rng(RESAMPLE_SEED)
     trials = gaps.shape[1]
-    drawn = np.array(
-        [best(gaps[:, rng.integers(0, trials, trials)].mean(1)) for _ in range(RESAMPLES)]
-    )
+    drawn = np.array([best(gaps[:, rng.integers(0, trials, trials)].mean(1)) for _ in range(RESAMPLES)])
     edges = 100 * np.array([0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
     full_low, full_high = np.percentile(drawn[:, 0], edges)
     low, high = np.percentile(9 * drawn[:, 1], edges)

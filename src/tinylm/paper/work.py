@@ -132,7 +132,9 @@ def _finetune(cell: FinetuningCell, source: Materials, results: Results) -> Outc
         "accuracy": tuned.accuracy,
         "best_epoch_accuracy": tuned.best_epoch_accuracy,
         "best_epoch": int(np.argmax(per_epoch)) + 1,
-        "per_label": [round(float(right[labels == label].mean()), 4) for label in range(data.encoded.n_labels)],
+        "per_label": [
+            round(float(right[labels == label].mean()), 4) for label in range(data.encoded.n_labels)
+        ],
         "history": tuned.history,
     }
     if cell.start is not None:
