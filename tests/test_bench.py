@@ -222,12 +222,14 @@ def test_front_end_of_the_reference_computes_what_ours_does(paragraphs):
         torch.testing.assert_close(ours(batch, torch.arange(len(batch.ids))), theirs, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("throughput", [False, True])
-def test_inference_case_end_to_end(monkeypatch, throughput):
+@pytest.mark.parametrize("name", ["tiny", "throughput-tiny", "adaptive-tiny"])
+def test_inference_case_end_to_end(monkeypatch, name):
     monkeypatch.setattr(inference, "ModelConfig", lambda vocab_size: TINY)  # the deep rival
     shallow = TINY.model_copy(update={"layers": 1})
     texts = ["word1 word2 word3", "word4", "word5 word6"]
-    result = inference.compare("tiny", TOKENIZER, [shallow] * 2, texts, throughput, 2, MACHINE, {})
+    ours = inference.new_committee(TOKENIZER, [shallow] * 2).int8().predict
+    result = inference.compare(name, TOKENIZER, [shallow] * 2, ours, texts, 2, MACHINE, {})
+    throughput = name.startswith("throughput")
     assert result.unit == ("texts/s" if throughput else "ms")
     assert result.details["layer_count"] == {"longest member": 5, "all members": 10, "BERT-6": 9}
     assert throughput or all(value > 0 for value in result.details["p95"].values())

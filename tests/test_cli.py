@@ -42,6 +42,8 @@ COMMANDS = (
     "evaluate",
     "committee",
     "predict",
+    "export",
+    "serve",
     "bench",
 )
 NOUNS = {

@@ -182,3 +182,32 @@ def test_store_rounds_as_torch_does() -> None:
     rows = torch.empty(1, 2003)
     kernels.sum_rows(0, 0, 1, raw(half[None]), np.array([0]), np.array([0, 1]), raw(rows))
     assert torch.equal(rows[0], half.float())
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batch_norm_and_gelu(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    norm, exact_norm = nn.BatchNorm2d(5), nn.BatchNorm2d(5)
+    for parameter in norm.parameters():
+        parameter.data.normal_()
+    exact_norm.load_state_dict(norm.state_dict())
+    image = (3 * torch.randn(6, 5, 41, 9) + torch.arange(5)[:, None, None]).bfloat16()
+    exact_image = image.float().requires_grad_()
+    image.requires_grad_()
+    grad = torch.randn(image.shape).bfloat16()
+    ours, theirs = functions.norm_gelu(image, norm), F.gelu(exact_norm(exact_image))
+    ours.backward(grad)
+    theirs.backward(grad.float())
+    assert_near(ours, theirs, 2)  # the normed image is rounded once, GELU once
+    assert_near(image.grad, exact_image.grad, 3)
+    for parameter, exact in zip(norm.parameters(), exact_norm.parameters(), strict=True):
+        assert_near(parameter.grad, exact.grad, 2)
+    torch.testing.assert_close(norm.state_dict(), exact_norm.state_dict(), rtol=1e-4, atol=1e-5)
+    assert norm.num_batches_tracked == 1
+
+
+def test_batch_norm_without_kernels_is_pytorchs() -> None:
+    image, norm = torch.randn(4, 3, 5, 2), nn.BatchNorm2d(3)
+    torch.testing.assert_close(functions.norm_gelu(image, norm), F.gelu(nn.BatchNorm2d(3)(image)))
+    half = norm.bfloat16().eval()(image.bfloat16())
+    torch.testing.assert_close(functions.norm_gelu(image.bfloat16(), norm), F.gelu(half))

@@ -30,9 +30,12 @@ def test_each_model_is_timed_by_itself_one_text_at_a_time(monkeypatch: pytest.Mo
     slow, fast = latency.measure_latency([model("slow", 0.003), model("fast", 0.001)], texts)
     assert slow.p50 == pytest.approx(3 * 50.5)  # milliseconds, 1 to 100 characters
     assert slow.p95 == pytest.approx(3 * 95.05)
+    assert slow.mean == pytest.approx(3 * 50.5)
     assert fast.p50 == pytest.approx(50.5)
-    # After the warm-up the models take turns on every text.
-    assert seen[2 * latency.WARM_UP :] == [(name, text) for text in texts for name in ("slow", "fast")]
+    # After the warm-up the models take turns, ten texts each.
+    blocks = [texts[first : first + 10] for first in range(0, 100, 10)]
+    expected = [(name, text) for block in blocks for name in ("slow", "fast") for text in block]
+    assert seen[2 * latency.WARM_UP :] == expected
 
 
 def test_tfidf_learns_words_and_is_wrong_where_words_mislead() -> None:

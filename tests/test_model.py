@@ -155,7 +155,7 @@ def test_front_end_equals_loops_over_the_image(kernel: tuple[int, int]) -> None:
     tokens, width = 18, 8
     front_end = randomised(ConvolutionalFrontEnd(Convolution(layers=2, channels=3, kernel=kernel))).eval()
     image = torch.randn(1, tokens, width, generator=torch.Generator().manual_seed(3))
-    out = front_end(image)
+    out = front_end(image, image.shape[1])
     assert out.shape == image.shape
 
     convolutions = [part for part in front_end.modules() if isinstance(part, nn.Conv2d)]

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, BertTokenizerFast  # type: ignore[attr-defined]
 
 from tinylm.errors import UserError
+from tinylm.text.prefix import CHARACTERS_PER_TOKEN, MAX_WORD
 from tinylm.text.tokenizer import (
-    CHARACTERS_PER_TOKEN,
-    MAX_WORD,
     SPECIAL_TOKENS,
     Tokenizer,
     load_tokenizer,

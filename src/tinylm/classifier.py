@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tinylm.model.heads import SequenceClassifier
+from tinylm.errors import UserError
 from tinylm.model.huggingface import load_sequence_classifier, save_model
-from tinylm.model.inference import logits_of
+from tinylm.model.inference import Model, logits_of
+from tinylm.model.int8 import Int8Classifier
 from tinylm.text.tokenizer import Tokenizer, load_tokenizer
 from tinylm.train.pretrain import check_vocabulary
 
@@ -18,12 +19,12 @@ class Classifier:
     """One fine-tuned model.
 
     Args:
-        model: the weights.
+        model: the weights, as trained or in int8.
         tokenizer: the one it was trained with.
         label_names: in the order of the logits.
     """
 
-    def __init__(self, model: SequenceClassifier, tokenizer: Tokenizer, label_names: Sequence[str]) -> None:
+    def __init__(self, model: Model, tokenizer: Tokenizer, label_names: Sequence[str]) -> None:
         check_vocabulary(model.config, tokenizer)
         self.model = model.eval()
         self.tokenizer = tokenizer
@@ -33,8 +34,20 @@ class Classifier:
         """Raw output fields, `float32 [texts, labels]`."""
         return logits_of(self.model, self.tokenizer.encode(texts, self.model.config.max_tokens))
 
+    def int8(self) -> Classifier:
+        """The same classifier with int8 weights: faster answers on a CPU, nearly the same logits."""
+        if isinstance(self.model, Int8Classifier):
+            return self
+        return Classifier(Int8Classifier(self.model), self.tokenizer, self.label_names)
+
     def save(self, folder: Path) -> None:
-        """Write model and tokenizer; a BERT-n can be loaded by `transformers.pipeline`."""
+        """Write model and tokenizer; a BERT-n can be loaded by `transformers.pipeline`.
+
+        Raises:
+            UserError: the weights are int8.
+        """
+        if isinstance(self.model, Int8Classifier):
+            raise UserError("a classifier with int8 weights cannot be saved; save the one it was made from.")
         save_model(self.model, folder, self.label_names)
         self.tokenizer.save(folder, self.model.config.max_tokens)
 

@@ -15,6 +15,8 @@ import numpy as np
 
 from tinylm.classifier import Classifier
 from tinylm.errors import UserError
+from tinylm.model.inference import logits_of_all
+from tinylm.text.store import TokenIds
 
 MEMBERS = "committee.json"
 
@@ -41,9 +43,34 @@ class Committee:
                     f" the first has {', '.join(self.label_names)}; all must have the same."
                 )
 
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
+        """Token ids as each member reads them; members with one vocabulary share them."""
+        read: dict[tuple[str, int], TokenIds] = {}
+        readers = [(member.tokenizer.fingerprint, member.model.config.max_tokens) for member in self.members]
+        for reader, member in zip(readers, self.members, strict=True):
+            if reader not in read:
+                read[reader] = member.tokenizer.encode(texts, reader[1])
+        return [read[reader] for reader in readers]
+
+    def member_logits(self, texts: Sequence[str]) -> np.ndarray:
+        """The field of each member, `float32 [members, texts, labels]`."""
+        out = np.zeros((len(self.members), len(texts), len(self.label_names)), np.float32)
+        together: dict[int, tuple[TokenIds, list[int]]] = {}
+        for number, ids in enumerate(self.encode(texts)):
+            together.setdefault(id(ids), (ids, []))[1].append(number)
+        for ids, numbers in together.values():
+            models = [self.members[number].model for number in numbers]
+            out[numbers] = logits_of_all(models, ids, models[0].config.max_tokens)
+        return out
+
     def logits(self, texts: Sequence[str]) -> np.ndarray:
         """The summed field, `float32 [texts, labels]`."""
-        return np.sum([member.logits(texts) for member in self.members], axis=0)
+        field: np.ndarray = self.member_logits(texts).sum(0)
+        return field
+
+    def int8(self) -> Committee:
+        """The same committee with int8 weights, see `Classifier.int8`."""
+        return Committee([member.int8() for member in self.members])
 
     def probabilities(self, texts: Sequence[str]) -> np.ndarray:
         """Softmax of the summed field, `float32 [texts, labels]`.

@@ -1,26 +1,33 @@
 """Suite `inference`: from texts to labels, tokenizing included, on two threads.
 
-The reference is a BERT-6 of `transformers` in fp32. Beside it stands the same BERT-6 in
-our own engine and precision, the fair rival of a committee. Weights are new: they do
-not change how long an answer takes.
+Ours answer with int8 weights. The reference is a BERT-6 of `transformers` in fp32.
+Beside it stands the same BERT-6 in our own engine and precision, the fair rival of a
+committee. Weights are new where they do not change how long an answer takes. They do for
+an adaptive committee, and only trained ones tell what int8 costs in accuracy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from tinylm.adaptive import AdaptiveCommittee
 from tinylm.bench import arithmetic
 from tinylm.bench.measure import MILLISECONDS, Machine, Measured, alternate, summarise
 from tinylm.bench.reference import ReferenceClassifier
 from tinylm.bench.texts import N_LABELS, openings, sentences
+from tinylm.bench.trained import TrainedCommittee, trained_committee
 from tinylm.classifier import Classifier
 from tinylm.committee import Committee
 from tinylm.latency import measure_latency
 from tinylm.model.config import Convolution, ModelConfig
 from tinylm.model.heads import SequenceClassifier
 from tinylm.text.tokenizer import Tokenizer
+from tinylm.train.finetune import accuracy_of
+
+Answer = Callable[[Sequence[str]], object]  # such as `Committee.predict`
 
 THREADS = 2
 TOKENS = 32  # of every text of which the latency is measured
@@ -41,6 +48,7 @@ CASES = {
     "committee-5": [BERT_1] * 5,
     "committee-5-paper": TABLE_8,
     "throughput-committee-5": [BERT_1] * 5,
+    "adaptive-5": [BERT_1] * 5,
 }
 
 
@@ -53,56 +61,99 @@ def measure_case(name: str, rounds: int, machine: Machine) -> Measured:
     rows = np.arange(THROUGHPUT_TEXTS) if throughput else np.flatnonzero(lengths == TOKENS)[:LATENCY_TEXTS]
     texts = [chosen.texts[row] for row in rows]
     members = [ModelConfig(vocab_size=len(tokenizer), **shape) for shape in CASES[name]]
-    details = {"texts": f"{chosen.source}, {vocabulary}", "tokens_per_text": float(lengths[rows].mean())}
-    return compare(name, tokenizer, members, texts, throughput, rounds, machine, details)
+    details: dict[str, Any] = {"texts": f"{chosen.source}, {vocabulary}"}
+    if name == "adaptive-5":
+        trained = trained_committee()
+        committee = trained.committee.int8()
+        adaptive = AdaptiveCommittee.fit(committee, trained.held_out)
+        # Real texts to be labelled, of all lengths: how many members they need is the point.
+        texts = trained.task.test_texts[:: len(trained.task.test_texts) // LATENCY_TEXTS]
+        details = {"texts": f"{trained.task.name}, {vocabulary}"} | _accuracies(trained, committee, adaptive)
+        return compare(name, tokenizer, members, adaptive.predict, texts, rounds, machine, details)
+    ours = new_committee(tokenizer, members).int8()
+    if name == "committee-5":
+        trained = trained_committee()
+        details |= _accuracies(trained, trained.committee.int8())
+    return compare(name, tokenizer, members, ours.predict, texts, rounds, machine, details)
+
+
+def _accuracies(
+    trained: TrainedCommittee, committee: Committee, adaptive: AdaptiveCommittee | None = None
+) -> dict[str, Any]:
+    """Test accuracy of the trained members in fp32 and int8, of the committee, and of the adaptive one."""
+    texts, labels = trained.task.test_texts, trained.task.test_labels
+    exact, fields = trained.committee.member_logits(texts), committee.member_logits(texts)
+    facts: dict[str, Any] = {
+        "trained_on": f"{len(trained.task.train_texts):,} texts of {trained.task.name}",
+        "accuracy": {
+            "members fp32": [round(accuracy_of(field, labels), 4) for field in exact],
+            "members int8": [round(accuracy_of(field, labels), 4) for field in fields],
+            "committee fp32": round(accuracy_of(exact.sum(0), labels), 4),
+            "committee int8": round(accuracy_of(fields.sum(0), labels), 4),
+        },
+    }
+    if adaptive is not None:
+        decisions, asked = adaptive.decide(texts)
+        facts["accuracy"]["adaptive int8"] = round(float(np.mean(decisions == labels)), 4)
+        facts["members asked"] = round(float(asked.mean()), 2)
+    return facts
 
 
 def compare(
     name: str,
     tokenizer: Tokenizer,
     members: list[ModelConfig],
+    ours: Answer,
     texts: list[str],
-    throughput: bool,
     rounds: int,
     machine: Machine,
     details: dict[str, Any],
 ) -> Measured:
-    """Let a committee, the reference and our own BERT-6 answer in turn.
+    """Let ours, the reference and our own BERT-6 answer in turn.
 
     Args:
-        name: of the case.
+        name: of the case; "throughput" in front answers all texts at once, in texts per
+            second, otherwise one at a time: the median in ms, of "adaptive" the mean.
         tokenizer: of all of them.
-        members: architectures of the committee, the first of which tells the vocabulary.
+        members: architectures of ours, which tell the arithmetic.
+        ours: what is measured.
         texts: to answer.
-        throughput: all texts at once, in texts per second; otherwise one at a time, in ms.
         rounds: how often.
-        machine: its rate in fp32, in which models answer, gives the limit.
+        machine: its fp32 rate, since activations are fp32, gives the limit.
         details: goes on in those of the result.
     """
     deep = ModelConfig(vocab_size=len(tokenizer))
-    answers = [
-        new_committee(tokenizer, members).predict,
+    answers: list[Answer] = [
+        ours,
         ReferenceClassifier(tokenizer, deep, N_LABELS).predict,
-        new_committee(tokenizer, [deep]).predict,
+        new_committee(tokenizer, [deep]).int8().predict,
     ]
     lengths = tokenizer.encode(texts).lengths
     needed = sum(arithmetic.sequence_classifier(config, lengths, N_LABELS) for config in members)
     per_second = machine.fp32 * len(texts) / needed
     counts = [config.layer_count for config in members]
     details = details | {
-        "layer_count": {"longest member": max(counts), "all members": sum(counts), "BERT-6": deep.layer_count}
+        "tokens_per_text": round(float(lengths.mean()), 1),
+        "layer_count": {
+            "longest member": max(counts),
+            "all members": sum(counts),
+            "BERT-6": deep.layer_count,
+        },
     }
     other = "BERT-6, same engine"
-    if throughput:
+    if name.startswith("throughput"):
         for answer in answers:
             answer(texts[:2])
         seconds = alternate([lambda answer=answer: answer(texts) for answer in answers], rounds)  # type: ignore[misc]
         return summarise(name, len(texts) / seconds, "texts/s", per_second, other, details)
     latencies = [measure_latency(answers, texts) for _ in range(rounds)]
-    p50, p95 = (np.array([[getattr(x, q) for x in row] for row in latencies]) for q in ("p50", "p95"))
+    p50, p95, mean = (
+        np.array([[getattr(x, q) for x in row] for row in latencies]) for q in ("p50", "p95", "mean")
+    )
     slow = dict(zip(("ours", "reference", "other"), np.median(p95, axis=0).tolist(), strict=True))
     details = details | {"p95": slow}
-    return summarise(name, p50, MILLISECONDS, 1000 / per_second, other, details)
+    values = mean if name.startswith("adaptive") else p50
+    return summarise(name, values, MILLISECONDS, 1000 / per_second, other, details)
 
 
 def new_committee(tokenizer: Tokenizer, members: list[ModelConfig]) -> Committee:

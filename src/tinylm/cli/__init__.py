@@ -20,6 +20,7 @@ from tinylm.cli.bench import bench_command
 from tinylm.cli.common import remarks
 from tinylm.cli.decisions import committee_command, evaluate_command, predict_command
 from tinylm.cli.demo import demo_command
+from tinylm.cli.deploy import export_command, serve_command
 from tinylm.cli.paper import paper
 from tinylm.cli.text import corpus_command, coverage_command
 from tinylm.cli.training import finetune_command, pretrain_command
@@ -35,6 +36,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "committee": committee_command,
     "evaluate": evaluate_command,
     "predict": predict_command,
+    "export": export_command,
+    "serve": serve_command,
     "bench": bench_command,
 }
 

@@ -69,7 +69,7 @@ def evaluate_command(
     }
     if trained_on - {loaded.fingerprint}:
         remark("fine-tuned on another split: some of these test texts may be among the training texts.")
-    fields = [member.logits(loaded.test_texts) for member in committee.members]
+    fields = committee.member_logits(loaded.test_texts)
     total = np.sum(fields, axis=0)
     table = Table("", "accuracy", "macro F1", title=f"{loaded.name}: {len(loaded.test_texts):,} test texts")
     rows = [(f"member {i}", field) for i, field in enumerate(fields, 1)] if len(fields) > 1 else []

@@ -25,6 +25,11 @@ class Convolution(BaseModel):
     channels: int = Field(ge=1)
     kernel: tuple[int, int] = (3, 3)
 
+    @property
+    def reach(self) -> int:
+        """How many rows behind a token change it: "same" padding puts half a kernel behind every layer."""
+        return self.layers * (self.kernel[0] // 2)
+
 
 class ModelConfig(BaseModel):
     """Architecture of a BERT-n, optionally with convolutions in front; by default the paper's BERT-6."""
@@ -57,12 +62,10 @@ class ModelConfig(BaseModel):
     def image_height(self, longest: int) -> int:
         """Rows of the convolutions' image that change a row which is read, in evaluation.
 
-        Padded rows take part, but only those within reach of the longest text (`longest`
-        tokens): "same" padding puts half a kernel at the end of every layer.
+        Padded rows take part, but only those within reach of the longest text (`longest` tokens).
         """
         assert self.convolution is not None
-        reach = self.convolution.layers * (self.convolution.kernel[0] // 2)
-        return min(self.max_tokens, longest + reach)
+        return min(self.max_tokens, longest + self.convolution.reach)
 
     @property
     def layer_count(self) -> int:

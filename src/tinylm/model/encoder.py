@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tinylm.model.batch import Batch
 from tinylm.model.config import HEAD_WIDTH, ModelConfig
-from tinylm.model.convolution import ConvolutionalFrontEnd
+from tinylm.model.convolution import ConvolutionalFrontEnd, FoldedFrontEnd
 from tinylm.model.functions import attention, dropout, dropout_add_norm, gelu, word_embedding
 
 LAYER_NORM_EPS = 1e-12
@@ -128,7 +128,9 @@ class Encoder(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         front = config.convolution
-        self.convolution: ConvolutionalFrontEnd | None = ConvolutionalFrontEnd(front) if front else None
+        self.convolution: ConvolutionalFrontEnd | FoldedFrontEnd | None = (
+            ConvolutionalFrontEnd(front) if front else None
+        )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
 
     def forward(self, batch: Batch, read: Tensor | None = None) -> Tensor:
@@ -144,25 +146,26 @@ class Encoder(nn.Module):
 
     def _below_last(self, batch: Batch) -> Tensor:
         """What enters the last block, `[tokens, width]`."""
-        x = self._embed(batch)
+        x = self.embed(batch)
         for block in self.blocks[:-1]:
             x = block(x, batch)
         return x
 
-    def _embed(self, batch: Batch) -> Tensor:
+    def embed(self, batch: Batch) -> Tensor:
+        """What enters the first block, `[tokens, width]`."""
         if self.convolution is None:
             out: Tensor = self.embeddings(batch.ids, batch.positions)
             return out
         # In training the image has max_tokens rows whatever the texts' lengths, since padding
         # takes part in the statistics of BatchNorm.
-        config = self.config
-        height = config.max_tokens if self.training else config.image_height(int(batch.lengths[0]))
+        config, longest = self.config, int(batch.lengths[0])
+        height = config.max_tokens if self.training else config.image_height(longest)
         places = batch.text_of_token * height + batch.positions
         ids = batch.ids.new_full((len(batch) * height,), PAD_ID).index_copy(0, places, batch.ids)
         positions = torch.arange(height, device=ids.device).repeat(len(batch))
         image = self.embeddings(ids, positions).unflatten(0, (len(batch), height))
-        rows: Tensor = self.convolution(image).flatten(0, 1)
-        return rows[places]
+        rows: Tensor = self.convolution(image, longest).flatten(0, 1)
+        return rows[batch.text_of_token * longest + batch.positions]
 
 
 def initialise(module: nn.Module, std: float) -> None:

@@ -19,6 +19,11 @@ from tinylm.model.batch import Group, Span
 from tinylm.model.kernels import dropout_parameters, parallel, raw
 
 
+def bf16_pays() -> bool:
+    """Whether this processor multiplies bf16 matrices in hardware."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def has_kernels(x: Tensor) -> bool:
     """Whether our kernels work on `x`."""
     return x.dtype == torch.bfloat16 and x.device.type == "cpu"
@@ -41,6 +46,22 @@ def dropout_add_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, probabilit
     if has_kernels(x):
         return _DropoutAddNorm.apply(x, residual, norm.weight, norm.bias, probability, norm.eps)
     return norm(dropout(x, probability) + residual)
+
+
+def norm_gelu(image: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    """GELU(BatchNorm(image)), `[texts, channels, rows, columns]`; in training, `norm` notes statistics."""
+    if not (has_kernels(image) and norm.training):
+        return F.gelu(norm(image))
+    assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+    assert norm.num_batches_tracked is not None
+    pixels = image.permute(0, 2, 3, 1).contiguous()
+    out, mean, variance = _NormGelu.apply(pixels.flatten(0, 2), norm.weight, norm.bias, norm.eps)
+    count = pixels[..., 0].numel()
+    norm.running_mean.lerp_(mean.to(norm.running_mean.dtype), norm.momentum)
+    # Running variances are unbiased, as PyTorch has them.
+    norm.running_var.lerp_((variance * (count / (count - 1))).to(norm.running_var.dtype), norm.momentum)
+    norm.num_batches_tracked += 1
+    return out.view(pixels.shape).permute(0, 3, 1, 2)
 
 
 def attention(
@@ -115,7 +136,8 @@ class _Gelu(Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         x = x.contiguous()
         y = torch.empty_like(x)
-        parallel(kernels.gelu, x.numel(), raw(x).reshape(-1), raw(y).reshape(-1))
+        values, _ = kernels.gelu_tables()
+        parallel(kernels.gelu, x.numel(), raw(x).reshape(-1), values, raw(y).reshape(-1))
         ctx.save_for_backward(x)
         return y
 
@@ -124,8 +146,9 @@ class _Gelu(Function):
         (x,) = ctx.saved_tensors
         grad = gradients[0].contiguous()
         out = torch.empty_like(x)
-        flat = (raw(tensor).reshape(-1) for tensor in (x, grad, out))
-        parallel(kernels.gelu_backward, x.numel(), *flat)
+        _, slopes = kernels.gelu_tables()
+        flat_x, flat_grad, flat_out = (raw(tensor).reshape(-1) for tensor in (x, grad, out))
+        parallel(kernels.gelu_backward, x.numel(), flat_x, flat_grad, slopes, flat_out)
         return out
 
 
@@ -153,6 +176,44 @@ class _DropoutAddNorm(Function):
         parallel(kernels.dropout_add_norm_backward, len(total), *map(raw, tensors), *ctx.parameters)
         grad_weight, grad_bias = affine.sum(0).to(weight.dtype)
         return grad_x, grad_residual, grad_weight, grad_bias, None, None
+
+
+class _NormGelu(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        rows, channels = x.shape
+        sums = np.zeros((torch.get_num_threads(), 2, channels))
+        parallel(kernels.channel_sums, rows, raw(x), sums)
+        mean, square = sums.sum(0) / rows
+        variance = np.maximum(square - mean**2, 0)
+        inverse = 1 / np.sqrt(variance + eps)
+        scale = weight.detach().double().numpy() * inverse
+        shift = bias.detach().double().numpy() - mean * scale
+        constants = [array.astype(np.float32) for array in (scale, shift, mean, inverse)]
+        y = torch.empty_like(x)
+        parallel(kernels.scale_gelu, rows, raw(x), *constants[:2], raw(y))
+        ctx.save_for_backward(x)
+        ctx.constants, ctx.dtype = constants, weight.dtype
+        out = torch.from_numpy(mean), torch.from_numpy(variance)
+        ctx.mark_non_differentiable(*out)
+        return y, *out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        (x,) = ctx.saved_tensors
+        grad = gradients[0].contiguous()
+        scale, shift, mean, inverse = ctx.constants
+        sums = np.zeros((torch.get_num_threads(), 2, x.shape[1]))
+        out = torch.empty_like(x)
+        arrays = (raw(grad), raw(x), scale, shift, mean, inverse, raw(out), sums)
+        parallel(kernels.scale_gelu_sums, len(x), *arrays)
+        total, products = sums.sum(0)
+        means = ((array / len(x)).astype(np.float32) for array in (total, products))
+        parallel(kernels.batch_norm_backward, len(x), raw(out), raw(x), scale, mean, inverse, *means)
+        grad_weight, grad_bias = (torch.from_numpy(array).to(ctx.dtype) for array in (products, total))
+        return out, grad_weight, grad_bias, None
 
 
 class _Attention(Function):

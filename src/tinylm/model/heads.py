@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
@@ -41,10 +42,16 @@ class SequenceClassifier(nn.Module):
     def __init__(self, config: ModelConfig, n_labels: int) -> None:
         super().__init__()
         self.config = config
+        self.n_labels = n_labels
         self.encoder = Encoder(config)
         self.pooler = nn.Linear(config.width, config.width)
         self.classifier = nn.Linear(config.width, n_labels)
         initialise(self, config.init_std)
+
+    @property
+    def output_layer(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weight `[labels, width]` and bias `[labels]` of the last layer, fp32."""
+        return self.classifier.weight.detach().float().numpy(), self.classifier.bias.detach().float().numpy()
 
     def forward(self, batch: Batch) -> Tensor:
         """Raw output fields (logits), `[texts, labels]`, in the batch's order of texts."""

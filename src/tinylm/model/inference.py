@@ -1,28 +1,59 @@
-"""Logits of many texts."""
+"""Logits of many texts, of one model or of several."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 
-from tinylm.model.batch import make_batch
+from tinylm.model.batch import Batch, make_batch
 from tinylm.model.heads import SequenceClassifier
+from tinylm.model.int8 import Int8Classifier
+from tinylm.model.kernels import in_threads
 from tinylm.text.store import TokenIds
+
+Model = SequenceClassifier | Int8Classifier
 
 BATCH = 64  # texts
 
 
+def logits_of(model: Model, paragraphs: TokenIds) -> np.ndarray:
+    """Raw output fields of each paragraph, `float32 [paragraphs, labels]`."""
+    out: np.ndarray = logits_of_all([model], paragraphs, model.config.max_tokens)[0]
+    return out
+
+
 @torch.inference_mode()
-def logits_of(model: SequenceClassifier, paragraphs: TokenIds) -> np.ndarray:
-    """Raw output fields of each paragraph, `float32 [paragraphs, labels]`.
+def logits_of_all(models: Sequence[Model], paragraphs: TokenIds, max_tokens: int) -> np.ndarray:
+    """The same of models that share labels and vocabulary, `float32 [models, paragraphs, labels]`.
 
     Paragraphs of similar length share a batch, so that the attention pads little.
     """
-    if model.training:  # asking costs nothing, telling all parts takes longer than a small model
-        model.eval()
-    out = np.zeros((len(paragraphs), model.classifier.out_features), np.float32)
+    for model in models:
+        if model.training:  # asking costs nothing, telling all parts takes longer than a small model
+            model.eval()
+    out = np.zeros((len(models), len(paragraphs), models[0].n_labels), np.float32)
     order = np.argsort(paragraphs.lengths, kind="stable")
     for i in range(0, len(order), BATCH):
-        batch, rows = make_batch(paragraphs, order[i : i + BATCH], model.config.max_tokens)
-        out[rows] = model(batch).float().numpy()
+        batch, rows = make_batch(paragraphs, order[i : i + BATCH], max_tokens)
+        for member, logits in enumerate(_answers(models, batch)):
+            out[member, rows] = logits
     return out
+
+
+def _answers(models: Sequence[Model], batch: Batch) -> list[np.ndarray]:
+    """Logits of one batch, of each model."""
+
+    def answer(model: Model) -> np.ndarray:
+        with torch.inference_mode():  # every thread has to say so
+            logits: np.ndarray = model(batch).float().numpy()
+            return logits
+
+    # Our kernels share out a batch among the threads text by text. One text cannot be shared
+    # out; there the models answer side by side.
+    if len(batch) == 1 and all(
+        isinstance(model, Int8Classifier) and model.is_single_threaded for model in models
+    ):
+        return in_threads(answer, models)
+    return [answer(model) for model in models]

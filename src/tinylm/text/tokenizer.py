@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from tinylm.errors import UserError
 from tinylm.text.download import cache_folder, find_local
+from tinylm.text.prefix import MAX_WORD, encode_prefixes
 from tinylm.text.store import TokenIds
 from tinylm.text.tables import why_unusable
 
@@ -28,11 +30,6 @@ BERT = "bert-base-uncased"
 MAX_VOCAB = 1 << 16  # ids are stored as uint16
 MIN_TRAINED_VOCAB = 300
 MAX_ALPHABET = 200  # characters of a trained vocabulary; rarer ones become [UNK]
-
-MAX_WORD = 100  # characters; WordPiece turns longer words into one [UNK]
-# How much of a text to read, see `Tokenizer.encode`.
-CHARACTERS_PER_TOKEN = 8  # a first guess that suits most languages
-MAX_CHARACTERS = 1_000_000
 
 
 class Tokenizer:
@@ -71,7 +68,7 @@ class Tokenizer:
     def __len__(self) -> int:
         return len(self.vocab)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Sixteen hexadecimal digits that tell one vocabulary from another."""
         return hashlib.sha256("\n".join(self.vocab).encode()).hexdigest()[:16]
@@ -79,11 +76,7 @@ class Tokenizer:
     def encode(self, texts: Sequence[str], max_tokens: int = 128) -> TokenIds:
         """Token ids of each text, [CLS] in front and [SEP] behind.
 
-        Only as much of a text is read as its first tokens need, so a text of 10 MB costs what a
-        paragraph costs. This changes no token: cutting a text can only change the last word before
-        the cut, and a word has at most 100 tokens. So a prefix with 100 tokens to spare is enough, and
-        one without (white space, endless words) is tried again with eight times the characters, up to
-        a million: what stands behind a million characters without a full paragraph is not read.
+        A text of 10 MB costs what a paragraph costs, see `prefix.py`.
 
         Args:
             texts: any number of texts, of any length.
@@ -100,29 +93,12 @@ class Tokenizer:
                 f"max_tokens is {max_tokens}; at least 3 are needed, for [CLS], a token and [SEP]."
             )
         room = max_tokens - 2
-        rows: list[list[int]] = [[]] * len(texts)
-        waiting = list(range(len(texts)))
-        characters = CHARACTERS_PER_TOKEN * (room + MAX_WORD)
-        while waiting:
-            try:
-                prefixes = [texts[i][:characters] for i in waiting]
-                encodings = self._backend.encode_batch_fast(prefixes, add_special_tokens=False)
-            except TypeError as error:
-                row = next(
-                    i for i, text in enumerate(texts) if why_unusable(text) in ("no text", "not UTF-8")
-                )
-                raise UserError(
-                    f"Text {row + 1} is {texts[row]!r:.60}; expected a string of Unicode."
-                ) from error
-            too_short = []
-            for i, encoding in zip(waiting, encodings, strict=True):
-                ids = encoding.ids
-                if characters < min(len(texts[i]), MAX_CHARACTERS) and len(ids) < room + MAX_WORD:
-                    too_short.append(i)
-                else:
-                    rows[i] = [self.cls_id, *ids[:room], self.sep_id]
-            waiting = too_short
-            characters = min(8 * characters, MAX_CHARACTERS)
+        try:
+            encodings = encode_prefixes(self._backend.encode_batch_fast, texts, room)
+        except TypeError as error:
+            row = next(i for i, text in enumerate(texts) if why_unusable(text) in ("no text", "not UTF-8"))
+            raise UserError(f"Text {row + 1} is {texts[row]!r:.60}; expected a string of Unicode.") from error
+        rows = [[self.cls_id, *encoding.ids[:room], self.sep_id] for encoding in encodings]
         return TokenIds.from_lists(rows)
 
     def reduced(self, keep: np.ndarray) -> Tokenizer:
@@ -143,6 +119,10 @@ class Tokenizer:
         """Write only `vocab.txt`, which `load_tokenizer` reads, into an existing folder."""
         (Path(folder) / VOCAB_FILE).write_bytes(("\n".join(self.vocab) + "\n").encode())
 
+    def save_backend(self, folder: Path) -> None:
+        """Write only `tokenizer.json`, which the library `tokenizers` reads, into an existing folder."""
+        self._backend.save(str(Path(folder) / TOKENIZER_FILE))
+
     def save(self, folder: Path, max_tokens: int) -> None:
         """Write `vocab.txt` and what `transformers.AutoTokenizer` reads, into an existing folder.
 
@@ -152,7 +132,7 @@ class Tokenizer:
         """
         folder = Path(folder)
         self.save_vocab(folder)
-        self._backend.save(str(folder / TOKENIZER_FILE))
+        self.save_backend(folder)
         config = {
             "tokenizer_class": "BertTokenizer",
             "do_lower_case": True,

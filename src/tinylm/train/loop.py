@@ -8,10 +8,11 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from tinylm.errors import UserError
+from tinylm.model.functions import bf16_pays
 from tinylm.progress import progress_bars
 from tinylm.train.batching import seed_dropout
 from tinylm.train.checkpoint import Checkpoint, Place
-from tinylm.train.optimizers import bf16_pays, make_optimizers, restore_masters
+from tinylm.train.optimizers import make_optimizers, restore_masters
 from tinylm.train.recipes import Optimisation
 
 

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from tinylm.model import kernels
 from tinylm.model.encoder import Embeddings
+from tinylm.model.functions import bf16_pays
 from tinylm.model.kernels import parallel, raw
 from tinylm.train.recipes import Optimisation
 
@@ -27,11 +28,6 @@ MOMENTUM = 0.95  # of Muon
 QUINTIC, STEPS = (3.4445, -4.7750, 2.0315), 5
 # Smaller tensors are not worth a second thread.
 PARALLEL = 100_000
-
-
-def bf16_pays() -> bool:
-    """Whether this processor multiplies bf16 matrices in hardware."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool) -> list[Optimizer]:

@@ -1,0 +1,123 @@
+"""Models on their way out: exported for other programs, and served."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import tempfile
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tinylm.cli.common import Out, Settings, remark, say, settings_of
+from tinylm.errors import UserError
+
+Model = Annotated[Path, typer.Argument(help="Folder of a classifier or a committee.")]
+FORMS = ("onnx", "huggingface")
+TOKEN_VARIABLE = "TINYLM_TOKEN"
+
+
+def export_command(
+    context: typer.Context,
+    model: Model,
+    out: Out,
+    to: Annotated[
+        str, typer.Option(help="onnx (one file for the committee) or huggingface (a folder per member).")
+    ] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="ONNX weights in 8 bits.")] = False,
+    settings: Settings = None,
+) -> None:
+    """Write a classifier or a committee in a form that other programs read.
+
+    Example: `tinylm export committee --to onnx --int8 --out committee-onnx`
+    """
+    from tinylm.folders import new_folder, read_record, write_record
+
+    if to not in FORMS:
+        raise UserError(f"--to was {to!r}; expected {' or '.join(FORMS)}.")
+    if to == "huggingface":
+        from tinylm.export import export_huggingface
+
+        if int8:
+            raise UserError("--int8 is for --to onnx; HuggingFace folders hold fp32 weights.")
+        with new_folder(out) as folder:
+            folders = export_huggingface(model, folder)
+        places = ", ".join(str(out / place.relative_to(folder)) for place in folders)
+        say(f"for transformers: {places}")
+        return
+    _need("onnx", "onnx", "onnxruntime")
+    from tinylm.export import export_onnx
+
+    with new_folder(out) as folder:
+        export = export_onnx(model, folder, int8)
+        facts = {"settings": settings_of(context), "check": asdict(export), "model": read_record(model)}
+        write_record(folder, "onnx", **facts)
+    say(
+        f"{export.megabytes:.1f} MB in {out}; beside PyTorch on {export.checked_on}: logits differ by at most"
+        f" {export.largest_difference:.2g} (the largest is {export.largest_logit:.2g}),"
+        f" {export.agreement:.1%} of the decisions agree"
+    )
+
+
+def _need(extra: str, *packages: str) -> None:
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise UserError(f"this needs {', '.join(missing)}; install tinylm with its extra: tinylm[{extra}].")
+
+
+def serve_command(
+    model: Annotated[Path, typer.Argument(help="Folder of a classifier, a committee or its ONNX export.")],
+    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network.")] = "127.0.0.1",
+    token_file: Annotated[
+        Path | None, typer.Option(help=f"File with a token that askers must show; or set {TOKEN_VARIABLE}.")
+    ] = None,
+    settings: Settings = None,
+) -> None:
+    """Answer over HTTP: a page at `/`, `POST /predict`, `/docs`, `/healthz`, `/metrics`.
+
+    Example: `tinylm serve committee --port 8000`
+    """
+    _need("serve", "fastapi", "uvicorn", "prometheus_client", "onnx", "onnxruntime")
+    from tinylm.onnx_classifier import DECISION, load_onnx
+    from tinylm.serve.app import create_app
+    from tinylm.serve.limits import Limits
+    from tinylm.serve.server import listen, run
+
+    # uvicorn hands the signal on when it has stopped; that is then no failure.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
+    token = _token(token_file)
+    listener = listen(host, port)
+    with tempfile.TemporaryDirectory() as temporary:
+        if not (model / DECISION).is_file():
+            from tinylm.export import export_onnx
+
+            export_onnx(model, Path(temporary))
+            remark(f"{model} was exported to ONNX for this server alone; 'tinylm export' keeps the result.")
+            model = Path(temporary)
+        classifier = load_onnx(model)
+        if token is None and host not in ("127.0.0.1", "localhost", "::1"):
+            remark(f"anyone who reaches {host} may ask; set {TOKEN_VARIABLE} to ask for a token.")
+        limits = Limits()
+        address, number = listener.getsockname()[:2]
+        say(f"http://{f'[{address}]' if ':' in address else address}:{number} answers; Ctrl-C stops it")
+        with contextlib.suppress(KeyboardInterrupt):
+            run(create_app(classifier, token, limits), listener, limits)
+
+
+def _token(file: Path | None) -> str | None:
+    if file is None:
+        token, source = os.environ.get(TOKEN_VARIABLE), TOKEN_VARIABLE
+    else:
+        try:
+            token, source = file.read_text(encoding="utf-8").strip(), str(file)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file} is not UTF-8; expected a token.") from error
+    if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
+        raise UserError(f"{source} holds no token; expected letters, digits and signs without spaces.")
+    return token

@@ -1,0 +1,1 @@
+"""A committee behind HTTP: `tinylm serve`."""

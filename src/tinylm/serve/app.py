@@ -1,0 +1,267 @@
+"""The application: what is asked and answered over HTTP, and the page at `/`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Annotated
+
+import jinja2
+import prometheus_client
+from fastapi import Depends, FastAPI, HTTPException, Request, Response, Security
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from starlette.types import ASGIApp
+
+from tinylm.onnx_classifier import OnnxClassifier
+from tinylm.serve.batcher import Batcher, QueueFullError
+from tinylm.serve.guard import Guard
+from tinylm.serve.limits import Limits
+
+# Nothing from elsewhere, whatever a page may hold.
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'none'; connect-src 'self'; img-src data:;"
+    " script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
+    "cache-control": "no-cache",
+}
+BEARER = HTTPBearer(auto_error=False, description="Only where the server was started with a token.")
+
+
+class Ask(BaseModel):
+    """One text, or many."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"texts": ["The first text.", "Another."]}]}
+    )
+
+    text: str | None = Field(default=None, description="One text; give either this or texts.")
+    texts: list[str] | None = Field(default=None, min_length=1, description="Many texts.")
+    details: bool = Field(default=False, description="Say also how each member voted and what was read.")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Ask:
+        if (self.text is None) == (self.texts is None):
+            raise ValueError("give either text or texts")
+        return self
+
+    @property
+    def all_texts(self) -> list[str]:
+        """The texts, however they were given."""
+        return self.texts if self.text is None else [self.text]  # type: ignore[return-value]
+
+
+ASK = Ask.model_json_schema()
+EXAMPLE = json.dumps(ASK["examples"][0])
+
+
+class Vote(BaseModel):
+    """What one member says by itself."""
+
+    member: str
+    label: str
+    probability: float
+
+
+class Details(BaseModel):
+    """How an answer came about; places in the text are counted in Unicode characters."""
+
+    members: list[Vote]
+    characters_read: int = Field(description="What stands behind these is more than the model reads.")
+    hardly_seen: list[tuple[int, int]] | None = Field(
+        description="Start and end of tokens that pre-training hardly met; null where nobody counted."
+    )
+
+
+class Prediction(BaseModel):
+    """The answer to one text."""
+
+    label: str = Field(description="The most probable label.")
+    labels: list[str] = Field(description="The decision: that label, or all above their threshold.")
+    probabilities: dict[str, float] = Field(description="Of every label, the most probable first.")
+    details: Details | None = None
+
+
+class Answer(BaseModel):
+    """The answers to all texts, in their order."""
+
+    predictions: list[Prediction]
+    milliseconds: float = Field(description="From the arrival of the request to its answer.")
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    detail: str
+
+
+@dataclass(frozen=True)
+class _Question:
+    text: str
+    details: bool
+
+
+def create_app(classifier: OnnxClassifier, token: str | None = None, limits: Limits | None = None) -> ASGIApp:
+    """The application for one exported committee.
+
+    Args:
+        classifier: what answers.
+        token: whoever asks `/predict` or `/metrics` must show it (`Authorization: Bearer ...`).
+        limits: what a request may cost.
+    """
+    limits = limits or Limits()
+    registry = prometheus_client.CollectorRegistry()
+    sizes = prometheus_client.Histogram(
+        "tinylm_batch_texts", "Texts computed together", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+    )
+    batcher = Batcher[_Question, Prediction](
+        lambda questions: _answer(classifier, questions),
+        limits.batch_texts,
+        limits.waiting_texts,
+        sizes.observe,
+    )
+    waiting = prometheus_client.Gauge("tinylm_waiting_texts", "Texts in the queue", registry=registry)
+    waiting.set_function(lambda: batcher.waiting)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        worker = asyncio.create_task(batcher.run())
+        yield
+        worker.cancel()
+
+    def authorise(shown: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]) -> None:
+        given = shown.credentials if shown else ""
+        if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
+            raise HTTPException(
+                401,
+                "This server asks for its token: 'Authorization: Bearer TOKEN'.",
+                {"www-authenticate": "Bearer"},
+            )
+
+    app = FastAPI(
+        title="tinylm",
+        summary=f"{len(classifier.members)} members, {len(classifier.label_names)} labels",
+        version="1",
+        docs_url=None,  # FastAPI's pages load their scripts from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+    pages = jinja2.Environment(
+        loader=jinja2.PackageLoader("tinylm.serve", "page"), autoescape=True, trim_blocks=True
+    )
+    start = resources.files("tinylm.serve").joinpath("page/index.html").read_text(encoding="utf-8")
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return JSONResponse({"detail": "The server failed; its log says why."}, 500)
+
+    problems = {
+        401: "The token is missing or wrong.",
+        408: "The body took too long to arrive.",
+        413: "The body is too large.",
+        422: "The body is not what it should be.",
+        503: "Too many texts are waiting; Retry-After says when to try again.",
+        504: "No answer in time.",
+    }
+
+    @app.post(
+        "/predict",
+        dependencies=[Depends(authorise)],
+        responses={status: {"model": Problem, "description": text} for status, text in problems.items()},
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": ASK}}}},
+    )
+    async def predict(request: Request) -> Answer:
+        """Label one text or many."""
+        began = time.perf_counter()
+        try:
+            # Not as a parameter: FastAPI's own answer to a bad body may repeat what was sent.
+            ask = Ask.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise HTTPException(422, _sentence(error)) from None
+        texts = ask.all_texts
+        if len(texts) > limits.texts:
+            raise HTTPException(
+                422, f"{len(texts):,} texts were given; at most {limits.texts:,} are allowed."
+            )
+        longest = max(range(len(texts)), key=lambda i: len(texts[i]))
+        if (characters := len(texts[longest])) > limits.text_characters:
+            sentence = f"Text {longest + 1} has {characters:,} characters; at most {limits.text_characters:,}"
+            raise HTTPException(422, f"{sentence} are allowed.")
+        try:
+            predictions = await batcher.ask([_Question(text, ask.details) for text in texts])
+        except QueueFullError:
+            raise HTTPException(
+                503, f"{batcher.waiting:,} texts are waiting; try again later.", {"retry-after": "1"}
+            ) from None
+        milliseconds = round(1000 * (time.perf_counter() - began), 2)
+        return Answer(predictions=list(predictions), milliseconds=milliseconds)
+
+    @app.get("/healthz")
+    async def health() -> dict[str, str]:
+        """Whether the server answers."""
+        return {"status": "ok"}
+
+    @app.get("/metrics", dependencies=[Depends(authorise)], response_class=Response)
+    async def metrics() -> Response:
+        """Figures for Prometheus."""
+        return Response(
+            prometheus_client.generate_latest(registry), media_type=prometheus_client.CONTENT_TYPE_LATEST
+        )
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> HTMLResponse:
+        return HTMLResponse(start, headers=PAGE_HEADERS)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> HTMLResponse:
+        values = {"schema": app.openapi(), "example": EXAMPLE}
+        template = pages.get_template("docs.html")
+        return HTMLResponse(template.render(values, address=request.base_url), headers=PAGE_HEADERS)
+
+    paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
+    return Guard(app, limits, paths, registry)
+
+
+def _answer(classifier: OnnxClassifier, questions: Sequence[_Question]) -> list[Prediction]:
+    fields = classifier.member_logits([question.text for question in questions])
+    probabilities = classifier.probabilities(fields.sum(0))
+    decisions = classifier.decide(probabilities)
+    names = classifier.label_names
+    predictions = []
+    for number, question in enumerate(questions):
+        row = probabilities[number]
+        order = row.argsort()[::-1]
+        details = None
+        if question.details:
+            votes = classifier.probabilities(fields[:, number])
+            characters_read, hardly_seen = classifier.read(question.text)
+            details = Details(
+                members=[
+                    Vote(member=member, label=names[vote.argmax()], probability=round(float(vote.max()), 6))
+                    for member, vote in zip(classifier.members, votes, strict=True)
+                ],
+                characters_read=characters_read,
+                hardly_seen=hardly_seen,
+            )
+        predictions.append(
+            Prediction(
+                label=names[order[0]],
+                labels=decisions[number],
+                probabilities={names[i]: round(float(row[i]), 6) for i in order},
+                details=details,
+            )
+        )
+    return predictions
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first mistake in a body."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return f"The body{place and f', at {place}'}: {first['msg']}; expected {EXAMPLE}."

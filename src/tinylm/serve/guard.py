@@ -1,0 +1,115 @@
+"""What stands between the network and the application: limits on size and time, and the count of both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tinylm.serve.limits import Limits
+
+# A client that sends too much is listened to for this many limits more before the connection is
+# closed: closed at once, many would see a broken connection and never the answer.
+PATIENCE = 16
+
+
+class Guard:
+    """Wraps an application, which then sees only whole bodies.
+
+    Args:
+        app: the application.
+        limits: those on bytes and seconds.
+        paths: the paths that metrics name; all others are "other".
+        registry: where the metrics go.
+    """
+
+    def __init__(
+        self, app: ASGIApp, limits: Limits, paths: frozenset[str], registry: CollectorRegistry
+    ) -> None:
+        self._app, self._limits, self._paths = app, limits, paths
+        self._held = 0  # bytes of all bodies
+        self._count = Counter("tinylm_requests", "Requests", ["path", "status"], registry=registry)
+        self._seconds = Histogram(
+            "tinylm_request_seconds", "From head to answer", ["path"], registry=registry
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        body = bytearray()
+        try:
+            refusal = await self._read(receive, body)
+            if refusal is not None:
+                await refusal(scope, receive, watched)
+            else:
+                async with asyncio.timeout(self._limits.answer_seconds):
+                    await self._app(scope, _replay(bytes(body), receive), watched)
+        except TimeoutError:
+            if not status:  # otherwise the client does not take its answer; the connection is closed
+                seconds = self._limits.answer_seconds
+                late = _refusal(504, f"No answer within {seconds:g} seconds; try again later.")
+                await late(scope, receive, watched)
+        except _DisconnectedError:
+            status = 499  # as nginx counts them
+        finally:
+            self._held -= len(body)
+            path = scope["path"] if scope["path"] in self._paths else "other"
+            self._count.labels(path, status or 500).inc()
+            self._seconds.labels(path).observe(time.perf_counter() - started)
+
+    async def _read(self, receive: Receive, body: bytearray) -> JSONResponse | None:
+        """Fill `body`; what to answer instead if that is not possible."""
+        limits, size, more = self._limits, 0, True
+        try:
+            async with asyncio.timeout(limits.body_seconds):
+                while more and size <= PATIENCE * limits.body_bytes:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _DisconnectedError
+                    chunk, more = message.get("body", b""), message.get("more_body", False)
+                    size += len(chunk)
+                    if size > limits.body_bytes:
+                        continue
+                    if self._held + len(chunk) > limits.held_bytes:
+                        return _refusal(503, "Too many requests at a time; try again later.")
+                    body += chunk
+                    self._held += len(chunk)
+        except TimeoutError:
+            return _refusal(408, f"The body did not arrive within {limits.body_seconds:g} seconds.")
+        if size > limits.body_bytes:
+            return _refusal(413, f"The body has more than {limits.body_bytes:,} bytes, the most allowed.")
+        return None
+
+
+class _DisconnectedError(Exception):
+    """The client went away before its request was complete."""
+
+
+def _refusal(status: int, sentence: str) -> JSONResponse:
+    headers = {"connection": "close"} | ({"retry-after": "1"} if status == 503 else {})
+    return JSONResponse({"detail": sentence}, status, headers)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body at once, and then what else may come."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay

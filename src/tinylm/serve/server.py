@@ -1,0 +1,121 @@
+"""uvicorn, with what it lacks for clients that are slow, and for those that come late."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import socket
+from typing import Any, cast
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from tinylm.errors import UserError
+from tinylm.serve.limits import Limits
+
+LATE_SECONDS = 1.0  # how long a stopping server waits for the request of a client that has connected
+
+
+class _Protocol(H11Protocol):
+    """A connection that ends when the client takes too long to ask, or to take the answer.
+
+    uvicorn closes connections that are idle between two requests. It waits for ever for the
+    first request, for the rest of one that has begun, and for an answer to be taken.
+    """
+
+    def __init__(self, *args: Any, limits: Limits, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._limits = limits
+        self._deadline: asyncio.TimerHandle | None = None  # for the head of a request
+        self._patience: asyncio.TimerHandle | None = None  # for the taking of an answer
+        self._stopping = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast(asyncio.Transport, transport))
+        self._expect_request(self._limits.header_seconds)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._expect_nothing()
+        elif self._deadline is None:
+            self._expect_request(self._limits.header_seconds)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._stopping:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._patience = self.loop.call_later(self._limits.answer_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._expect_nothing()
+        if self._patience is not None:
+            self._patience.cancel()
+
+    def shutdown(self) -> None:
+        """The server stops: close, unless a first request may be on its way."""
+        self._stopping = True
+        if self.cycle is None:
+            self._expect_nothing()
+            self._expect_request(LATE_SECONDS)
+        else:
+            super().shutdown()
+
+    def _expect_request(self, seconds: float) -> None:
+        self._deadline = self.loop.call_later(seconds, self.transport.close)
+
+    def _expect_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket on `host` and `port`; port 0 is a free one.
+
+    Raises:
+        UserError: the port is taken, or the host is not this machine's.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(cast(tuple[str, int], address[:2]), family=family)
+    except OSError as error:
+        raise UserError(
+            f"cannot listen on {host}, port {port} ({error.strerror}); give another --port or --host."
+        ) from error
+
+
+def run(app: ASGIApp, listener: socket.socket, limits: Limits) -> None:
+    """Serve until SIGTERM or SIGINT; what has arrived by then is answered."""
+    _allow_many_files()
+    config = uvicorn.Config(
+        app,
+        http=cast(Any, functools.partial(_Protocol, limits=limits)),
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=int(limits.body_seconds + limits.answer_seconds),
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def _allow_many_files() -> None:
+    """A connection is a file, and many systems allow 1,024 unless asked for more."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
