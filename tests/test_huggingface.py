@@ -93,6 +93,23 @@ def test_a_folder_written_by_transformers_alone_is_read(texts, tmp_path):
         torch.testing.assert_close(ours(batch, torch.arange(len(batch.ids))), expected, atol=1e-4, rtol=0)
 
 
+@torch.no_grad()
+def test_distilbert_is_read_as_a_bert(texts, tmp_path):
+    torch.manual_seed(3)
+    config = transformers.DistilBertConfig(
+        vocab_size=99, dim=128, n_layers=2, n_heads=2, hidden_dim=512, max_position_embeddings=24
+    )
+    theirs = transformers.DistilBertForMaskedLM(config).eval()
+    for parameter in theirs.parameters():  # biases and LayerNorms too, so that no name can be mixed up
+        parameter.normal_(std=0.2)
+    theirs.save_pretrained(tmp_path)
+    ours = load_masked_language_model(tmp_path)
+    batch, rows = make_batch(texts, range(6), 24)
+    inputs = padded(texts, rows)
+    expected = theirs(**inputs).logits[inputs["attention_mask"].bool()]
+    torch.testing.assert_close(ours(batch, torch.arange(len(batch.ids))), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_a_model_with_convolutions_round_trips_and_is_refused_by_transformers(texts, tmp_path):
     convolution = Convolution(layers=2, channels=4, kernel=(4, 3))
     model = SequenceClassifier(CONFIG.model_copy(update={"convolution": convolution}), 3).eval()

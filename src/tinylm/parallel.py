@@ -13,7 +13,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -42,22 +42,38 @@ def run_side_by_side(
     Raises:
         Exception: the first that a call raised; no further job begins then.
     """
-    workers = min(len(jobs), workers or os.cpu_count() or 1)
+    count = min(len(jobs), workers or os.cpu_count() or 1)
     # A process of a daemon's is not allowed to have processes of its own.
-    if workers == 1 or multiprocessing.current_process().daemon:
+    if count == 1 or multiprocessing.current_process().daemon:
         with threads(1):
             return [function(*job) for job in jobs]
+    with worker_processes(count) as submit:
+        # Plain pickles: PyTorch would pass tensors by handles that die with their process.
+        futures = [submit(_call, function, job) for job in jobs]
+        return [pickle.loads(future.result()) for future in futures]
+
+
+@contextmanager
+def worker_processes(most: int) -> Iterator[Callable[..., Future[Any]]]:
+    """Processes of one thread each, at most one per core, whose progress bars this process draws.
+
+    Args:
+        most: so many at most.
+
+    Yields:
+        `submit(function, *arguments)`, as of an executor. What has not begun when the block is
+        left by an exception is never begun.
+    """
     # Started anew, not forked: a copy of a process whose OpenMP has begun can hang.
     context = multiprocessing.get_context("spawn")
+    count = min(most, os.cpu_count() or 1)
     messages = context.Queue()
     painter = threading.Thread(target=show_progress, args=(messages.get,), daemon=True)
     painter.start()
     try:
-        with _without_main(), ProcessPoolExecutor(workers, context, _prepare, (messages,)) as pool:
-            futures = [pool.submit(_call, function, job) for job in jobs]
+        with _without_main(), ProcessPoolExecutor(count, context, _prepare, (messages,)) as pool:
             try:
-                # Plain pickles: PyTorch would pass tensors by handles that die with their process.
-                return [pickle.loads(future.result()) for future in futures]
+                yield pool.submit
             except BaseException:
                 pool.shutdown(cancel_futures=True)
                 raise
@@ -97,6 +113,15 @@ def _prepare(messages: Any) -> None:
     """Make a new process a worker."""
     torch.set_num_threads(1)
     forward_progress(messages.put)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it is killed; it would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _call(function: Callable[..., Any], job: tuple[Any, ...]) -> bytes:

@@ -21,6 +21,7 @@ from tinylm.cli.common import remarks
 from tinylm.cli.decisions import committee_command, evaluate_command
 from tinylm.cli.demo import demo_command
 from tinylm.cli.deploy import export_command, serve_command
+from tinylm.cli.paper import paper
 from tinylm.cli.practitioner import fit_command
 from tinylm.cli.predict import predict_command
 from tinylm.cli.text import corpus_command, coverage_command
@@ -50,6 +51,7 @@ app = typer.Typer(
 )
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(paper, name="paper")
 
 
 def main() -> None:

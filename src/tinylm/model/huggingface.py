@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig, describe_invalid, heads_of_width
+from tinylm.model.distilbert import bert_config, bert_weights, is_distilbert
 from tinylm.model.encoder import LAYER_NORM_EPS
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 
@@ -69,7 +70,7 @@ def save_model(
 
 
 def load_masked_language_model(folder: Path) -> MaskedLanguageModel:
-    """Read a masked language model, ours or a HuggingFace `BertForMaskedLM`.
+    """Read a masked language model, ours or a HuggingFace `BertForMaskedLM` or `DistilBertForMaskedLM`.
 
     Raises:
         UserError: no model there, a damaged file, or another architecture.
@@ -119,7 +120,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     try:
         if "tinylm" in raw:
             return ModelConfig.model_validate(raw["tinylm"]), raw
-        return _config_of_bert(raw, path), raw
+        return _config_of_bert(bert_config(raw) if is_distilbert(raw) else raw, path), raw
     except KeyError as error:
         raise UserError(f"{path} lacks the setting {error}.") from error
     except ValidationError as error:
@@ -176,6 +177,8 @@ def _load_state(model: nn.Module, folder: Path) -> None:
         weights = load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or cut short ({error}); save or copy the model again.") from error
+    if "distilbert.embeddings.word_embeddings.weight" in weights:
+        weights = bert_weights(weights)
     try:
         model.load_state_dict(from_huggingface(weights, model))
     except KeyError as error:

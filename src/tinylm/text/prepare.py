@@ -16,7 +16,7 @@ import numpy as np
 
 from tinylm.errors import UserError
 from tinylm.folders import write_record
-from tinylm.text.corpus import build_store, open_corpus
+from tinylm.text.corpus import Corpus, build_store, open_corpus
 from tinylm.text.coverage import distinct_tokens
 from tinylm.text.download import cache_folder
 from tinylm.text.store import StoreWriter, TokenIds, is_store, open_store
@@ -67,8 +67,24 @@ def prepare(
         return Prepared(paragraphs, load_tokenizer(Path(name)), meta)
     if not name:  # what an unset shell variable gives; as a path, it would be the working folder
         raise UserError("the corpus has no name; expected vital, wikipedia, hf:NAME, a file, folder or glob.")
-    corpus = open_corpus(name, text_column)
-    held_out = held_out_titles(name)
+    return prepare_corpus(
+        open_corpus(name, text_column),
+        vocabulary=vocabulary,
+        max_tokens=max_tokens,
+        held_out=held_out_titles(name),
+        text_column=text_column,
+    )
+
+
+def prepare_corpus(
+    corpus: Corpus,
+    *,
+    vocabulary: str | int | None = None,
+    max_tokens: int = 128,
+    held_out: frozenset[str] = frozenset(),
+    text_column: str = "text",
+) -> Prepared:
+    """`prepare` for a corpus that is open already; articles titled as in `held_out` are left out."""
     tokenizer = None if isinstance(vocabulary, int) else load_tokenizer(vocabulary or BERT)
     key = {
         "corpus": [corpus.name, corpus.fingerprint, text_column],
@@ -84,7 +100,7 @@ def prepare(
             kept = [article.text for article in corpus.articles() if article.title not in held_out]
             if not kept:
                 found = ", ".join(f"{n:,} {reason}" for reason, n in corpus.unusable.items()) or "no rows"
-                raise UserError(f"Corpus {name!r} has no usable paragraph ({found}).")
+                raise UserError(f"Corpus {corpus.name!r} has no usable paragraph ({found}).")
             tokenizer = train_tokenizer(kept, vocabulary)
         build_store(corpus, tokenizer, folder, max_tokens=max_tokens, exclude_titles=held_out)
     paragraphs, meta = open_store(folder)

@@ -58,7 +58,7 @@ def custom_made_rows(
     _check_size(len(paragraphs), 1 if w_s is None else w_s)
     forbidden = ~allowed
     forbidden[_frame(paragraphs)] = False
-    qualifies = _largest(paragraphs, forbidden.astype(np.uint8)) == 0
+    qualifies = largest_entries(paragraphs, forbidden.astype(np.uint8)) == 0
     order = _shuffle(len(paragraphs), seed)
     rows: np.ndarray = order[qualifies[order]]
     if len(rows) < (w_s or 1):
@@ -93,7 +93,7 @@ def mismatched_rows(
         UserError: a T_M out of reach, or `w_s` is below 1 or larger than the corpus.
     """
     _check_size(len(paragraphs), w_s)
-    needed = _largest(paragraphs, _ranks(paragraphs, in_task))
+    needed = largest_entries(paragraphs, ranks_in_task(paragraphs, in_task))
     order = _shuffle(len(paragraphs), seed)
     needed_in_order = needed[order]
 
@@ -137,7 +137,7 @@ def _frame(paragraphs: TokenIds) -> np.ndarray:
     return np.asarray(paragraphs.ids[[0, -1]])
 
 
-def _ranks(paragraphs: TokenIds, in_task: np.ndarray) -> np.ndarray:
+def ranks_in_task(paragraphs: TokenIds, in_task: np.ndarray) -> np.ndarray:
     """Rank of each token of T_C by its frequency in the corpus, `uint16 [vocab_size]`.
 
     The most frequent has 1; [CLS], [SEP] and the tokens outside T_C, which are always allowed, 0.
@@ -151,7 +151,7 @@ def _ranks(paragraphs: TokenIds, in_task: np.ndarray) -> np.ndarray:
     return rank
 
 
-def _largest(paragraphs: TokenIds, table: np.ndarray) -> np.ndarray:
+def largest_entries(paragraphs: TokenIds, table: np.ndarray) -> np.ndarray:
     """The largest entry of `table [vocab_size]` among the tokens of each paragraph, `[paragraphs]`."""
     largest = np.empty(len(paragraphs), table.dtype)
     for first, end, ids in chunks(paragraphs, len(table)):

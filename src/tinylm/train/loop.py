@@ -8,6 +8,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from tinylm.errors import UserError
+from tinylm.memory import keep_memory
 from tinylm.model.functions import bf16_pays
 from tinylm.progress import progress_bars
 from tinylm.train.batching import seed_dropout
@@ -38,6 +39,7 @@ class Run:
         seed: int,
         checkpoint: Checkpoint | None = None,
     ) -> None:
+        keep_memory()
         self.model, self.optimisation, self.steps_per_epoch = model, optimisation, steps_per_epoch
         self.loss_of, self.seed, self.checkpoint = loss_of, seed, checkpoint
         self.optimizers = make_optimizers(model, optimisation, bf16=bf16_pays())

@@ -1,0 +1,96 @@
+"""`tinylm paper`: the paper's tables and figures, run and reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from tinylm.cli.common import console, remark, say
+from tinylm.errors import UserError
+
+paper = typer.Typer(
+    help="Rerun the tables and figures of the paper, its value beside ours.", no_args_is_help=True
+)
+
+Preset = Annotated[str, typer.Option(help="smoke (a minute), cpu (hours) or paper (exactly its sizes).")]
+ResultsFolder = Annotated[
+    Path | None, typer.Option("--results", help="Folder of the results; default results/paper/PRESET.")
+]
+
+
+@paper.command("list")
+def list_command() -> None:
+    """List the tables, figures and open questions that can be run.
+
+    Example: `tinylm paper list`
+    """
+    from tinylm.paper.preset import preset_names
+    from tinylm.paper.spec import load_table, table_names
+
+    table = Table("name", "panels", "rows", "what it varies")
+    for name in table_names():
+        _, spec = load_table(name)
+        panels = ", ".join(panel.name for panel in spec.panels if panel.name)
+        rows = list(dict.fromkeys(row.name for panel in spec.panels for row in panel.rows))
+        table.add_row(name, panels, ", ".join(rows) or f"those of {', '.join(spec.uses)}", spec.title)
+    console.print(table)
+    say(f"presets: {', '.join(preset_names())}")
+
+
+@paper.command("run")
+def run_command(
+    tables: Annotated[list[str], typer.Argument(help="Tables, all, or YAML files of your own.")],
+    preset: Preset = "cpu",
+    trials: Annotated[
+        int | None, typer.Option(help="Fine-tunings of each cell; default: the preset's.", min=2)
+    ] = None,
+    rows: Annotated[str | None, typer.Option(help="Only these rows, as in 90000,5000.")] = None,
+    results: ResultsFolder = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Pre-training text in place of the preset's, as in 'tinylm corpus'.")
+    ] = None,
+) -> None:
+    """Run what is missing of tables; what was run before is found, a killed run goes on.
+
+    Example: `tinylm paper run table5 --preset cpu`
+    """
+    from tinylm.paper.runner import run_tables
+
+    folder = results or _default_folder(preset)
+    chosen = None if rows is None else [name.strip() for name in rows.split(",")]
+    summary = run_tables(tables, preset_name=preset, folder=folder, trials=trials, rows=chosen, corpus=corpus)
+    for sentence in [*summary.notes, *summary.failed]:
+        remark(sentence)
+    say(
+        f"{summary.done} cells run, {summary.found} found, {len(summary.failed)} failed; results in {folder}."
+        f" Now: tinylm paper report --results {folder}"
+    )
+    if summary.failed:
+        raise UserError(f"{len(summary.failed)} cells failed; start the same command again to run them.")
+
+
+@paper.command("report")
+def report_command(
+    results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/paper/cpu"),
+    out: Annotated[Path | None, typer.Option(help="Markdown file; default report.md there.")] = None,
+    page: Annotated[Path | None, typer.Option(help="HTML file; default report.html there.")] = None,
+) -> None:
+    """Make Markdown, a self-contained HTML page and plots from stored results; needs no data set.
+
+    Example: `tinylm paper report --results results/paper/cpu --out docs/paper.md`
+    """
+    from tinylm.paper.report import write_report
+
+    for sentence in write_report(results, out, page):
+        remark(sentence)
+    say(f"report in {out or results / 'report.md'} and {page or results / 'report.html'}")
+
+
+def _default_folder(preset: str) -> Path:
+    from tinylm.paper.preset import load_preset
+
+    load_preset(preset)  # an unknown one is no folder's name
+    return Path("results") / "paper" / preset

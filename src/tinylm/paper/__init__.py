@@ -1,0 +1,1 @@
+"""Every table and figure of the paper: specs, the runner, and the report."""

@@ -1,0 +1,167 @@
+"""Stored results of a table, read back without any data set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tinylm.errors import UserError
+from tinylm.paper.committees import read_committee
+from tinylm.paper.results import Results
+from tinylm.paper.spec import Found, Panel, Row, Table
+
+
+@dataclass(frozen=True)
+class RowResult:
+    """One row: the paper's values and ours.
+
+    Attributes:
+        spec: the row of the spec.
+        architecture: as it was trained here.
+        layer_count: of it.
+        accuracy: of each finished trial, after the last epoch.
+        best: the same after the epoch that was best on test data, the paper's way.
+        gaps: accuracy with minus without pre-training, of the trials that have both.
+        gaps_best: the same for `best`.
+        per_label: mean accuracy of each label.
+        coverage: W_S, T_W, T_C, T_M and more; empty without pre-training.
+        mean_tokens: of a paragraph of W_S.
+        absent_share: of the tokens of W_S, those that the task has not.
+        loss: of the last epoch of each pre-training.
+        planned: number of trials that belong to the row.
+        note: why the row is empty, if it must be.
+    """
+
+    spec: Row
+    architecture: str
+    layer_count: int
+    accuracy: list[float]
+    best: list[float]
+    gaps: list[float]
+    gaps_best: list[float]
+    per_label: np.ndarray
+    coverage: dict[str, Any]
+    mean_tokens: float | None
+    absent_share: float | None
+    loss: list[float]
+    planned: int
+    seconds: float
+    note: str
+
+    @property
+    def paper(self) -> Found:
+        """What the paper reports."""
+        return self.spec.paper
+
+    @property
+    def w_s(self) -> int:
+        """W_S as it was here."""
+        return int(self.coverage.get("paragraphs", 0))
+
+
+@dataclass(frozen=True)
+class PanelResult:
+    """One panel."""
+
+    table: str
+    spec: Panel
+    task: dict[str, Any]
+    rows: list[RowResult]
+    baselines: dict[str, float]
+    committee: dict[str, Any] | None
+    latency: dict[str, Any] | None
+
+    @property
+    def name(self) -> str:
+        """Such as table3(a)."""
+        return self.table + (f"({self.spec.name})" if self.spec.name else "")
+
+    @property
+    def task_name(self) -> str:
+        """Such as fewrel-64: tasks of other labels have other gaps."""
+        return f"{self.task['name']}-{len(self.task['labels'])}"
+
+    def with_role(self, role: str) -> list[RowResult]:
+        """Rows that are members, or the deep model."""
+        return [row for row in self.rows if row.spec.role == role]
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """One table."""
+
+    name: str
+    spec: Table
+    panels: list[PanelResult]
+    knobs: dict[str, Any]
+    preset: str
+
+
+def load_results(results: Results) -> list[TableResult]:
+    """All tables that were run in a results folder, in the paper's order.
+
+    Raises:
+        UserError: the folder holds no results.
+    """
+    names = results.planned()
+    if not names:
+        raise UserError(f"{results.folder} holds no results; run a table first: tinylm paper run table5.")
+    order = sorted(names, key=lambda name: (not name[-1].isdigit(), name))
+    return [_table(results, name) for name in order]
+
+
+def _table(results: Results, name: str) -> TableResult:
+    plan = results.plan(name)
+    assert plan is not None
+    spec = Table.model_validate(plan["spec"])
+    panels = [
+        _panel(results, name, panel, stored)
+        for panel, stored in zip(spec.panels, plan["panels"], strict=True)
+    ]
+    return TableResult(name, spec, panels, plan["knobs"], plan["preset"])
+
+
+def _panel(results: Results, table: str, panel: Panel, stored: dict[str, Any]) -> PanelResult:
+    rows = [_row(results, row, found) for row, found in zip(panel.rows, stored["rows"], strict=True)]
+    baselines = {}
+    for method, key in stored["baselines"].items():
+        cell = results.read(key)
+        if cell is not None:
+            baselines[method] = cell["accuracy"]
+    return PanelResult(
+        table,
+        panel,
+        stored["task"],
+        rows,
+        baselines,
+        read_committee(results, table, panel.name),
+        results.latency(table, panel.name),
+    )
+
+
+def _row(results: Results, row: Row, stored: dict[str, Any]) -> RowResult:
+    cells = [results.read(key) for key in stored["trials"]]
+    without = [results.read(key) for key in stored["without"]]
+    done = [cell for cell in cells if cell is not None]
+    pairs = [(a, b) for a, b in zip(cells, without, strict=False) if a is not None and b is not None]
+    pretrainings = [results.read(key) for key in stored["pretrainings"]]
+    first: dict[str, Any] = done[0] if done else {}
+    return RowResult(
+        spec=row,
+        architecture=stored["architecture"],
+        layer_count=stored["layer_count"],
+        accuracy=[cell["accuracy"] for cell in done],
+        best=[cell["best_epoch_accuracy"] for cell in done],
+        gaps=[a["accuracy"] - b["accuracy"] for a, b in pairs],
+        gaps_best=[a["best_epoch_accuracy"] - b["best_epoch_accuracy"] for a, b in pairs],
+        per_label=np.mean([cell["per_label"] for cell in done], axis=0) if done else np.zeros(0),
+        coverage=first.get("coverage", {}),
+        mean_tokens=first.get("mean_tokens"),
+        absent_share=first.get("absent_share"),
+        loss=[cell["history"][-1]["loss"] for cell in pretrainings if cell is not None],
+        planned=len(stored["trials"]),
+        seconds=sum(cell["seconds"] for cell in done),
+        note=stored["note"],
+    )

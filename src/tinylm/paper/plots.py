@@ -1,0 +1,159 @@
+"""The plots of the paper's report, in the demo's style, as figures for SVG and PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tinylm.paper.claims import random_rows_of
+from tinylm.paper.loaded import PanelResult
+from tinylm.paper.statistics import Curve, interval
+from tinylm.report import BLACK, BLUE, GREEN, ORANGE, RED, STYLE, WIDTH
+
+PAPER: dict[str, Any] = {"color": RED, "marker": "s", "linestyle": "none", "fillstyle": "none"}
+
+
+@rc_context(STYLE)
+def gap_plot(panel: PanelResult, curve: Curve | None) -> Figure:
+    """Gap against W_S with its 95 % interval, the paper's values and the fitted curve."""
+    figure, axes = _figure(3.0)
+    rows = random_rows_of(panel)
+    found = [interval(row.gaps) for row in rows]
+    means = [one.mean for one in found if one]
+    spread = [[one.mean - one.low for one in found if one], [one.high - one.mean for one in found if one]]
+    sizes = [row.w_s for row in rows]
+    axes.errorbar(sizes, means, spread, fmt="o-", color=BLUE, capsize=3, label="measured, 95 % interval")
+    paper = [
+        (row.paper.w_s, row.paper.gap) for row in panel.rows if row.paper.w_s and row.paper.gap is not None
+    ]
+    if paper:
+        axes.plot(*zip(*paper, strict=True), label="paper (its own sizes)", **PAPER)
+    if curve is not None and curve.bounded:
+        x = np.logspace(np.log10(min(sizes)), np.log10(max(sizes)), 100)
+        axes.plot(x, curve.full.mean * x / (x + curve.half), "--", color=GREEN, marker="", label="fit")
+    axes.axhline(0, color=BLACK, linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_xlabel("W_S, pre-training paragraphs")
+    axes.set_ylabel("gap")
+    return _with_legend(figure)
+
+
+@rc_context(STYLE)
+def t_m_plot(panel: PanelResult) -> Figure:
+    """Accuracy of each row against T_M; rows of one W_S are joined."""
+    figure, axes = _figure(2.8)
+    rows = [row for row in panel.rows if row.coverage and row.accuracy]
+    colors = [BLUE, ORANGE, GREEN, BLACK]
+    for color, w_s in zip(colors, sorted({row.w_s for row in rows}, reverse=True), strict=False):
+        same = sorted((row for row in rows if row.w_s == w_s), key=lambda row: row.coverage["t_m"])
+        x = [row.coverage["t_m"] for row in same]
+        y = [float(np.mean(row.accuracy)) for row in same]
+        deviation = [float(np.std(row.accuracy, ddof=1)) if len(row.accuracy) > 1 else 0.0 for row in same]
+        axes.errorbar(x, y, deviation, fmt="o-", color=color, capsize=3, label=f"W_S = {w_s:,}")
+    paper = [
+        (row.paper.t_m, row.paper.accuracy) for row in panel.rows if row.paper.t_m and row.paper.accuracy
+    ]
+    if paper:
+        axes.plot(*zip(*paper, strict=True), label="paper", **PAPER)
+    axes.set_xlabel("T_M, tokens of the task missing from W_S")
+    axes.set_ylabel("test accuracy")
+    return _with_legend(figure)
+
+
+@rc_context(STYLE)
+def label_plot(accuracies: np.ndarray, labels: Sequence[str], paper_mean: float | None) -> Figure:
+    """Accuracy of each label, best first, with its mean (Figure 1)."""
+    figure, axes = _figure(2.0 + 0.14 * len(labels))
+    order = np.argsort(-accuracies, kind="stable")
+    axes.barh(range(len(order)), accuracies[order], color=BLUE, height=0.65)
+    mean = float(accuracies.mean())
+    axes.axvline(mean, color=RED, linestyle="--", linewidth=1.2, label=f"mean {mean:.3f}")
+    if paper_mean is not None:
+        axes.axvline(
+            paper_mean, color=BLACK, linestyle=":", linewidth=1.2, label=f"paper's mean {paper_mean:.3f}"
+        )
+    axes.set_yticks(range(len(order)), [labels[label] for label in order], fontsize=7)
+    axes.set_ylim(len(order) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("test accuracy")
+    return _with_legend(figure)
+
+
+@rc_context(STYLE)
+def committee_plot(panel: PanelResult) -> Figure:
+    """Accuracy against measured latency: members, their committee, the deep model."""
+    assert panel.committee is not None and panel.latency is not None
+    figure, axes = _figure(2.9)
+    milliseconds = panel.latency["ms"]
+    groups = [
+        (panel.with_role("member"), {"color": BLUE, "marker": "o"}, "member"),
+        (panel.with_role("deep"), {"color": BLACK, "marker": "s"}, "deep model"),
+    ]
+    for rows, style, label in groups:
+        for i, row in enumerate(row for row in rows if len(row.accuracy) > 1):
+            axes.errorbar(
+                milliseconds[row.spec.name]["p50"],
+                np.mean(row.accuracy),
+                np.std(row.accuracy, ddof=1),
+                capsize=3,
+                label=label if i == 0 else None,
+                **style,
+            )
+    trials = panel.committee["trials"]
+    axes.errorbar(
+        milliseconds["committee"]["p50"],
+        np.mean(trials),
+        np.std(trials, ddof=1),
+        capsize=3,
+        color=GREEN,
+        marker="D",
+        label="committee, one after the other",
+    )
+    axes.set_xlim(left=0)
+    axes.set_xlabel("latency, ms per text (median)")
+    axes.set_ylabel("test accuracy")
+    return _with_legend(figure)
+
+
+@rc_context(STYLE)
+def size_plot(panel: PanelResult) -> Figure:
+    """Accuracy of random committees against their size."""
+    assert panel.committee is not None
+    figure, axes = _figure(2.8)
+    sizes = panel.committee["sizes"]
+    x = [one["size"] for one in sizes]
+    y = np.array([one["mean"] for one in sizes])
+    deviation = np.array([one["sd"] for one in sizes])
+    axes.plot(x, y, color=GREEN, label="mean of random committees")
+    axes.fill_between(x, y - deviation, y + deviation, color=GREEN, alpha=0.2, linewidth=0, label="± 1 sd")
+    axes.set_xlabel("members, out of all stored")
+    axes.set_ylabel("test accuracy")
+    return _with_legend(figure)
+
+
+@rc_context(STYLE)
+def scatter_plot(x: Sequence[float], y: Sequence[float], groups: Sequence[str], x_label: str) -> Figure:
+    """Gap of each row against a predictor, a colour for each task."""
+    figure, axes = _figure(2.8)
+    for group, color in zip(dict.fromkeys(groups), (BLUE, ORANGE, GREEN, RED, BLACK), strict=False):
+        inside = [i for i, each in enumerate(groups) if each == group]
+        axes.plot([x[i] for i in inside], [y[i] for i in inside], "o", color=color, label=group)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel("gap")
+    return _with_legend(figure)
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH, height))
+    return figure, figure.subplots()
+
+
+def _with_legend(figure: Figure) -> Figure:
+    figure.legend(loc="outside upper left", ncols=2)
+    return figure

@@ -1,0 +1,335 @@
+"""The report: every table with the paper's value beside ours, and a plain answer to each claim.
+
+It is made from the small stored files alone, so a fresh clone can make it without data sets,
+weights or logits. Sentences follow the figures wherever they fall.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tinylm.paper import plots
+from tinylm.paper.claims import MARGIN, Claim, claims, random_rows_of
+from tinylm.paper.document import (
+    Block,
+    Document,
+    Grid,
+    Plot,
+    Points,
+    Section,
+    Text,
+    html,
+    markdown,
+    write_plots,
+)
+from tinylm.paper.loaded import PanelResult, RowResult, TableResult, load_results
+from tinylm.paper.openquestions import open_questions
+from tinylm.paper.preset import load_preset
+from tinylm.paper.results import Results
+from tinylm.paper.statistics import fit_curve, interval
+from tinylm.paper.words import count, interval_words, mean_deviation, number
+
+METHODS = {"tfidf": "TF-IDF + logistic regression", "fasttext": "fastText"}
+NOT_KNOBS = {"corpus"}
+
+
+def write_report(folder: Path, out: Path | None = None, page: Path | None = None) -> list[str]:
+    """Write Markdown, HTML and plots from a results folder.
+
+    Args:
+        folder: the results.
+        out: of the Markdown; `report.md` in the results folder when None. The plots stay in
+            `plots/` of the results folder.
+        page: of the HTML; `report.html` in the results folder when None.
+
+    Returns:
+        A sentence for each stored file that was set aside.
+
+    Raises:
+        UserError: no results there.
+    """
+    results = Results(folder)
+    document = build(load_results(results))
+    out, page = out or folder / "report.md", page or folder / "report.html"
+    plot_folder = folder / "plots"
+    for each in (plot_folder, out.parent, page.parent):
+        each.mkdir(parents=True, exist_ok=True)
+    write_plots(document, plot_folder)
+    to_plots = _relative(plot_folder, out.parent)
+    for path, text in ((out, markdown(document, to_plots)), (page, html(document))):
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    return results.set_aside
+
+
+def build(tables: Sequence[TableResult]) -> Document:
+    """The report of some tables."""
+    preset = tables[0].preset
+    answers = claims(tables)
+    sections = [
+        _answers(answers),
+        _knobs(tables[0]),
+        *(
+            section
+            for table in tables
+            if table.panels and not table.spec.analysis
+            for section in _table(table)
+        ),
+        *open_questions(tables),
+        _limits(tables),
+    ]
+    trials = max(
+        (len(row.accuracy) for table in tables for panel in table.panels for row in panel.rows), default=0
+    )
+    return Document(
+        f"Tiny language models: the paper's tables, preset {preset}",
+        f"Made by `tinylm paper report` from the results of `tinylm paper run all --preset {preset}`."
+        " Values of the paper (Gross et al. 2025, arXiv 2507.14871) stand beside ours; what its text"
+        f" does not state is left empty. Accuracies are mean ± standard deviation of up to {trials} trials"
+        " after the last epoch, with nothing chosen on test data; **best epoch** is the paper's way, the"
+        " epoch that was best on the test data, and flatters. Brackets hold 95 % intervals.",
+        sections,
+    )
+
+
+def _answers(answers: Sequence[Claim]) -> Section:
+    marks = {"shown": "✓ shown", "not shown": "not shown", "not run": "not run"}
+    rows = []
+    blocks: list[Block] = []
+    for claim in answers:
+        supporting = sum(one.shown for one in claim.evidence)
+        rows.append([claim.text, marks[claim.verdict], f"{supporting} of {len(claim.evidence)}"])
+    blocks.append(
+        Grid(
+            ["claim", "answer", "comparisons that support it"],
+            rows,
+            "A claim is ticked only where every comparison supports it by its 95 % interval.",
+        )
+    )
+    for claim in answers:
+        if claim.evidence:
+            blocks.append(Text(f"**{claim.text}.** Rule: {claim.rule}."))
+            blocks.append(
+                Points(
+                    [
+                        f"{one.what}: {interval_words(one.found)}, {'shown' if one.shown else 'not shown'}"
+                        for one in claim.evidence
+                    ]
+                )
+            )
+    return Section("Answers to the claims", blocks=blocks)
+
+
+def _knobs(table: TableResult) -> Section:
+    paper = load_preset("paper").model_dump(mode="json")
+    rows = [
+        [f"`{name}`", _plain(value), _plain(paper.get(name))]
+        for name, value in table.knobs.items()
+        if name not in NOT_KNOBS and value != paper.get(name)
+    ]
+    blocks: list[Block] = []
+    if rows:
+        blocks.append(
+            Grid(
+                ["knob", f"preset {table.preset}", "preset paper"],
+                rows,
+                "None stands for the recipe's or the spec's value.",
+            )
+        )
+    else:
+        blocks.append(Text("None: the sizes and hyper-parameters are the paper's."))
+    corpus = table.knobs["corpus"]
+    names = corpus if isinstance(corpus, str) else ", ".join([*corpus["articles"], *corpus["further"]])
+    blocks.append(Text(f"Pre-training text: {names}."))
+    return Section("Knobs that were turned", blocks=blocks)
+
+
+def _table(table: TableResult) -> list[Section]:
+    title = f"{table.name[:-1].capitalize()} {table.name[-1]}" if table.name[-1].isdigit() else table.name
+    sections = [Section(f"{title}: {table.spec.title}")]
+    for panel in table.panels:
+        section = sections[0]
+        if panel.spec.name:
+            section = Section(f"{panel.name}: {panel.spec.title}", 3)
+            sections.append(section)
+        section.blocks += _panel(panel)
+    return sections
+
+
+def _panel(panel: PanelResult) -> list[Block]:
+    facts = panel.task
+    blocks: list[Block] = [
+        Text(
+            f"{facts['name']}, {len(facts['labels'])} labels: {facts['train_texts']:,} training and"
+            f" {facts['test_texts']:,} test texts were used here. T_C {facts['t_c']:,}"
+            + (f" (paper {panel.spec.t_c:,})" if panel.spec.t_c else "")
+            + ", counted on the task at the paper's number of rows."
+        )
+    ]
+    rows = _committee_rows(panel) if panel.with_role("member") else _data_rows(panel)
+    blocks.append(rows)
+    blocks += [Text(f"{row.spec.name}: left empty, {row.note}") for row in panel.rows if row.note]
+    for kind in panel.spec.plots:
+        blocks += _plot(panel, kind)
+    return blocks
+
+
+def _data_rows(panel: PanelResult) -> Grid:
+    head = ["row", "W_S paper", "W_S", "T_W paper", "T_W", "T_M paper", "T_M", "overlap", "tokens",
+            "Acc. paper", "Acc.", "best epoch", "gap paper", "gap"]  # fmt: skip
+    rows = [
+        [
+            row.spec.name,
+            count(row.paper.w_s),
+            count(row.w_s if row.accuracy else None),
+            count(row.paper.t_w),
+            count(row.coverage.get("t_w")),
+            count(row.paper.t_m),
+            count(row.coverage.get("t_m")),
+            _share(row.coverage.get("weighted_overlap")),
+            "" if row.mean_tokens is None else f"{row.mean_tokens:.0f}",
+            number(row.paper.accuracy),
+            mean_deviation(row.accuracy) + _few(row),
+            number(float(np.mean(row.best)) if row.best else None),
+            number(row.paper.gap),
+            interval_words(interval(row.gaps)) if row.coverage else "",
+        ]
+        for row in panel.rows
+    ]
+    rows += [
+        [METHODS[name], *[""] * 9, f"{accuracy:.3f}", *[""] * 3] for name, accuracy in panel.baselines.items()
+    ]
+    return Grid(
+        head,
+        rows,
+        "overlap: share of the token occurrences in the task whose token is in W_S; tokens: mean length of a"
+        " paragraph of W_S. TF-IDF and fastText learn from the same training texts and need no pre-training.",
+    )
+
+
+def _committee_rows(panel: PanelResult) -> Grid:
+    milliseconds = (panel.latency or {}).get("ms", {})
+
+    def ms(name: str) -> str:
+        return f"{milliseconds[name]['p50']:.2f}" if name in milliseconds else ""
+
+    rows = [
+        [
+            row.spec.name,
+            row.architecture,
+            str(row.layer_count),
+            ms(row.spec.name),
+            number(row.paper.accuracy),
+            mean_deviation(row.accuracy) + _few(row),
+            number(float(np.mean(row.best)) if row.best else None),
+        ]
+        for row in panel.rows
+    ]
+    if panel.committee is not None:
+        layers = max(row.layer_count for row in panel.with_role("member"))
+        rows.append(
+            [
+                f"soft committee of {len(panel.with_role('member'))}",
+                "all members",
+                f"{layers} side by side",
+                ms("committee"),
+                number(panel.spec.committee),
+                mean_deviation(panel.committee["trials"]),
+                "",
+            ]
+        )
+    rows += [[METHODS[name], "", "", "", "", f"{value:.3f}", ""] for name, value in panel.baselines.items()]
+    return Grid(
+        ["row", "architecture here", "layers", "ms", "Acc. paper", "Acc.", "best epoch"],
+        rows,
+        "ms: median latency of one text on one thread, tokenizing included; the committee's members answer"
+        " one after the other. layers: the paper's measure of latency, that of members side by side.",
+    )
+
+
+def _plot(panel: PanelResult, kind: str) -> list[Block]:
+    name = f"{panel.table}{panel.spec.name and '-' + panel.spec.name}-{kind}"
+    if kind == "gap" and len(rows := random_rows_of(panel)) > 1:
+        trials = min(len(row.gaps) for row in rows)
+        curve = fit_curve([row.w_s for row in rows], np.array([row.gaps[:trials] for row in rows]))
+        words = "; ".join(f"W_S {row.w_s:,}: gap {np.mean(row.gaps):.3f}" for row in rows)
+        caption = (
+            f"Gap against W_S, {panel.name}. The paper's values belong to its own, larger models and W_S."
+        )
+        return [Plot(name, plots.gap_plot(panel, curve), caption, words)]
+    with_coverage = [row for row in panel.rows if row.coverage and row.accuracy]
+    if kind in ("t_m", "reverse") and with_coverage:
+        words = "; ".join(
+            f"W_S {row.w_s:,}, T_M {row.coverage['t_m']:,}: accuracy {np.mean(row.accuracy):.3f}"
+            for row in with_coverage
+        )
+        if kind == "t_m":
+            caption = f"Accuracy against T_M at equal W_S, {panel.name}; bars are one standard deviation."
+            return [Plot(name, plots.t_m_plot(panel), caption, words)]
+    if kind == "labels" and with_coverage:
+        row = with_coverage[0]
+        labels = panel.task["labels"]
+        words = (
+            f"Accuracy of {len(labels)} labels, from {row.per_label.min():.2f} to {row.per_label.max():.2f}."
+        )
+        caption = (
+            "Accuracy of each label, mean of the trials; the dashed line is their mean. In the paper it is"
+            " 0.676, with DistilBERT."
+        )
+        return [Plot(name, plots.label_plot(row.per_label, labels, row.paper.accuracy), caption, words)]
+    if kind == "committee" and panel.committee and panel.latency and panel.with_role("deep"):
+        caption = "Accuracy against measured latency; upper left is better."
+        speed = panel.latency["ms"]["committee"]["p50"]
+        words = f"Committee {mean_deviation(panel.committee['trials'])}, {speed:.2f} ms."
+        return [Plot(name, plots.committee_plot(panel), caption, words)]
+    return []
+
+
+def _limits(tables: Sequence[TableResult]) -> Section:
+    incomplete = [
+        f"{panel.name} {row.spec.name}: {len(row.accuracy)} of {row.planned} trials"
+        for table in tables
+        for panel in table.panels
+        for row in panel.rows
+        if len(row.accuracy) < row.planned
+    ]
+    points = [
+        "The gap is measured between trials of one seed: the same order of texts and the same dropout. Trials"
+        " begin in turn from two pre-trainings, so the intervals tell the spread of fine-tuning well and that"
+        " of pre-training, and of the choice of W_S (one seed, as in the paper), only in part.",
+        "Models without pre-training have the same number of epochs and the same learning rate.",
+        f"“Reaches” means: not more than {MARGIN} below, with the whole interval.",
+        "W_S, T_W and T_M are counted on texts cut to the preset's number of tokens.",
+    ]
+    blocks: list[Block] = [Points(points)]
+    notes = list(
+        dict.fromkeys(note for table in tables for panel in table.panels for note in panel.task["notes"])
+    )
+    if notes:
+        blocks.append(
+            Text(f"The data sets at hand are not complete: {len(notes)} notes, such as: {notes[0]}")
+        )
+    if incomplete:
+        blocks += [Text("Not finished yet:"), Points(incomplete)]
+    return Section("How to read this, and its limits", blocks=blocks)
+
+
+def _few(row: RowResult) -> str:
+    return f" ({len(row.accuracy)} of {row.planned})" if 0 < len(row.accuracy) < row.planned else ""
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _plain(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def _relative(target: Path, start: Path) -> str:
+    return Path(os.path.relpath(target, start)).as_posix()

@@ -1,0 +1,166 @@
+"""The results folder: one small JSON file per cell, named by what determines the result.
+
+A cell's key is the hash of its identity, and the file holds the identity, so a file that was
+damaged, renamed or written under other settings gives itself away: it is renamed and reported,
+never mixed in. Raw logits lie beside as `.npz` and stay out of version control.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinylm.errors import UserError
+
+IGNORED = "logits/\n.locks/\n*.damaged\n*.partial\n"  # .gitignore of a results folder
+
+
+def key_of(identity: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits that tell one identity from another."""
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@contextmanager
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
+    """Hold a lock file, which vanishes with the process that holds it.
+
+    Args:
+        path: of the lock file; it stays behind, empty.
+        wait: for whoever holds it; otherwise the block runs with False.
+
+    Yields:
+        Whether the lock is held.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write a file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    partial.write_text(text + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+class Results:
+    """A results folder.
+
+    Args:
+        folder: it is made when `begin` is called.
+
+    Attributes:
+        set_aside: sentences on files that were renamed because they cannot be trusted.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = Path(folder)
+        self.set_aside: list[str] = []
+
+    def begin(self, preset: str) -> None:
+        """Make the folder for results of a preset.
+
+        Raises:
+            UserError: the folder holds results of another preset.
+        """
+        path = self.folder / "preset.json"
+        if path.is_file():
+            found = json.loads(path.read_text(encoding="utf-8")).get("preset")
+            if found != preset:
+                raise UserError(
+                    f"{self.folder} holds results of the preset '{found}', not '{preset}'; give another"
+                    " folder with --results."
+                )
+        elif self.folder.is_dir() and any(self.folder.iterdir()):
+            raise UserError(f"{self.folder} is not empty and holds no results; give another --results.")
+        write_json(path, {"preset": preset})
+        (self.folder / ".gitignore").write_text(IGNORED, encoding="utf-8")
+
+    def lock(self, key: str) -> Path:
+        """The lock file of a cell."""
+        return self.folder / ".locks" / key
+
+    def has(self, key: str) -> bool:
+        """Whether a cell is finished."""
+        return self.read(key) is not None
+
+    def read(self, key: str) -> dict[str, Any] | None:
+        """A finished cell, or None; a file that cannot be trusted is set aside."""
+        path = self.folder / "cells" / f"{key}.json"
+        if not path.is_file():
+            return None
+        try:
+            cell: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            reason = None if key_of(cell["identity"]) == key else "belongs to other settings"
+        except (ValueError, KeyError, TypeError) as error:
+            reason = f"is damaged ({error})"
+        if reason is None:
+            return cell
+        aside = path.with_name(path.name + ".damaged")
+        path.replace(aside)
+        self.set_aside.append(f"{path} {reason}; it was renamed to {aside.name} and is not used.")
+        return None
+
+    def write(self, key: str, cell: dict[str, Any], logits: dict[str, np.ndarray] | None = None) -> None:
+        """Store a finished cell; its logits first, so that no cell is without."""
+        if logits is not None:
+            path = self.folder / "logits" / f"{key}.npz"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f"{key}.{os.getpid()}.partial")
+            with partial.open("wb") as file:
+                np.savez_compressed(file, **logits)  # type: ignore[arg-type]
+            partial.replace(path)
+        write_json(self.folder / "cells" / f"{key}.json", cell)
+
+    def logits(self, key: str) -> dict[str, np.ndarray] | None:
+        """Logits of a cell; None where they are not at hand, as in a fresh clone."""
+        path = self.folder / "logits" / f"{key}.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path) as file:
+                return {name: file[name] for name in file.files}
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            aside = path.with_name(path.name + ".damaged")
+            path.replace(aside)
+            self.set_aside.append(f"{path} is damaged ({error}); it was renamed to {aside.name}.")
+            return None
+
+    def plan(self, table: str) -> dict[str, Any] | None:
+        """The stored plan of a table: which cells make its rows."""
+        path = self.folder / "tables" / f"{table}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def planned(self) -> list[str]:
+        """Names of all tables that were ever run here."""
+        return sorted(path.stem for path in (self.folder / "tables").glob("*.json"))
+
+    def write_plan(self, table: str, plan: dict[str, Any]) -> None:
+        """Store the plan of a table."""
+        write_json(self.folder / "tables" / f"{table}.json", plan)
+
+    def latency_file(self, table: str, panel: str) -> Path:
+        """Where the latencies of a panel are stored."""
+        return self.folder / "latency" / f"{table}{panel and '-' + panel}.json"
+
+    def latency(self, table: str, panel: str) -> dict[str, Any] | None:
+        """The stored latencies of a panel."""
+        path = self.latency_file(table, panel)
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,219 @@
+"""Run the cells that a table needs, on all cores, and only those that nobody has run yet.
+
+A pre-training comes before the fine-tunings that begin from it; they follow as soon as its
+weights are there. What is finished is found by its key, whichever table asked for it. Lock
+files, which vanish with the process that holds them, keep two runners from the same cell.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from tinylm.errors import UserError
+from tinylm.paper.cells import (
+    BaselineCell,
+    FinetuningCell,
+    Planner,
+    Pretraining,
+    TablePlan,
+    cells_of,
+)
+from tinylm.paper.committees import store_committees
+from tinylm.paper.materials import materials
+from tinylm.paper.preset import load_preset
+from tinylm.paper.results import Results
+from tinylm.paper.spec import load_table, table_names
+from tinylm.paper.speed import store_latencies
+from tinylm.paper.work import run_cell, weights_folder
+from tinylm.parallel import worker_processes
+
+Cell = Pretraining | FinetuningCell | BaselineCell
+BUSY_SECONDS = 2.0  # between two looks at a cell that another runner holds
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run did.
+
+    Attributes:
+        done: cells computed now.
+        found: cells that were there.
+        failed: a sentence for each cell that failed.
+        notes: rows left empty, files set aside and the like.
+    """
+
+    done: int
+    found: int
+    failed: list[str]
+    notes: list[str]
+
+
+def run_tables(
+    names: Sequence[str],
+    *,
+    preset_name: str,
+    folder: Path,
+    trials: int | None = None,
+    rows: Sequence[str] | None = None,
+    corpus: str | None = None,
+) -> Summary:
+    """Run tables of the paper, or of the user's own spec files.
+
+    Args:
+        names: table names or spec files; `all` stands for every table that comes with the package.
+        preset_name: `smoke`, `cpu` or `paper`.
+        folder: of the results.
+        trials: of each cell; the preset's when None.
+        rows: only the rows of these names.
+        corpus: a corpus in place of the preset's, as `open_corpus` takes it.
+
+    Raises:
+        UserError: an unknown table, row or preset, a bad spec or a missing data set.
+    """
+    console = Console(stderr=True)
+    preset = load_preset(preset_name)
+    if corpus is not None:
+        preset = preset.model_copy(update={"corpus": corpus})
+    tables = dict(load_table(name) for name in _expanded(names))
+    wanted = None if rows is None else list(rows)
+    if wanted is not None:
+        known = [row.name for table in tables.values() for panel in table.panels for row in panel.rows]
+        for name in wanted:
+            if name not in known:
+                listed = ", ".join(dict.fromkeys(known))
+                raise UserError(f"row '{name}' is unknown; {', '.join(tables)} has {listed}.")
+    results = Results(folder)
+    source = materials(preset.model_dump_json())
+    planner = Planner(preset, source, trials or preset.trials)
+    plans = [planner.table(name, table) for name, table in tables.items()]
+    results.begin(preset_name)
+    for plan in plans:
+        results.write_plan(plan.name, plan.as_json(preset_name, preset))
+
+    jobs = _jobs(plans, wanted, results)
+    found = len({c.key for plan in plans for c in cells_of(plan, wanted)} - {job.key for job in jobs})
+    console.print(
+        f"{', '.join(tables)} with preset {preset_name}: {len(jobs)} cells to run,"
+        f" {found} found in {folder}.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    failed = _run(jobs, preset.model_dump_json(), results, console) if jobs else []
+    store_latencies(plans, results, source)
+    notes = [f"{plan.name} {row.row.name}: {row.note}" for plan in plans for panel in plan.panels
+             for row in panel.rows if row.note]  # fmt: skip
+    for plan in plans:
+        notes += store_committees(plan, results)
+    return Summary(len(jobs) - len(failed), found, failed, notes + results.set_aside)
+
+
+def _expanded(names: Sequence[str]) -> list[str]:
+    """Names with `all` and the tables that an analysis uses written out, each once."""
+    out: list[str] = []
+    for name in names:
+        for each in table_names() if name == "all" else [name]:
+            out += [*load_table(each)[1].uses, each]
+    return list(dict.fromkeys(out))
+
+
+def _jobs(plans: Sequence[TablePlan], rows: list[str] | None, results: Results) -> list[Cell]:
+    """Cells to run, each once, in the order in which they should begin.
+
+    The first pre-training of everything comes before the second of anything, so that a run
+    that is stopped halfway has all tables with fewer trials.
+    """
+    jobs: dict[str, Cell] = {}
+    for plan in plans:
+        for cell in cells_of(plan, rows):
+            if cell.key in jobs or results.has(cell.key):
+                continue
+            start = cell.start if isinstance(cell, FinetuningCell) else None
+            if isinstance(start, Pretraining) and not _trained(start, results):
+                jobs.setdefault(start.key, start)
+            jobs[cell.key] = cell
+    return sorted(jobs.values(), key=_wave)
+
+
+def _wave(cell: Cell) -> int:
+    """Baselines, then what belongs to the first pre-training, then to the second, ..."""
+    if isinstance(cell, BaselineCell):
+        return -1
+    start = cell.start if isinstance(cell, FinetuningCell) else cell
+    return start.seed % 100 if isinstance(start, Pretraining) else cell.seed % 2
+
+
+def _trained(cell: Pretraining, results: Results) -> bool:
+    return results.has(cell.key) and weights_folder(cell.key).is_dir()
+
+
+def _run(jobs: list[Cell], preset: str, results: Results, console: Console) -> list[str]:
+    """Run cells side by side; returns a sentence for each that failed."""
+    waiting = list(jobs)
+    total_work = sum(job.work for job in jobs)
+    work_done, done, began = 0.0, 0, time.monotonic()
+    unfinished = {job.key for job in jobs if isinstance(job, Pretraining)}
+    failed: dict[str, str] = {}
+    with worker_processes(len(jobs)) as submit:
+        running: dict[Future[Any], tuple[Cell, float]] = {}
+        held_until: dict[str, float] = {}
+        while waiting or running:
+            for job in _ready(waiting, unfinished, failed, held_until, (os.cpu_count() or 1) - len(running)):
+                waiting.remove(job)
+                running[submit(run_cell, job, preset, results.folder)] = (job, time.monotonic())
+            for job in [job for job in waiting if _start_key(job) in failed]:
+                waiting.remove(job)
+                failed[job.key] = f"{job.label}: not run, as its pre-training failed."
+            if not running:
+                time.sleep(BUSY_SECONDS)
+                continue
+            for future in wait(running, timeout=BUSY_SECONDS, return_when=FIRST_COMPLETED).done:
+                job, start = running.pop(future)
+                outcome = future.result()
+                if outcome.busy:
+                    held_until[job.key] = time.monotonic() + BUSY_SECONDS
+                    waiting.append(job)
+                    continue
+                done += 1
+                work_done += job.work
+                unfinished.discard(job.key)
+                if outcome.error:
+                    failed[job.key] = f"{job.label}: {outcome.error}"
+                elapsed = time.monotonic() - began
+                left = elapsed * (total_work / work_done - 1) if work_done else 0.0
+                console.print(
+                    f"[{done}/{len(jobs)}] {job.label}: {outcome.error or outcome.figures}"
+                    f" ({time.monotonic() - start:.0f} s); about {left / 60:.0f} min left",
+                    markup=False,
+                    highlight=False,
+                    soft_wrap=True,
+                )
+    return list(failed.values())
+
+
+def _ready(
+    waiting: list[Cell],
+    unfinished: set[str],
+    failed: dict[str, str],
+    held_until: dict[str, float],
+    most: int,
+) -> list[Cell]:
+    """The next cells whose pre-training is there; those that a finished one waits for come first."""
+    now = time.monotonic()
+    ready = [
+        job
+        for job in waiting
+        if _start_key(job) not in unfinished | failed.keys() and held_until.get(job.key, 0) <= now
+    ]
+    return ready[: max(most, 0)]
+
+
+def _start_key(job: Cell) -> str | None:
+    return job.start.key if isinstance(job, FinetuningCell) and job.start else None

@@ -1,0 +1,139 @@
+"""Specs: those of the paper say what the paper says; a bad one is refused with its line."""
+
+from __future__ import annotations
+
+import pytest
+
+from tinylm.errors import UserError
+from tinylm.paper.preset import load_preset, preset_names
+from tinylm.paper.spec import Architecture, Finetuning, Selection, load_table, parse_table, table_names
+
+GOOD = """\
+title: mine
+panels:
+  - title: a task
+    task: {name: fewrel, train_per_label: 5, test_per_label: 5}
+    finetune: {learning_rate: 1e-4, weight_decay: 1e-2}
+    rows:
+      - name: one
+        w_s: {select: random, size: 10}
+      - name: two
+        w_s: {select: none}
+"""
+
+
+def rows_of(name: str, panel: str = "") -> dict[str, object]:
+    _, table = load_table(name)
+    (found,) = [each for each in table.panels if each.name == panel]
+    return {row.name: row for row in found.rows}
+
+
+def test_every_table_of_the_paper_and_every_open_question_has_a_spec():
+    names = table_names()
+    assert names[:10] == ["figure1", *(f"table{n}" for n in range(1, 10))]
+    assert set(names[10:]) == {"committee-size", "gap-curve", "reverse-mismatch", "weighted-overlap"}
+    for name in names:
+        load_table(name)
+
+
+@pytest.mark.parametrize(
+    ("table", "panel", "row", "paper"),
+    [
+        ("table1", "second", "second", {"w_s": 20589, "t_m": 6492, "accuracy": 0.795, "gap": 0.069}),
+        ("table2", "30", "30", {"w_s": 105101, "t_m": 562, "accuracy": 0.476, "gap": 0.123}),
+        ("table4", "b", "mismatched", {"w_s": 40000, "t_w": 9658, "t_m": 16301, "accuracy": 0.578}),
+        ("table5", "", "2000", {"w_s": 2000, "t_w": 16871, "t_m": 5473, "accuracy": 0.854, "gap": 0.014}),
+        ("table6", "", "90000", {"w_s": 90000, "t_w": 28302, "gap": 0.047}),
+        ("table7", "", "mismatched", {"w_s": 20000, "t_w": 12006, "t_m": 10250, "accuracy": 0.948}),
+        ("table8", "a", "conv2-16x3", {"w_s": 37936, "accuracy": 0.836}),
+        ("table3", "c", "200000", {"w_s": 200000}),  # lost in the text: left empty, not guessed
+    ],
+)
+def test_values_are_those_of_the_paper(table, panel, row, paper):
+    assert rows_of(table, panel)[row].paper.model_dump(exclude_none=True) == paper
+
+
+def test_hyperparameters_are_those_of_tables_10_to_12():
+    # Table 10, W_S = 20,000; Table 11, the same; Table 12, W_S = 2,000.
+    expected = {("table3", "a", "20000"): (7e-5, 1.5e-2), ("table3", "c", "20000"): (5e-5, 1e-3)}
+    expected[("table5", "", "2000")] = (2e-4, 8e-2)
+    for (table, panel, row), (rate, decay) in expected.items():
+        assert rows_of(table, panel)[row].finetune == Finetuning(learning_rate=rate, weight_decay=decay)
+
+
+def test_table_1_has_the_label_sets_of_its_caption():
+    _, table = load_table("table1")
+    assert [panel.task.labels for panel in table.panels] == [
+        [5, 10, 11, 16, 17, 25, 27, 33, 36, 39],
+        [8, 13, 18, 23, 26, 30, 42, 49, 50, 56],
+        [0, 2, 5, 10, 11, 16, 17, 36, 45, 63],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "words"),
+    [
+        ("size: 10", "size: ten", 8, "valid integer"),
+        ("name: fewrel", "name: fewrl", 4, "expected fewrel, agnews"),
+        ("name: two", "name: one", 3, "more than once"),
+        ("select: none", "select: nothing", 10, "'random'"),
+        ("learning_rate: 1e-4", "learning_rate: -1", 5, "greater than 0"),
+        ("        w_s: {select: none}", "        w_s: {select: none}\n        colour: red", 11, "colour"),
+        ("select: random, size: 10", "select: random", 8, "needs a size"),
+        ("title: a task", "title: [a, task", 4, "not valid YAML"),
+    ],
+)
+def test_a_bad_spec_is_refused_with_file_line_and_reason(old, new, line, words):
+    with pytest.raises(UserError) as error:
+        parse_table(GOOD.replace(old, new), "mine.yaml")
+    assert str(error.value).startswith(f"mine.yaml, line {line}")
+    assert words in str(error.value)
+
+
+def test_a_table_of_ones_own_is_named_by_its_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(GOOD)
+    name, table = load_table(str(path))
+    assert name == "mine" and [row.name for row in table.panels[0].rows] == ["one", "two"]
+
+
+def test_unknown_names_list_the_known_ones(tmp_path):
+    with pytest.raises(
+        UserError, match="'table10' is unknown; there are figure1, table1, .*weighted-overlap"
+    ):
+        load_table("table10")
+    with pytest.raises(UserError, match="'huge' is unknown; there are smoke, cpu, paper"):
+        load_preset("huge")
+    with pytest.raises(UserError, match="nowhere.yaml does not exist"):
+        load_table(str(tmp_path / "nowhere.yaml"))
+    (tmp_path / "table5.yaml").write_text(GOOD)
+    with pytest.raises(UserError, match="name of a table of the paper"):
+        load_table(str(tmp_path / "table5.yaml"))
+
+
+def test_the_paper_preset_changes_nothing():
+    paper = load_preset("paper")
+    config = paper.model_config_of(Architecture(), 30522)
+    assert (config.layers, config.width, config.max_tokens, config.dropout) == (6, 768, 128, 0.1)
+    assert paper.size_of(Selection(select="random", size=90000), 90000) == 90000
+    assert paper.size_of(Selection(select="custom-made"), 37936) is None  # whatever qualifies
+    assert paper.rows_per_label(630, 0, 70, 10) == (630, 0, 70)
+    assert paper.rows_per_label(630, 63, 70, 10) == (567, 63, 70)
+    recipe = paper.finetuning_recipe(Finetuning(learning_rate=7e-5, weight_decay=1.5e-2))
+    assert (recipe.finetune.learning_rate, recipe.finetune.weight_decay) == (7e-5, 1.5e-2)
+    pretrain = paper.pretraining_recipe(2000).pretrain
+    assert (pretrain.epochs, pretrain.batch_size, pretrain.learning_rate) == (50, 32, 5.5e-5)
+    assert paper.trials >= 5 and paper.pretrainings >= 2
+
+
+def test_every_preset_is_valid():
+    assert preset_names() == ["smoke", "cpu", "paper"]
+    for name in preset_names():
+        load_preset(name)
+
+
+def test_small_w_s_are_passed_over_more_often():
+    preset = load_preset("paper").model_copy(update={"pretrain_epochs": 2, "least_paragraphs": 1000})
+    assert preset.pretraining_recipe(100).pretrain.epochs == 10
+    assert preset.pretraining_recipe(300).pretrain.epochs == 4  # 1,200 paragraphs, not 900
+    assert preset.pretraining_recipe(5000).pretrain.epochs == 2
