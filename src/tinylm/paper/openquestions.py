@@ -66,8 +66,8 @@ def _weighted_overlap(panels: Sequence[PanelResult]) -> list[Block]:
         answer = "the plain T_M predicts the gap better than the overlap by frequency"
     else:
         answer = "no difference between the two is shown"
-    x = [1 - row.coverage["weighted_overlap"] for row in rows_of]
-    figure = plots.scatter_plot(x, gaps.mean(1).tolist(), tasks, "share of the task's tokens not in W_S")
+    missing = [1 - row.coverage["weighted_overlap"] for row in rows_of]
+    figure = plots.scatter_plot(missing, gaps.mean(1).tolist(), tasks, "share of the task's tokens not in W_S")
     return [
         Text(
             f"{len(rows_of)} rows with a gap, over {len(set(tasks))} tasks. Rank correlation of the gap with"
