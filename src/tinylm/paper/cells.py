@@ -190,7 +190,8 @@ class Planner:
             )
             for method in BASELINES
         ]
-        rows, twins = [], []
+        rows: list[RowPlan] = []
+        twins: list[tuple[ModelConfig, int | None, Finetuning]] = []
         for row in panel.rows:
             label = f"{table}{panel.name and '(' + panel.name + ')'} {row.name}"
             config = self.preset.model_config_of(row.architecture or panel.architecture, self._vocab_size)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from tinylm.paper.claims import random_rows_of
 from tinylm.paper.loaded import PanelResult
 from tinylm.paper.statistics import Curve, interval
-from tinylm.report import BLACK, BLUE, GREEN, ORANGE, RED, STYLE, WIDTH
+from tinylm.plots import BLACK, BLUE, GREEN, ORANGE, RED, STYLE, WIDTH
 
 PAPER: dict[str, Any] = {"color": RED, "marker": "s", "linestyle": "none", "fillstyle": "none"}
 
