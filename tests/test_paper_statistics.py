@@ -65,10 +65,9 @@ def panel_of(rows: list[dict[str, object]], plots: list[str], table: str, **more
             spec=spec.rows[i],
             architecture="BERT-1",
             layer_count=5,
-            accuracy=row["accuracy"],
+            by_trial=dict(enumerate(row["accuracy"])),
             best=row["accuracy"],
-            gaps=row.get("gaps", []),
-            gaps_best=[],
+            gap_by_trial=dict(enumerate(row.get("gaps", []))),
             per_label=np.zeros(0),
             coverage=row.get("coverage", {}),
             mean_tokens=None,
@@ -136,5 +135,15 @@ def test_a_committee_reaches_the_deep_model_within_one_percent(committee, verdic
         "spec": {"name": "d", "role": "deep", "w_s": {"select": "none"}},
         "accuracy": [0.80, 0.81, 0.80],
     }
-    panel = panel_of([deep], ["committee"], "table8", committee={"trials": committee})
+    panel = panel_of([deep], ["committee"], "table8", committee={"numbers": [0, 1, 2], "trials": committee})
     assert verdicts(panel)[3:] == [verdict, "not run"]
+
+
+def test_trials_are_paired_by_number_where_some_are_missing():
+    deep = {
+        "spec": {"name": "d", "role": "deep", "w_s": {"select": "none"}},
+        "accuracy": [0.8, 0.1, 0.8, 0.8],
+    }
+    # By position, the committee would be compared with the deep model's second trial.
+    panel = panel_of([deep], [], "table8", committee={"numbers": [0, 2, 3], "trials": [0.8, 0.8, 0.8]})
+    assert verdicts(panel)[3] == "shown"

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from tinylm.paper.loaded import PanelResult, RowResult, TableResult
+from tinylm.paper.loaded import PanelResult, RowResult, TableResult, gaps_of, paired
 from tinylm.paper.statistics import Interval, interval, slopes
 
 # A committee reaches the deep model when it is at most so far below: the paper's own standard
@@ -93,9 +91,7 @@ def _growth(panels: Sequence[PanelResult]) -> Claim:
         rows = random_rows_of(panel)
         if "gap" not in panel.spec.plots or len(rows) < 2:
             continue
-        trials = min(len(row.gaps) for row in rows)
-        gaps = np.array([row.gaps[:trials] for row in rows])
-        found = interval(slopes([row.w_s for row in rows], gaps))
+        found = interval(slopes([row.w_s for row in rows], gaps_of(rows)))
         if found is not None:
             evidence.append(
                 Evidence(
@@ -124,7 +120,7 @@ def _mismatch(panels: Sequence[PanelResult]) -> Claim:
             )
             if same is None:
                 continue
-            found = interval([a - b for a, b in zip(same.accuracy, row.accuracy, strict=False)])
+            found = interval(paired(same.by_trial, row.by_trial))
             if found is not None:
                 evidence.append(
                     Evidence(
@@ -162,8 +158,8 @@ def _against_deep(panel: PanelResult) -> Evidence | None:
     deep = panel.with_role("deep")
     if panel.committee is None or not deep:
         return None
-    pairs = zip(panel.committee["trials"], deep[0].accuracy, strict=False)
-    found = interval([committee - alone for committee, alone in pairs])
+    committee = dict(zip(panel.committee["numbers"], panel.committee["trials"], strict=True))
+    found = interval(paired(committee, deep[0].by_trial))
     if found is None:
         return None
     return Evidence(f"{panel.name}: committee minus {deep[0].architecture}", found, found.low > -MARGIN)

@@ -7,12 +7,13 @@ never on test texts.
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tinylm.paper.cells import PanelPlan, TablePlan
 from tinylm.paper.results import Results, write_json
 from tinylm.train.finetune import accuracy_of
 
@@ -22,49 +23,55 @@ DRAW_SEED = 0
 Logits = dict[str, np.ndarray]
 
 
-def store_committees(plan: TablePlan, results: Results) -> list[str]:
-    """Count the committees of a table's panels and store them.
+def store_committees(results: Results) -> list[str]:
+    """Count the committees of all tables that were run, as far as their logits are at hand.
+
+    A trial counts when every member has it, so a run that was stopped has committees too. What
+    was counted before is kept where logits are missing, as in a fresh clone.
 
     Returns:
-        A sentence for each panel whose members' logits are not all at hand.
+        A sentence for each panel whose members have no trial in common.
     """
     notes = []
-    for panel in plan.panels:
-        members = [row for row in panel.rows if row.row.role == "member"]
-        if len(members) < 2:
-            continue
-        keys = [[cell.key for cell in row.trials] for row in members]
-        path = committee_file(results, plan.name, panel.panel.name)
-        stored = read_committee(results, plan.name, panel.panel.name)
-        if stored is not None and stored["members"] == keys:
-            continue
-        logits = [[results.logits(key) if results.has(key) else None for key in row] for row in keys]
-        if any(field is None for row in logits for field in row):
-            notes.append(
-                f"{plan.name} {panel.panel.name}: no committee, as logits of its members are missing; run"
-                " all of its rows in one results folder."
-            )
-            continue
-        content = {"members": keys} | _count(panel, logits)  # type: ignore[arg-type]
-        write_json(path, content)
+    for name in results.planned():
+        plan = results.plan(name)
+        assert plan is not None
+        for panel, spec in zip(plan["panels"], plan["spec"]["panels"], strict=True):
+            pairs = zip(panel["rows"], spec["rows"], strict=True)
+            members = [row for row, of_spec in pairs if of_spec["role"] == "member"]
+            if len(members) < 2:
+                continue
+            trials = list(zip(*(row["trials"] for row in members), strict=True))  # [trials][members]
+            numbers = [i for i, keys in enumerate(trials) if all(results.has(key) for key in keys)]
+            finished = [trials[i] for i in numbers]
+            stored = read_committee(results, name, panel["name"])
+            if not finished or (stored is not None and stored["keys"] == [list(keys) for keys in finished]):
+                if not finished:
+                    notes.append(f"{name} {panel['name']}: no committee yet, no trial has all its members.")
+                continue
+            logits = [[results.logits(key) for key in keys] for keys in finished]
+            if any(field is None for trial in logits for field in trial):
+                continue
+            names = [row["name"] for row in members]
+            by_member = [list(trials_of) for trials_of in zip(*logits, strict=True)]
+            content = {"keys": finished, "numbers": numbers} | _count(names, by_member)  # type: ignore[arg-type]
+            write_json(committee_file(results, name, panel["name"]), content)
     return notes
 
 
-def committee_file(results: Results, table: str, panel: str) -> Any:
+def committee_file(results: Results, table: str, panel: str) -> Path:
     """Where the committees of a panel are stored."""
     return results.folder / "committees" / f"{table}{panel and '-' + panel}.json"
 
 
 def read_committee(results: Results, table: str, panel: str) -> dict[str, Any] | None:
-    """The stored committees of a panel."""
-    import json
-
+    """The stored committees of a panel; a damaged file is set aside."""
     path = committee_file(results, table, panel)
     if not path.is_file():
         return None
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        content["members"], content["trials"]
+        content["keys"], content["numbers"], content["trials"]
     except (ValueError, KeyError, TypeError):
         aside = path.with_name(path.name + ".damaged")
         path.replace(aside)
@@ -73,13 +80,13 @@ def read_committee(results: Results, table: str, panel: str) -> dict[str, Any] |
     return content
 
 
-def _count(panel: PanelPlan, logits: list[list[Logits]]) -> dict[str, Any]:
+def _count(names: list[str], logits: list[list[Logits]]) -> dict[str, Any]:
     """All figures of a panel's committees.
 
     Args:
+        names: of the members.
         logits: `[members][trials]`.
     """
-    names = [row.row.name for row in panel.rows if row.row.role == "member"]
     labels = logits[0][0]["test_labels"]
     test = np.array(
         [[of["test"].astype(np.float32) for of in row] for row in logits]

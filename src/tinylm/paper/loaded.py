@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,9 @@ class RowResult:
         spec: the row of the spec.
         architecture: as it was trained here.
         layer_count: of it.
-        accuracy: of each finished trial, after the last epoch.
+        by_trial: accuracy of each finished trial, after the last epoch, by its number.
         best: the same after the epoch that was best on test data, the paper's way.
-        gaps: accuracy with minus without pre-training, of the trials that have both.
-        gaps_best: the same for `best`.
+        gap_by_trial: accuracy with minus without pre-training, of the trials that have both.
         per_label: mean accuracy of each label.
         coverage: W_S, T_W, T_C, T_M and more; empty without pre-training.
         mean_tokens: of a paragraph of W_S.
@@ -37,10 +37,9 @@ class RowResult:
     spec: Row
     architecture: str
     layer_count: int
-    accuracy: list[float]
+    by_trial: dict[int, float]
     best: list[float]
-    gaps: list[float]
-    gaps_best: list[float]
+    gap_by_trial: dict[int, float]
     per_label: np.ndarray
     coverage: dict[str, Any]
     mean_tokens: float | None
@@ -54,6 +53,16 @@ class RowResult:
     def paper(self) -> Found:
         """What the paper reports."""
         return self.spec.paper
+
+    @property
+    def accuracy(self) -> list[float]:
+        """Of each finished trial."""
+        return list(self.by_trial.values())
+
+    @property
+    def gaps(self) -> list[float]:
+        """Of each trial that has one."""
+        return list(self.gap_by_trial.values())
 
     @property
     def w_s(self) -> int:
@@ -97,6 +106,17 @@ class TableResult:
     panels: list[PanelResult]
     knobs: dict[str, Any]
     preset: str
+
+
+def paired(first: dict[int, float], second: dict[int, float]) -> list[float]:
+    """First minus second, of the trials that both have."""
+    return [value - second[trial] for trial, value in first.items() if trial in second]
+
+
+def gaps_of(rows: Sequence[RowResult]) -> np.ndarray:
+    """Gaps of the trials that all rows have, `[rows, trials]`."""
+    common = [trial for trial in rows[0].gap_by_trial if all(trial in row.gap_by_trial for row in rows)]
+    return np.array([[row.gap_by_trial[trial] for trial in common] for row in rows])
 
 
 def load_results(results: Results) -> list[TableResult]:
@@ -145,17 +165,19 @@ def _row(results: Results, row: Row, stored: dict[str, Any]) -> RowResult:
     cells = [results.read(key) for key in stored["trials"]]
     without = [results.read(key) for key in stored["without"]]
     done = [cell for cell in cells if cell is not None]
-    pairs = [(a, b) for a, b in zip(cells, without, strict=False) if a is not None and b is not None]
     pretrainings = [results.read(key) for key in stored["pretrainings"]]
     first: dict[str, Any] = done[0] if done else {}
     return RowResult(
         spec=row,
         architecture=stored["architecture"],
         layer_count=stored["layer_count"],
-        accuracy=[cell["accuracy"] for cell in done],
+        by_trial={i: cell["accuracy"] for i, cell in enumerate(cells) if cell is not None},
         best=[cell["best_epoch_accuracy"] for cell in done],
-        gaps=[a["accuracy"] - b["accuracy"] for a, b in pairs],
-        gaps_best=[a["best_epoch_accuracy"] - b["best_epoch_accuracy"] for a, b in pairs],
+        gap_by_trial={
+            i: a["accuracy"] - b["accuracy"]
+            for i, (a, b) in enumerate(zip(cells, without, strict=False))
+            if a is not None and b is not None
+        },
         per_label=np.mean([cell["per_label"] for cell in done], axis=0) if done else np.zeros(0),
         coverage=first.get("coverage", {}),
         mean_tokens=first.get("mean_tokens"),

@@ -9,7 +9,7 @@ import numpy as np
 from tinylm.paper import plots
 from tinylm.paper.claims import random_rows_of
 from tinylm.paper.document import Block, Grid, Plot, Points, Section, Text
-from tinylm.paper.loaded import PanelResult, RowResult, TableResult
+from tinylm.paper.loaded import PanelResult, RowResult, TableResult, gaps_of, paired
 from tinylm.paper.statistics import RESAMPLE_SEED, RESAMPLES, fit_curve, interval, rank_correlation
 from tinylm.paper.words import interval_words, mean_deviation
 
@@ -47,8 +47,10 @@ def _weighted_overlap(panels: Sequence[PanelResult]) -> list[Block]:
         return [Text("Too few rows with a gap were run.")]
     tasks = [panel.task_name for panel, _ in points]
     rows_of = [row for _, row in points]
-    trials = min(len(row.gaps) for row in rows_of)
-    gaps = np.array([row.gaps[:trials] for row in rows_of])
+    gaps = gaps_of(rows_of)
+    trials = gaps.shape[1]
+    if trials < 2:
+        return [Text("The rows have fewer than two trials in common.")]
     rng = np.random.default_rng(RESAMPLE_SEED)
     draws = [rng.integers(0, trials, trials) for _ in range(RESAMPLES // 4)]
     grid = []
@@ -67,7 +69,9 @@ def _weighted_overlap(panels: Sequence[PanelResult]) -> list[Block]:
     else:
         answer = "no difference between the two is shown"
     missing = [1 - row.coverage["weighted_overlap"] for row in rows_of]
-    figure = plots.scatter_plot(missing, gaps.mean(1).tolist(), tasks, "share of the task's tokens not in W_S")
+    figure = plots.scatter_plot(
+        missing, gaps.mean(1).tolist(), tasks, "share of the task's tokens not in W_S"
+    )
     return [
         Text(
             f"{len(rows_of)} rows with a gap, over {len(set(tasks))} tasks. Rank correlation of the gap with"
@@ -116,8 +120,7 @@ def _gap_curve(panels: Sequence[PanelResult]) -> list[Block]:
         rows = random_rows_of(panel)
         if len(rows) < 3:
             continue
-        trials = min(len(row.gaps) for row in rows)
-        curve = fit_curve([row.w_s for row in rows], np.array([row.gaps[:trials] for row in rows]))
+        curve = fit_curve([row.w_s for row in rows], gaps_of(rows))
         if curve.bounded:
             w_s = f"{curve.w_s_90.mean:,.0f} [{curve.w_s_90.low:,.0f}, {curve.w_s_90.high:,.0f}]"
         else:
@@ -162,7 +165,7 @@ def _reverse_mismatch(panels: Sequence[PanelResult]) -> list[Block]:
         head = ["row", "W_S", "T_M", "tokens of T_W not in T_C", "their share of W_S", "overlap", "Acc."]
         blocks.append(Grid(head, grid))
         for row in rows[1:]:
-            found = interval([a - b for a, b in zip(rows[0].accuracy, row.accuracy, strict=False)])
+            found = interval(paired(rows[0].by_trial, row.by_trial))
             if found is not None:
                 shown = "shown" if found.low > 0 or found.high < 0 else "not shown"
                 blocks.append(
@@ -215,8 +218,7 @@ def _subsets(committee: dict[str, object]) -> Block:
     names: list[str] = committee["names"]  # type: ignore[assignment]
     chosen = ", ".join(names[i] for i in subsets["chosen"])
     difference = interval(np.subtract(subsets["chosen_test"], subsets["all_members_test"]))
-    assert difference is not None
-    better = "shown" if difference.low > 0 else "not shown"
+    better = "shown" if difference is not None and difference.low > 0 else "not shown"
     return Points(
         [
             f"Best on {subsets['validation_texts']} validation texts (mean of the trials): {chosen}.",

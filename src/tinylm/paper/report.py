@@ -14,6 +14,7 @@ import numpy as np
 
 from tinylm.paper import plots
 from tinylm.paper.claims import MARGIN, Claim, claims, random_rows_of
+from tinylm.paper.committees import store_committees
 from tinylm.paper.document import (
     Block,
     Document,
@@ -26,10 +27,11 @@ from tinylm.paper.document import (
     markdown,
     write_plots,
 )
-from tinylm.paper.loaded import PanelResult, RowResult, TableResult, load_results
+from tinylm.paper.loaded import PanelResult, RowResult, TableResult, gaps_of, load_results
 from tinylm.paper.openquestions import open_questions
 from tinylm.paper.preset import load_preset
 from tinylm.paper.results import Results
+from tinylm.paper.spec import table_names
 from tinylm.paper.statistics import fit_curve, interval
 from tinylm.paper.words import count, interval_words, mean_deviation, number
 
@@ -53,6 +55,7 @@ def write_report(folder: Path, out: Path | None = None, page: Path | None = None
         UserError: no results there.
     """
     results = Results(folder)
+    store_committees(results)  # of a run that was stopped before it could
     document = build(load_results(results))
     out, page = out or folder / "report.md", page or folder / "report.html"
     plot_folder = folder / "plots"
@@ -88,7 +91,7 @@ def build(tables: Sequence[TableResult]) -> Document:
     )
     return Document(
         f"Tiny language models: the paper's tables, preset {preset}",
-        f"Made by `tinylm paper report` from the results of `tinylm paper run all --preset {preset}`."
+        f"Made by `tinylm paper report` from the results of `tinylm paper run --preset {preset}`."
         " Values of the paper (Gross et al. 2025, arXiv 2507.14871) stand beside ours; what its text"
         f" does not state is left empty. Accuracies are mean ± standard deviation of up to {trials} trials"
         " after the last epoch, with nothing chosen on test data; **best epoch** is the paper's way, the"
@@ -255,8 +258,8 @@ def _committee_rows(panel: PanelResult) -> Grid:
 def _plot(panel: PanelResult, kind: str) -> list[Block]:
     name = f"{panel.table}{panel.spec.name and '-' + panel.spec.name}-{kind}"
     if kind == "gap" and len(rows := random_rows_of(panel)) > 1:
-        trials = min(len(row.gaps) for row in rows)
-        curve = fit_curve([row.w_s for row in rows], np.array([row.gaps[:trials] for row in rows]))
+        gaps = gaps_of(rows)
+        curve = fit_curve([row.w_s for row in rows], gaps) if gaps.shape[1] > 1 else None
         words = "; ".join(f"W_S {row.w_s:,}: gap {np.mean(row.gaps):.3f}" for row in rows)
         caption = (
             f"Gap against W_S, {panel.name}. The paper's values belong to its own, larger models and W_S."
@@ -307,6 +310,9 @@ def _limits(tables: Sequence[TableResult]) -> Section:
         "W_S, T_W and T_M are counted on texts cut to the preset's number of tokens.",
     ]
     blocks: list[Block] = [Points(points)]
+    missing = [name for name in table_names() if name not in [table.name for table in tables]]
+    if missing:
+        blocks.append(Text(f"Not run here: {', '.join(missing)}."))
     notes = list(
         dict.fromkeys(note for table in tables for panel in table.panels for note in panel.task["notes"])
     )

@@ -106,12 +106,11 @@ def run_tables(
         highlight=False,
         soft_wrap=True,
     )
+    store_latencies(plans, results, source)  # first, while nothing else runs
     failed = _run(jobs, preset.model_dump_json(), results, console) if jobs else []
-    store_latencies(plans, results, source)
     notes = [f"{plan.name} {row.row.name}: {row.note}" for plan in plans for panel in plan.panels
              for row in panel.rows if row.note]  # fmt: skip
-    for plan in plans:
-        notes += store_committees(plan, results)
+    notes += store_committees(results)
     return Summary(len(jobs) - len(failed), found, failed, notes + results.set_aside)
 
 
@@ -157,8 +156,7 @@ def _trained(cell: Pretraining, results: Results) -> bool:
 def _run(jobs: list[Cell], preset: str, results: Results, console: Console) -> list[str]:
     """Run cells side by side; returns a sentence for each that failed."""
     waiting = list(jobs)
-    total_work = sum(job.work for job in jobs)
-    work_done, done, began = 0.0, 0, time.monotonic()
+    done, spent, worked = 0, 0.0, 0.0  # cells, their seconds, their multiplications
     unfinished = {job.key for job in jobs if isinstance(job, Pretraining)}
     failed: dict[str, str] = {}
     with worker_processes(len(jobs)) as submit:
@@ -181,16 +179,18 @@ def _run(jobs: list[Cell], preset: str, results: Results, console: Console) -> l
                     held_until[job.key] = time.monotonic() + BUSY_SECONDS
                     waiting.append(job)
                     continue
+                seconds = time.monotonic() - start
                 done += 1
-                work_done += job.work
+                spent, worked = spent + seconds, worked + job.work
                 unfinished.discard(job.key)
                 if outcome.error:
                     failed[job.key] = f"{job.label}: {outcome.error}"
-                elapsed = time.monotonic() - began
-                left = elapsed * (total_work / work_done - 1) if work_done else 0.0
+                left = sum(other.work for other in [*waiting, *(each for each, _ in running.values())])
+                minutes = left * spent / worked / (os.cpu_count() or 1) / 60 if worked else None
+                remaining = "" if minutes is None else f"; about {minutes:.0f} min left"
                 console.print(
                     f"[{done}/{len(jobs)}] {job.label}: {outcome.error or outcome.figures}"
-                    f" ({time.monotonic() - start:.0f} s); about {left / 60:.0f} min left",
+                    f" ({seconds:.0f} s){remaining}",
                     markup=False,
                     highlight=False,
                     soft_wrap=True,
