@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from tinylm.bench import arithmetic, inference, training
 from tinylm.bench.measure import Machine, alternate, summarise, table, write_json
 from tinylm.bench.reference import (
     IGNORED,
+    ReferenceProcess,
+    ReferenceRun,
     bert_config,
     finetuning_reference,
     pad,
@@ -188,6 +191,21 @@ def test_both_sides_learn_from_the_same_tokens(paragraphs, task):
         ids[mask.bool()] for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
     )
     assert inputs["labels"].tolist() == [label_of[tuple(text.tolist())] for text in texts]
+
+
+def seeded_reference(paragraphs: TokenIds) -> ReferenceRun:
+    torch.manual_seed(0)
+    return pretraining_reference(paragraphs, TOKENIZER, TINY, RECIPES["fast"], seed=0)  # without dropout
+
+
+def test_a_reference_in_another_process_takes_the_same_steps(paragraphs):
+    here = seeded_reference(paragraphs)
+    there = ReferenceProcess(partial(seeded_reference, paragraphs))
+    for name, tensor in here.inputs(1).items():
+        assert torch.equal(there.inputs(1)[name], tensor)
+    losses = [(run.step(0), run.step(1, autocast=True)) for run in (here, there)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    there.close()
 
 
 @pytest.mark.parametrize("front", [None, FRONT])
