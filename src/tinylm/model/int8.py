@@ -250,26 +250,33 @@ def _normalise(x, norm):
 
 @kernel
 def _multiply(product, first, count, x, y, column):
-    """Rows `first` to `first + count` of the product with each row of x, into columns of y."""
-    if len(x) == 1:
-        for i in range(count):
-            row = product.weight[first + i]
-            s = ZERO
-            for j in range(len(row)):
-                s += f4(row[j]) * x[0, j]
-            y[0, column + i] = s * product.scale[first + i] + product.bias[first + i]
-        return
-    # Several texts share the conversion of a row, which costs as much as its product.
-    weights = np.empty(x.shape[1], f4)
+    """Rows `first` to `first + count` of the product with each row of x, into columns of y.
+
+    Four rows of x at a time share the reading and conversion of a weight.
+    """
+    fours = len(x) - len(x) % 4
     for i in range(count):
         row = product.weight[first + i]
-        for j in range(len(row)):
-            weights[j] = f4(row[j])
-        for text in range(len(x)):
-            s = ZERO
-            for j in range(len(weights)):
-                s += weights[j] * x[text, j]
-            y[text, column + i] = s * product.scale[first + i] + product.bias[first + i]
+        scale, bias = product.scale[first + i], product.bias[first + i]
+        for text in range(0, fours, 4):
+            x0, x1, x2, x3 = x[text], x[text + 1], x[text + 2], x[text + 3]
+            s0, s1, s2, s3 = ZERO, ZERO, ZERO, ZERO
+            for j in range(len(row)):
+                weight = f4(row[j])
+                s0 += weight * x0[j]
+                s1 += weight * x1[j]
+                s2 += weight * x2[j]
+                s3 += weight * x3[j]
+            y[text, column + i] = s0 * scale + bias
+            y[text + 1, column + i] = s1 * scale + bias
+            y[text + 2, column + i] = s2 * scale + bias
+            y[text + 3, column + i] = s3 * scale + bias
+        for text in range(fours, len(x)):
+            x0 = x[text]
+            s0 = ZERO
+            for j in range(len(row)):
+                s0 += f4(row[j]) * x0[j]
+            y[text, column + i] = s0 * scale + bias
 
 
 @kernel
