@@ -191,7 +191,7 @@ class Planner:
             for method in BASELINES
         ]
         rows: list[RowPlan] = []
-        twins: list[tuple[ModelConfig, int | None, Finetuning]] = []
+        twins: list[tuple[ModelConfig, Selection, Finetuning | None]] = []
         for row in panel.rows:
             label = f"{table}{panel.name and '(' + panel.name + ')'} {row.name}"
             config = self.preset.model_config_of(row.architecture or panel.architecture, self._vocab_size)

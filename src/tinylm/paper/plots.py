@@ -91,7 +91,7 @@ def committee_plot(panel: PanelResult) -> Figure:
     assert panel.committee is not None and panel.latency is not None
     figure, axes = _figure(2.9)
     milliseconds = panel.latency["ms"]
-    groups = [
+    groups: list[tuple[Any, dict[str, Any], str]] = [
         (panel.with_role("member"), {"color": BLUE, "marker": "o"}, "member"),
         (panel.with_role("deep"), {"color": BLACK, "marker": "s"}, "deep model"),
     ]
