@@ -104,19 +104,11 @@ class Results:
     def read(self, key: str) -> dict[str, Any] | None:
         """A finished cell, or None; a file that cannot be trusted is set aside."""
         path = self.folder / "cells" / f"{key}.json"
-        if not path.is_file():
+        cell = self.read_json(path, "identity", "seconds")
+        if cell is not None and key_of(cell["identity"]) != key:
+            self._set_aside(path, "belongs to other settings")
             return None
-        try:
-            cell: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            reason = None if key_of(cell["identity"]) == key else "belongs to other settings"
-        except (ValueError, KeyError, TypeError) as error:
-            reason = f"is damaged ({error})"
-        if reason is None:
-            return cell
-        aside = path.with_name(path.name + ".damaged")
-        path.replace(aside)
-        self.set_aside.append(f"{path} {reason}; it was renamed to {aside.name} and is not used.")
-        return None
+        return cell
 
     def write(self, key: str, cell: dict[str, Any], logits: dict[str, np.ndarray] | None = None) -> None:
         """Store a finished cell; its logits first, so that no cell is without."""
@@ -138,15 +130,12 @@ class Results:
             with np.load(path) as file:
                 return {name: file[name] for name in file.files}
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            aside = path.with_name(path.name + ".damaged")
-            path.replace(aside)
-            self.set_aside.append(f"{path} is damaged ({error}); it was renamed to {aside.name}.")
+            self._set_aside(path, f"is damaged ({error})")
             return None
 
     def plan(self, table: str) -> dict[str, Any] | None:
         """The stored plan of a table: which cells make its rows."""
-        path = self.folder / "tables" / f"{table}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return self.read_json(self.folder / "tables" / f"{table}.json", "spec", "panels", "knobs", "preset")
 
     def planned(self) -> list[str]:
         """Names of all tables that were ever run here."""
@@ -162,5 +151,24 @@ class Results:
 
     def latency(self, table: str, panel: str) -> dict[str, Any] | None:
         """The stored latencies of a panel."""
-        path = self.latency_file(table, panel)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return self.read_json(self.latency_file(table, panel), "ms")
+
+    def read_json(self, path: Path, *needed: str) -> dict[str, Any] | None:
+        """A stored file with the keys `needed`, or None; a damaged one is set aside."""
+        if not path.is_file():
+            return None
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            missing = [key for key in needed if key not in content]
+            reason = f"lacks {missing[0]}" if missing else None
+        except (ValueError, TypeError) as error:
+            reason = str(error)
+        if reason is None:
+            return content
+        self._set_aside(path, f"is damaged ({reason})")
+        return None
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        aside = path.with_name(path.name + ".damaged")
+        path.replace(aside)
+        self.set_aside.append(f"{path} {reason}; it was renamed to {aside.name} and is not used.")
