@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ from tinylm.bench import arithmetic, inference, training
 from tinylm.bench.measure import Machine, alternate, summarise, table, write_json
 from tinylm.bench.reference import (
     IGNORED,
+    ReferenceProcess,
+    ReferenceRun,
     bert_config,
     finetuning_reference,
     pad,
@@ -190,6 +194,21 @@ def test_both_sides_learn_from_the_same_tokens(paragraphs, task):
     assert inputs["labels"].tolist() == [label_of[tuple(text.tolist())] for text in texts]
 
 
+def seeded_reference(paragraphs: TokenIds) -> ReferenceRun:
+    torch.manual_seed(0)
+    return pretraining_reference(paragraphs, TOKENIZER, TINY, RECIPES["fast"], seed=0)  # without dropout
+
+
+def test_a_reference_in_another_process_takes_the_same_steps(paragraphs):
+    here = seeded_reference(paragraphs)
+    there = ReferenceProcess(partial(seeded_reference, paragraphs))
+    for name, tensor in here.inputs(1).items():
+        assert torch.equal(there.inputs(1)[name], tensor)
+    losses = [(run.step(0), run.step(1, autocast=True)) for run in (here, there)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    there.close()
+
+
 @pytest.mark.parametrize("front", [None, FRONT])
 def test_training_case_end_to_end(paragraphs, front):
     recipe, config = RECIPES["paper"], TINY.model_copy(update={"convolution": front})
@@ -210,10 +229,16 @@ def test_front_end_of_the_reference_computes_what_ours_does(paragraphs):
     config = TINY.model_copy(update={"convolution": FRONT, "init_std": 0.2})
     ours = MaskedLanguageModel(config).eval()
     reference = with_front_end(transformers.BertForMaskedLM(bert_config(config)), FRONT).eval()
-    weights = {
-        name.replace("bert.convolution.stages", "bert.embeddings.front_end"): tensor
-        for name, tensor in to_huggingface(ours.state_dict()).items()
-    }
+
+    def of_reference(name: str) -> str:
+        """There, every third stage is a GELU."""
+        place = re.fullmatch(r"bert\.convolution\.stages\.(\d+)\.(\w+)", name)
+        if place is None:
+            return name
+        number = int(place[1])
+        return f"bert.embeddings.front_end.{number + number // 2}.{place[2]}"
+
+    weights = {of_reference(name): tensor for name, tensor in to_huggingface(ours.state_dict()).items()}
     assert not reference.load_state_dict(weights, strict=False).unexpected_keys
     batch, _ = make_batch(paragraphs, range(6), config.max_tokens)
     inputs = pad(batch, config.max_tokens)

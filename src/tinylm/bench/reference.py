@@ -7,8 +7,11 @@ PyTorch's. Which texts form a batch and which tokens are hidden is drawn as in
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import tempfile
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,55 @@ class ReferenceRun:
         loss.backward()
         self.optimizer.step()
         return loss.item()
+
+
+class ReferenceProcess:
+    """A `ReferenceRun` in a process of its own.
+
+    There the C library's allocator works as it does for everyone; while ours train, it
+    is set otherwise (`memory.py`), and a process has but one.
+
+    Args:
+        make: makes the run; importable by name, as the other process must find it.
+    """
+
+    def __init__(self, make: Callable[[], ReferenceRun]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._connection, theirs = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(theirs, make, torch.get_num_threads()), daemon=True
+        )
+        self._process.start()
+
+    def inputs(self, number: int) -> dict[str, Tensor]:
+        """As of `ReferenceRun`."""
+        return {name: torch.from_numpy(array) for name, array in self._ask("inputs", number).items()}
+
+    def step(self, number: int, *, autocast: bool = False) -> float:
+        """As of `ReferenceRun`."""
+        loss: float = self._ask("step", number, autocast)
+        return loss
+
+    def close(self) -> None:
+        """End the process."""
+        self._connection.close()
+        self._process.join()
+
+    def _ask(self, *question: Any) -> Any:
+        self._connection.send(question)
+        return self._connection.recv()
+
+
+def _serve(connection: Connection, make: Callable[[], ReferenceRun], threads: int) -> None:
+    torch.set_num_threads(threads)
+    run = make()
+    with contextlib.suppress(EOFError):  # the other side has closed
+        while True:
+            what, number, *rest = connection.recv()
+            if what == "inputs":
+                connection.send({name: tensor.numpy() for name, tensor in run.inputs(number).items()})
+            else:
+                connection.send(run.step(number, autocast=rest[0]))
 
 
 def pretraining_reference(

@@ -8,6 +8,7 @@ the reference with bf16 autocast.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,13 @@ import torch
 
 from tinylm.bench import arithmetic
 from tinylm.bench.measure import Machine, Measured, alternate, summarise
-from tinylm.bench.reference import IGNORED, ReferenceRun, finetuning_reference, pretraining_reference
+from tinylm.bench.reference import (
+    IGNORED,
+    ReferenceProcess,
+    ReferenceRun,
+    finetuning_reference,
+    pretraining_reference,
+)
 from tinylm.bench.texts import N_LABELS, openings, sentences
 from tinylm.model.config import Convolution, ModelConfig
 from tinylm.train.finetune import EncodedTask, finetuning_run
@@ -66,21 +73,25 @@ def measure_case(name: str, rounds: int, machine: Machine) -> Measured:
         task = EncodedTask(encoded, labels, encoded, labels, N_LABELS)  # nothing is tested
         texts = f"{chosen.source}, {texts.split(', ')[1]}"
         _, run = finetuning_run(task, source.tokenizer, config, RECIPE, seed=SEED)
-        reference = finetuning_reference(task, config, RECIPE, seed=SEED)
+        make = partial(finetuning_reference, task, config, RECIPE, seed=SEED)
     else:
         count = BATCHES * RECIPE.pretrain.batch_size
         rows = np.random.default_rng(SEED).choice(len(source.paragraphs), count, replace=False)
         paragraphs = source.paragraphs.take(rows)
         _, run = pretraining_run(paragraphs, source.tokenizer, config, RECIPE, seed=SEED)
-        reference = pretraining_reference(paragraphs, source.tokenizer, config, RECIPE, seed=SEED)
-    return compare(name, config, run, reference, rounds, machine, {"texts": texts})
+        make = partial(pretraining_reference, paragraphs, source.tokenizer, config, RECIPE, seed=SEED)
+    reference = ReferenceProcess(make)
+    try:
+        return compare(name, config, run, reference, rounds, machine, {"texts": texts})
+    finally:
+        reference.close()
 
 
 def compare(
     name: str,
     config: ModelConfig,
     run: Run,
-    reference: ReferenceRun,
+    reference: ReferenceRun | ReferenceProcess,
     rounds: int,
     machine: Machine,
     details: dict[str, Any],

@@ -249,23 +249,43 @@ def _normalise(x, norm):
 
 
 @kernel
-def _multiply(product, first, x, y):
-    """y = rows `first`, `first + 1`, ... of the product with x."""
-    for i in range(len(y)):
+def _multiply(product, first, count, x, y, column):
+    """Rows `first` to `first + count` of the product with each row of x, into columns of y.
+
+    Four rows of x at a time share the reading and conversion of a weight.
+    """
+    fours = len(x) - len(x) % 4
+    for i in range(count):
         row = product.weight[first + i]
-        s = ZERO
-        for j in range(len(x)):
-            s += f4(row[j]) * x[j]
-        y[i] = s * product.scale[first + i] + product.bias[first + i]
+        scale, bias = product.scale[first + i], product.bias[first + i]
+        for text in range(0, fours, 4):
+            x0, x1, x2, x3 = x[text], x[text + 1], x[text + 2], x[text + 3]
+            s0, s1, s2, s3 = ZERO, ZERO, ZERO, ZERO
+            for j in range(len(row)):
+                weight = f4(row[j])
+                s0 += weight * x0[j]
+                s1 += weight * x1[j]
+                s2 += weight * x2[j]
+                s3 += weight * x3[j]
+            y[text, column + i] = s0 * scale + bias
+            y[text + 1, column + i] = s1 * scale + bias
+            y[text + 2, column + i] = s2 * scale + bias
+            y[text + 3, column + i] = s3 * scale + bias
+        for text in range(fours, len(x)):
+            x0 = x[text]
+            s0 = ZERO
+            for j in range(len(row)):
+                s0 += f4(row[j]) * x0[j]
+            y[text, column + i] = s0 * scale + bias
 
 
 @kernel
 def _project(x, query, key, probe):
     """W_k^T q of each head, scaled for the scores: `probe [heads, width]`; q is the query of x."""
-    q = np.empty(len(x), f4)
-    _multiply(query, 0, x, q)
-    for i in range(len(q)):
-        row, factor = key.weight[i], q[i] * key.scale[i] * SCORE_SCALE
+    q = np.empty((1, len(x)), f4)
+    _multiply(query, 0, len(x), x.reshape(1, -1), q, 0)
+    for i in range(len(x)):
+        row, factor = key.weight[i], q[0, i] * key.scale[i] * SCORE_SCALE
         target = probe[i // HEAD_WIDTH]
         if i % HEAD_WIDTH == 0:
             target[:] = ZERO
@@ -285,53 +305,77 @@ def _embed(part, lo, hi, ids, starts, lengths, words, x):
             _normalise(target, words.norm)
 
 
+TOGETHER = 8  # texts that read each weight once
+
+
 @kernel
 def _answer(part, lo, hi, x, starts, lengths, top, logits):
     """Logits of texts `lo` to `hi` from what enters the last block, `x [tokens, width]`."""
-    width = x.shape[1]
+    for first in range(lo, hi, TOGETHER):
+        last = min(first + TOGETHER, hi)
+        _answer_together(x, starts[first:last], lengths[first:last], top, logits[first:last])
+
+
+@kernel
+def _answer_together(x, starts, lengths, top, logits):
+    width, texts = x.shape[1], len(starts)
     heads = width // HEAD_WIDTH
-    probe = top.probe if len(top.probe) else np.empty((heads, width), f4)
-    mixed, context, hidden = np.empty(width, f4), np.empty(width, f4), np.empty(width, f4)
-    inner, out = np.empty(4 * width, f4), np.empty(width, f4)
-    for text in range(lo, hi):
-        rows = x[starts[text] : starts[text] + lengths[text]]
-        if len(top.probe) == 0:
-            _project(rows[0], top.query, top.key, probe)
-        weights = np.empty(len(rows), f4)
-        for head in range(heads):
-            highest = f4(-3e38)
-            for t in range(len(rows)):
-                row = rows[t]
-                s = ZERO
-                for j in range(width):
-                    s += probe[head, j] * row[j]
-                weights[t] = s
-                highest = max(highest, s)
-            total = ZERO
-            for t in range(len(rows)):
-                weights[t] = exp(weights[t] - highest)
-                total += weights[t]
-            mixed[:] = ZERO
-            for t in range(len(rows)):
-                row, weight = rows[t], weights[t] / total
-                for j in range(width):
-                    mixed[j] += weight * row[j]
-            first = head * HEAD_WIDTH
-            _multiply(top.value, first, mixed, context[first : first + HEAD_WIDTH])
-        _multiply(top.output, 0, context, hidden)
+    probes = np.empty((texts, heads, width), f4)
+    for text in range(texts):
+        if len(top.probe):
+            probes[text] = top.probe
+        else:
+            _project(x[starts[text]], top.query, top.key, probes[text])
+    mixed, context = np.empty((texts, width), f4), np.empty((texts, width), f4)
+    hidden, out = np.empty((texts, width), f4), np.empty((texts, width), f4)
+    inner = np.empty((texts, 4 * width), f4)
+    for head in range(heads):
+        for text in range(texts):
+            rows = x[starts[text] : starts[text] + lengths[text]]
+            _mix(rows, probes[text, head], mixed[text])
+        _multiply(top.value, head * HEAD_WIDTH, HEAD_WIDTH, mixed, context, head * HEAD_WIDTH)
+    _multiply(top.output, 0, width, context, hidden, 0)
+    for text in range(texts):
         for j in range(width):
-            hidden[j] += rows[0, j]
-        _normalise(hidden, top.attention_norm)
-        _multiply(top.expand, 0, hidden, inner)
+            hidden[text, j] += x[starts[text], j]
+        _normalise(hidden[text], top.attention_norm)
+    _multiply(top.expand, 0, 4 * width, hidden, inner, 0)
+    for text in range(texts):
         for j in range(4 * width):
-            inner[j] *= normal(inner[j])[0]
-        _multiply(top.contract, 0, inner, out)
+            inner[text, j] *= normal(inner[text, j])[0]
+    _multiply(top.contract, 0, width, inner, out, 0)
+    for text in range(texts):
         for j in range(width):
-            hidden[j] += out[j]
-        _normalise(hidden, top.feed_forward_norm)
-        _multiply(top.pooler, 0, hidden, out)
+            hidden[text, j] += out[text, j]
+        _normalise(hidden[text], top.feed_forward_norm)
+    _multiply(top.pooler, 0, width, hidden, out, 0)
+    for text in range(texts):
         for j in range(width):
-            e = exp(ZERO - abs(out[j] + out[j]))
+            v = out[text, j]
+            e = exp(ZERO - abs(v + v))
             tanh = (ONE - e) / (ONE + e)
-            out[j] = tanh if out[j] > ZERO else -tanh
-        _multiply(top.classifier, 0, out, logits[text])
+            out[text, j] = tanh if v > ZERO else -tanh
+    _multiply(top.classifier, 0, logits.shape[1], out, logits, 0)
+
+
+@kernel
+def _mix(rows, probe, mixed):
+    """Attention of one head: the mean of `rows [tokens, width]` by the softmax of their scores."""
+    weights = np.empty(len(rows), f4)
+    highest = f4(-3e38)
+    for t in range(len(rows)):
+        row = rows[t]
+        s = ZERO
+        for j in range(len(row)):
+            s += probe[j] * row[j]
+        weights[t] = s
+        highest = max(highest, s)
+    total = ZERO
+    for t in range(len(rows)):
+        weights[t] = exp(weights[t] - highest)
+        total += weights[t]
+    mixed[:] = ZERO
+    for t in range(len(rows)):
+        row, weight = rows[t], weights[t] / total
+        for j in range(len(row)):
+            mixed[j] += weight * row[j]
