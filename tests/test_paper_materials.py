@@ -10,7 +10,7 @@ import pytest
 from tinylm.baselines import fasttext_accuracy
 from tinylm.errors import UserError
 from tinylm.paper.materials import Materials
-from tinylm.paper.preset import Preset, load_preset
+from tinylm.paper.preset import Preset, Sources, load_preset
 from tinylm.paper.public import find_public
 from tinylm.paper.spec import TaskSpec
 from tinylm.text.reverse import reverse_rows
@@ -30,7 +30,6 @@ def test_a_title_has_one_opening_and_any_number_of_further_paragraphs(tmp_path, 
     write_rows(tmp_path / "w" / "first.jsonl", [("A", words[0]), ("B", words[1])])
     write_rows(tmp_path / "w" / "second.jsonl", [("B", words[2]), ("C", words[3])])
     write_rows(tmp_path / "w" / "body.jsonl", [("A", words[4]), ("A", words[5])])
-    (tmp_path / "t.csv").write_text("text,label\n" + "".join(f"{w},{i % 2}\n" for i, w in enumerate(words)))
     preset = Preset.model_validate(
         {
             "recipe": "fast",
@@ -41,7 +40,7 @@ def test_a_title_has_one_opening_and_any_number_of_further_paragraphs(tmp_path, 
     paragraphs = Materials(preset).corpus.paragraphs
     assert len(paragraphs) == 5  # B of the second file is left out
     with pytest.raises(UserError, match="corpus file w/lost.jsonl is in none of .*title and text"):
-        Materials(preset.model_copy(update={"corpus": {"articles": ["w/lost.jsonl"], "further": []}}))
+        Materials(preset.model_copy(update={"corpus": Sources(articles=["w/lost.jsonl"])}))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +92,7 @@ def test_reverse_selections_differ_only_in_the_tokens_absent_from_the_task():
         absent[name] = float(np.mean(~in_task[tokens]))
         t_m[name] = len(set(np.flatnonzero(in_task)) - set(tokens.tolist()))
     assert absent["none"] == 0 < absent["some"] < absent["many"]
-    assert max(t_m.values()) - min(t_m.values()) <= 3
+    assert max(t_m.values()) - min(t_m.values()) <= 10
 
 
 def test_fasttext_learns_what_words_tell():

@@ -13,7 +13,7 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,11 @@ def write_json(path: Path, content: object) -> None:
     partial.replace(path)
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether a file may be there before `preset.json` is, of a runner that begins at this moment."""
+    return path.name in (".gitignore", ".locks") or path.name.endswith(".partial")
+
+
 class Results:
     """A results folder.
 
@@ -88,7 +93,7 @@ class Results:
                     f"{self.folder} holds results of the preset '{found}', not '{preset}'; give another"
                     " folder with --results."
                 )
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif self.folder.is_dir() and any(not _is_ours(path) for path in self.folder.iterdir()):
             raise UserError(f"{self.folder} is not empty and holds no results; give another --results.")
         write_json(path, {"preset": preset})
         (self.folder / ".gitignore").write_text(IGNORED, encoding="utf-8")
@@ -170,5 +175,6 @@ class Results:
 
     def _set_aside(self, path: Path, reason: str) -> None:
         aside = path.with_name(path.name + ".damaged")
-        path.replace(aside)
+        with suppress(FileNotFoundError):  # another runner was faster
+            path.replace(aside)
         self.set_aside.append(f"{path} {reason}; it was renamed to {aside.name} and is not used.")
