@@ -63,7 +63,7 @@ def accuracy_plot(
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("test accuracy")
     _legend(figure, columns=2)
-    return _svg(figure, "accuracy")
+    return svg_element(figure, "accuracy")
 
 
 def _trials(axes: Axes, values: Sequence[float], row: float, style: Mapping[str, Any]) -> None:
@@ -80,7 +80,7 @@ def loss_plot(losses: Mapping[str, Sequence[float]]) -> Markup:
     _epochs(axes)
     axes.set_ylabel("mean loss of the epoch")
     _legend(figure, columns=1)
-    return _svg(figure, "pretraining")
+    return svg_element(figure, "pretraining")
 
 
 @rc_context(STYLE)
@@ -99,7 +99,7 @@ def finetuning_plot(with_pretraining: np.ndarray, without: np.ndarray) -> Markup
     _epochs(axes)
     axes.set_ylabel("test accuracy")
     _legend(figure, columns=2)
-    return _svg(figure, "finetuning")
+    return svg_element(figure, "finetuning")
 
 
 @rc_context(STYLE)
@@ -116,7 +116,7 @@ def latency_plot(models: Mapping[str, tuple[float, Sequence[float]]]) -> Markup:
     axes.set_xlabel("latency, ms per text (median)")
     axes.set_ylabel("test accuracy")
     _legend(figure, columns=2)
-    return _svg(figure, "latency")
+    return svg_element(figure, "latency")
 
 
 @rc_context(STYLE)
@@ -141,7 +141,7 @@ def confusion_plot(counts: np.ndarray, label_names: Sequence[str], truth: str = 
     axes.grid(visible=False)
     axes.set_xlabel("answer")
     axes.set_ylabel(truth)
-    return _svg(figure, "confusion")
+    return svg_element(figure, "confusion")
 
 
 @rc_context(STYLE)
@@ -163,7 +163,7 @@ def label_plot(accuracies: np.ndarray, label_names: Sequence[str]) -> Markup:
     axes.set_xlim(0, 1)
     axes.set_xlabel("test accuracy")
     _legend(figure, columns=1)
-    return _svg(figure, "labels")
+    return svg_element(figure, "labels")
 
 
 @rc_context(STYLE)
@@ -177,7 +177,7 @@ def bar_plot(values: np.ndarray, names: Sequence[str], axis: str, name: str) -> 
     axes.margins(x=0.15)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(axis)
-    return _svg(figure, name)
+    return svg_element(figure, name)
 
 
 @rc_context(STYLE)
@@ -201,7 +201,7 @@ def comparison_plot(
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("test accuracy")
     _legend(figure, columns=2)
-    return _svg(figure, "accuracy")
+    return svg_element(figure, "accuracy")
 
 
 @rc_context(STYLE)
@@ -213,7 +213,7 @@ def history_plot(curves: Mapping[str, Sequence[float]]) -> Markup:
     _epochs(axes)
     axes.set_ylabel("validation score")
     _legend(figure, columns=3)
-    return _svg(figure, "finetuning")
+    return svg_element(figure, "finetuning")
 
 
 @rc_context(STYLE)
@@ -232,7 +232,7 @@ def calibration_plot(bins: Sequence[tuple[float, float, int]]) -> Markup:
     axes.set_xlabel("confidence")
     axes.set_ylabel("share of right answers")
     _legend(figure, columns=2)
-    return _svg(figure, "calibration")
+    return svg_element(figure, "calibration")
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:
@@ -250,7 +250,7 @@ def _legend(figure: Figure, columns: int) -> None:
     figure.legend(loc="outside upper left", ncols=columns)
 
 
-def _svg(figure: Figure, name: str) -> Markup:
+def svg_element(figure: Figure, name: str) -> Markup:
     """The figure as an `<svg>` element for the body of a page.
 
     Args:

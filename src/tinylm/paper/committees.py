@@ -7,7 +7,6 @@ never on test texts.
 
 from __future__ import annotations
 
-import json
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -35,7 +34,8 @@ def store_committees(results: Results) -> list[str]:
     notes = []
     for name in results.planned():
         plan = results.plan(name)
-        assert plan is not None
+        if plan is None:
+            continue
         for panel, spec in zip(plan["panels"], plan["spec"]["panels"], strict=True):
             pairs = zip(panel["rows"], spec["rows"], strict=True)
             members = [row for row, of_spec in pairs if of_spec["role"] == "member"]
@@ -44,10 +44,11 @@ def store_committees(results: Results) -> list[str]:
             trials = list(zip(*(row["trials"] for row in members), strict=True))  # [trials][members]
             numbers = [i for i, keys in enumerate(trials) if all(results.has(key) for key in keys)]
             finished = [trials[i] for i in numbers]
+            if not finished:
+                notes.append(f"{name} {panel['name']}: no committee yet, no trial has all its members.")
+                continue
             stored = read_committee(results, name, panel["name"])
-            if not finished or (stored is not None and stored["keys"] == [list(keys) for keys in finished]):
-                if not finished:
-                    notes.append(f"{name} {panel['name']}: no committee yet, no trial has all its members.")
+            if stored is not None and stored["keys"] == [list(keys) for keys in finished]:
                 continue
             logits = [[results.logits(key) for key in keys] for keys in finished]
             if any(field is None for trial in logits for field in trial):
@@ -66,18 +67,7 @@ def committee_file(results: Results, table: str, panel: str) -> Path:
 
 def read_committee(results: Results, table: str, panel: str) -> dict[str, Any] | None:
     """The stored committees of a panel; a damaged file is set aside."""
-    path = committee_file(results, table, panel)
-    if not path.is_file():
-        return None
-    try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        content["keys"], content["numbers"], content["trials"]
-    except (ValueError, KeyError, TypeError):
-        aside = path.with_name(path.name + ".damaged")
-        path.replace(aside)
-        results.set_aside.append(f"{path} is damaged; it was renamed to {aside.name} and is not used.")
-        return None
-    return content
+    return results.read_json(committee_file(results, table, panel), "keys", "numbers", "trials")
 
 
 def _count(names: list[str], logits: list[list[Logits]]) -> dict[str, Any]:

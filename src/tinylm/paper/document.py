@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +9,10 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from matplotlib import rc_context
 from matplotlib.figure import Figure
+
+from tinylm.plots import STYLE, svg_element
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Document:
         return [block for section in self.sections for block in section.blocks if isinstance(block, Plot)]
 
 
+@rc_context(STYLE)  # letters stay text, and the same results give the same file
 def write_plots(document: Document, folder: Path) -> None:
     """Write every plot as SVG and PNG into an existing folder."""
     for plot in document.plots:
@@ -101,6 +104,7 @@ def _markdown(block: Block, plots: str) -> str:
     return "\n".join(lines) + (f"\n\n{block.note}" if block.note else "")
 
 
+@rc_context(STYLE)
 def html(document: Document) -> str:
     """The report as one HTML page that loads nothing."""
     environment = Environment(
@@ -108,7 +112,7 @@ def html(document: Document) -> str:
     )
     environment.filters["words"] = _words
     environment.filters["kind"] = lambda block: type(block).__name__
-    environment.filters["svg"] = _svg
+    environment.filters["svg"] = lambda plot: svg_element(plot.figure, plot.name)
     return environment.get_template("paper.html").render(document=document)
 
 
@@ -117,12 +121,3 @@ def _words(text: str) -> Markup:
     escaped = str(Markup.escape(text))
     escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
     return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped))
-
-
-def _svg(plot: Plot) -> Markup:
-    """The figure as an `<svg>` element whose ids are unique in the page."""
-    file = io.StringIO()
-    plot.figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = file.getvalue()
-    element = text[text.index("<svg") :]
-    return Markup(re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{plot.name}-", element))

@@ -129,12 +129,13 @@ def load_results(results: Results) -> list[TableResult]:
     if not names:
         raise UserError(f"{results.folder} holds no results; run a table first: tinylm paper run table5.")
     order = sorted(names, key=lambda name: (not name[-1].isdigit(), name))
-    return [_table(results, name) for name in order]
+    plans = [(name, plan) for name in order if (plan := results.plan(name)) is not None]
+    if not plans:
+        raise UserError(f"{results.folder}: {' '.join(results.set_aside)} Run the table again.")
+    return [_table(results, name, plan) for name, plan in plans]
 
 
-def _table(results: Results, name: str) -> TableResult:
-    plan = results.plan(name)
-    assert plan is not None
+def _table(results: Results, name: str, plan: dict[str, Any]) -> TableResult:
     spec = Table.model_validate(plan["spec"])
     panels = [
         _panel(results, name, panel, stored)

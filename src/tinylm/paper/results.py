@@ -13,7 +13,7 @@ import json
 import os
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,11 @@ def write_json(path: Path, content: object) -> None:
     partial.replace(path)
 
 
+def _is_ours(path: Path) -> bool:
+    """Whether a file may be there before `preset.json` is, of a runner that begins at this moment."""
+    return path.name in (".gitignore", ".locks") or path.name.endswith(".partial")
+
+
 class Results:
     """A results folder.
 
@@ -88,7 +93,7 @@ class Results:
                     f"{self.folder} holds results of the preset '{found}', not '{preset}'; give another"
                     " folder with --results."
                 )
-        elif self.folder.is_dir() and any(self.folder.iterdir()):
+        elif self.folder.is_dir() and any(not _is_ours(path) for path in self.folder.iterdir()):
             raise UserError(f"{self.folder} is not empty and holds no results; give another --results.")
         write_json(path, {"preset": preset})
         (self.folder / ".gitignore").write_text(IGNORED, encoding="utf-8")
@@ -104,19 +109,11 @@ class Results:
     def read(self, key: str) -> dict[str, Any] | None:
         """A finished cell, or None; a file that cannot be trusted is set aside."""
         path = self.folder / "cells" / f"{key}.json"
-        if not path.is_file():
+        cell = self.read_json(path, "identity", "seconds")
+        if cell is not None and key_of(cell["identity"]) != key:
+            self._set_aside(path, "belongs to other settings")
             return None
-        try:
-            cell: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            reason = None if key_of(cell["identity"]) == key else "belongs to other settings"
-        except (ValueError, KeyError, TypeError) as error:
-            reason = f"is damaged ({error})"
-        if reason is None:
-            return cell
-        aside = path.with_name(path.name + ".damaged")
-        path.replace(aside)
-        self.set_aside.append(f"{path} {reason}; it was renamed to {aside.name} and is not used.")
-        return None
+        return cell
 
     def write(self, key: str, cell: dict[str, Any], logits: dict[str, np.ndarray] | None = None) -> None:
         """Store a finished cell; its logits first, so that no cell is without."""
@@ -138,15 +135,12 @@ class Results:
             with np.load(path) as file:
                 return {name: file[name] for name in file.files}
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            aside = path.with_name(path.name + ".damaged")
-            path.replace(aside)
-            self.set_aside.append(f"{path} is damaged ({error}); it was renamed to {aside.name}.")
+            self._set_aside(path, f"is damaged ({error})")
             return None
 
     def plan(self, table: str) -> dict[str, Any] | None:
         """The stored plan of a table: which cells make its rows."""
-        path = self.folder / "tables" / f"{table}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return self.read_json(self.folder / "tables" / f"{table}.json", "spec", "panels", "knobs", "preset")
 
     def planned(self) -> list[str]:
         """Names of all tables that were ever run here."""
@@ -162,5 +156,25 @@ class Results:
 
     def latency(self, table: str, panel: str) -> dict[str, Any] | None:
         """The stored latencies of a panel."""
-        path = self.latency_file(table, panel)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return self.read_json(self.latency_file(table, panel), "ms")
+
+    def read_json(self, path: Path, *needed: str) -> dict[str, Any] | None:
+        """A stored file with the keys `needed`, or None; a damaged one is set aside."""
+        if not path.is_file():
+            return None
+        try:
+            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            missing = [key for key in needed if key not in content]
+            reason = f"lacks {missing[0]}" if missing else None
+        except (ValueError, TypeError) as error:
+            reason = str(error)
+        if reason is None:
+            return content
+        self._set_aside(path, f"is damaged ({reason})")
+        return None
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        aside = path.with_name(path.name + ".damaged")
+        with suppress(FileNotFoundError):  # another runner was faster
+            path.replace(aside)
+        self.set_aside.append(f"{path} {reason}; it was renamed to {aside.name} and is not used.")

@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,13 @@ def _run(jobs: list[Cell], preset: str, results: Results, console: Console) -> l
                 continue
             for future in wait(running, timeout=BUSY_SECONDS, return_when=FIRST_COMPLETED).done:
                 job, start = running.pop(future)
-                outcome = future.result()
+                try:
+                    outcome = future.result()
+                except BrokenProcessPool as error:
+                    raise UserError(
+                        f"a process died at {job.label}, perhaps for want of memory; finished cells are"
+                        f" stored in {results.folder}, so start the same command again to go on."
+                    ) from error
                 if outcome.busy:
                     held_until[job.key] = time.monotonic() + BUSY_SECONDS
                     waiting.append(job)
