@@ -305,7 +305,9 @@ def _limits(tables: Sequence[TableResult]) -> Section:
         "The gap is measured between trials of one seed: the same order of texts and the same dropout. Trials"
         " begin in turn from two pre-trainings, so the intervals tell the spread of fine-tuning well and that"
         " of pre-training, and of the choice of W_S (one seed, as in the paper), only in part.",
-        "Models without pre-training have the same number of epochs and the same learning rate.",
+        "Models without pre-training have the same number of epochs and the same learning rate. With more"
+        " epochs, or with Muon for the matrices (`finetune_matrix_learning_rate` of a preset), they come"
+        " closer to those with it, so a gap belongs to its way of fine-tuning.",
         f"“Reaches” means: not more than {MARGIN} below, with the whole interval.",
         "W_S, T_W and T_M are counted on texts cut to the preset's number of tokens.",
     ]
