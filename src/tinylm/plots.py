@@ -74,13 +74,7 @@ def _trials(axes: Axes, values: Sequence[float], row: float, style: Mapping[str,
 @rc_context(STYLE)
 def loss_plot(losses: Mapping[str, Sequence[float]]) -> Markup:
     """Pre-training loss (nats per hidden token) by epoch, a line for each model's name."""
-    figure, axes = _figure(3.5)
-    for name, values in losses.items():
-        axes.plot(range(1, len(values) + 1), values, label=name)
-    _epochs(axes)
-    axes.set_ylabel("mean loss of the epoch")
-    _legend(figure, columns=1)
-    return svg_element(figure, "pretraining")
+    return svg_element(_lines(losses, 3.5, "mean loss of the epoch", columns=1), "pretraining")
 
 
 @rc_context(STYLE)
@@ -207,13 +201,7 @@ def comparison_plot(
 @rc_context(STYLE)
 def history_plot(curves: Mapping[str, Sequence[float]]) -> Markup:
     """Score on the validation texts by epoch, a line for each member."""
-    figure, axes = _figure(3.0)
-    for name, values in curves.items():
-        axes.plot(range(1, len(values) + 1), values, label=name)
-    _epochs(axes)
-    axes.set_ylabel("validation score")
-    _legend(figure, columns=3)
-    return svg_element(figure, "finetuning")
+    return svg_element(_lines(curves, 3.0, "validation score", columns=3), "finetuning")
 
 
 @rc_context(STYLE)
@@ -238,6 +226,17 @@ def calibration_plot(bins: Sequence[tuple[float, float, int]]) -> Markup:
 def _figure(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(WIDTH, height))
     return figure, figure.subplots()
+
+
+def _lines(curves: Mapping[str, Sequence[float]], height: float, label: str, columns: int) -> Figure:
+    """A line over the epochs for each name, `columns` names beside each other in the legend."""
+    figure, axes = _figure(height)
+    for name, values in curves.items():
+        axes.plot(range(1, len(values) + 1), values, label=name)
+    _epochs(axes)
+    axes.set_ylabel(label)
+    _legend(figure, columns=columns)
+    return figure
 
 
 def _epochs(axes: Axes) -> None:

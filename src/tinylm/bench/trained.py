@@ -7,10 +7,8 @@ minutes and is kept in the cache folder.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-
-import numpy as np
 
 from tinylm.bench.texts import openings
 from tinylm.classifier import Classifier
@@ -18,7 +16,7 @@ from tinylm.committee import Committee, load_committee
 from tinylm.folders import new_folder, read_record, write_record
 from tinylm.model.config import ModelConfig
 from tinylm.text.download import cache_folder, find_local
-from tinylm.text.tasks import Task, load_task
+from tinylm.text.tasks import Task, hold_out, load_task
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.finetune import encode_task, finetune
 from tinylm.train.recipes import RECIPES
@@ -51,16 +49,10 @@ def trained_committee() -> TrainedCommittee:
     tokenizer = openings()[0].tokenizer
     name = "dbpedia" if find_local("dbpedia/train.csv") else "vital-topics"
     train_rows, test_rows = ROWS[name]
-    task = load_task(name, train_per_label=train_rows, test_per_label=test_rows)
-    place = np.concatenate([np.arange(count) for count in np.bincount(task.train_labels)])
-    is_trained = place < TRAIN_PER_LABEL
-    held_out = [text for text, trained in zip(task.train_texts, is_trained, strict=True) if not trained]
-    trained = np.flatnonzero(is_trained)
-    task = replace(
-        task, train_texts=[task.train_texts[i] for i in trained], train_labels=task.train_labels[trained]
-    )
-    identity = [task.fingerprint, tokenizer.fingerprint, TRAIN_PER_LABEL, EPOCHS, LEARNING_RATE]
-    folder = cache_folder() / "bench" / f"{name}-{task.fingerprint}"
+    full = load_task(name, train_per_label=train_rows, test_per_label=test_rows)
+    task, held_out, _ = hold_out(full, TRAIN_PER_LABEL)
+    identity = [full.fingerprint, tokenizer.fingerprint, TRAIN_PER_LABEL, EPOCHS, LEARNING_RATE]
+    folder = cache_folder() / "bench" / f"{name}-{full.fingerprint}"
     if read_record(folder).get("identity") != identity:
         committee = _train(task, tokenizer)
         with new_folder(folder) as partial:

@@ -27,24 +27,16 @@ BASELINES = ("tfidf", "fasttext")
 
 
 @dataclass(frozen=True)
-class Pretraining:
-    """Pre-train one architecture on one W_S.
+class _Cell:
+    """What all cells have.
 
     Attributes:
-        identity: what determines the weights.
-        selection, size, task: how W_S is chosen.
-        work: rough number of multiplications.
+        identity: what determines the result.
+        label: what people call it.
     """
 
     identity: dict[str, Any]
     label: str
-    selection: Selection
-    size: int | None
-    task: TaskSpec
-    config: ModelConfig
-    recipe: Recipe
-    seed: int
-    work: float
 
     @cached_property
     def key(self) -> str:
@@ -53,7 +45,25 @@ class Pretraining:
 
 
 @dataclass(frozen=True)
-class FinetuningCell:
+class Pretraining(_Cell):
+    """Pre-train one architecture on one W_S.
+
+    Attributes:
+        selection, size, task: how W_S is chosen.
+        work: rough number of multiplications.
+    """
+
+    selection: Selection
+    size: int | None
+    task: TaskSpec
+    config: ModelConfig
+    recipe: Recipe
+    seed: int
+    work: float
+
+
+@dataclass(frozen=True)
+class FinetuningCell(_Cell):
     """One trial of one row.
 
     Attributes:
@@ -61,8 +71,6 @@ class FinetuningCell:
         selection, size: of the W_S of `start`, for its coverage.
     """
 
-    identity: dict[str, Any]
-    label: str
     start: Pretraining | Public | None
     selection: Selection
     size: int | None
@@ -72,26 +80,14 @@ class FinetuningCell:
     seed: int
     work: float
 
-    @cached_property
-    def key(self) -> str:
-        """Hash of the identity."""
-        return key_of(self.identity)
-
 
 @dataclass(frozen=True)
-class BaselineCell:
+class BaselineCell(_Cell):
     """TF-IDF or fastText on a task."""
 
-    identity: dict[str, Any]
-    label: str
     method: str
     task: TaskSpec
     work: float = 0.0
-
-    @cached_property
-    def key(self) -> str:
-        """Hash of the identity."""
-        return key_of(self.identity)
 
 
 @dataclass(frozen=True)

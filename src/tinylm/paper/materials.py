@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -20,7 +20,7 @@ from tinylm.text.reverse import reverse_rows
 from tinylm.text.select import custom_made_rows, mismatched_rows, random_rows
 from tinylm.text.store import TokenIds
 from tinylm.text.tables import read_rows
-from tinylm.text.tasks import Task, load_task
+from tinylm.text.tasks import Task, hold_out, load_task
 from tinylm.train.finetune import EncodedTask, encode_task
 
 SELECTION_SEED = 42  # of the paper's random W_S
@@ -92,24 +92,14 @@ class Materials:
         used = load_task(
             spec.name, labels=spec.labels, train_per_label=train + validation, test_per_label=test
         )
-        number_in_label = np.concatenate(
-            [np.arange(count) for count in np.bincount(used.train_labels, minlength=len(full.label_names))]
-        )
-        learn = np.flatnonzero(number_in_label < train)
-        held = np.flatnonzero(number_in_label >= train)
-        task = replace(
-            used,
-            train_texts=[used.train_texts[i] for i in learn],
-            train_labels=used.train_labels[learn],
-            fingerprint=f"{used.fingerprint}-{train}",
-        )
+        task, held_texts, held_labels = hold_out(used, train)
         max_tokens = self.preset.max_tokens
         tokens = self.tokenizer.encode([*full.train_texts, *full.test_texts], max_tokens)
         return TaskData(
             task=task,
             encoded=encode_task(task, self.tokenizer, max_tokens),
-            validation=self.tokenizer.encode([used.train_texts[i] for i in held], max_tokens),
-            validation_labels=used.train_labels[held],
+            validation=self.tokenizer.encode(held_texts, max_tokens),
+            validation_labels=held_labels,
             tokens=tokens,
             in_task=distinct_tokens(tokens, len(self.tokenizer)),
             tokens_fingerprint=full.fingerprint,

@@ -12,7 +12,7 @@ import shutil
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +197,25 @@ def load_task(
         fingerprint=hashed.hexdigest()[:16],
         test_titles=titles,
     )
+
+
+def hold_out(task: Task, train_per_label: int) -> tuple[Task, list[str], np.ndarray]:
+    """Keep the first training rows of each label and set the others aside, for validation.
+
+    Returns:
+        The task with at most `train_per_label` training rows of each label, and the texts and
+        labels (`int64`) of the rows that are left over.
+    """
+    number_in_label = np.concatenate([np.arange(count) for count in np.bincount(task.train_labels)])
+    learn = np.flatnonzero(number_in_label < train_per_label)
+    held = np.flatnonzero(number_in_label >= train_per_label)
+    smaller = replace(
+        task,
+        train_texts=[task.train_texts[i] for i in learn],
+        train_labels=task.train_labels[learn],
+        fingerprint=f"{task.fingerprint}-{train_per_label}",
+    )
+    return smaller, [task.train_texts[i] for i in held], task.train_labels[held]
 
 
 def _check_labels(labels: Sequence[int] | None, rows: _Rows, task: str) -> list[int]:
