@@ -113,7 +113,7 @@ def test_unknown_names_list_the_known_ones(tmp_path):
 
 def test_the_paper_preset_changes_nothing():
     paper = load_preset("paper")
-    config = paper.model_config_of(Architecture(), 30522)
+    config = paper.model_config_of(Architecture(), 30522, role="row")
     assert (config.layers, config.width, config.max_tokens, config.dropout) == (6, 768, 128, 0.1)
     assert paper.size_of(Selection(select="random", size=90000), 90000) == 90000
     assert paper.size_of(Selection(select="custom-made"), 37936) is None  # whatever qualifies

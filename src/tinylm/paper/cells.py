@@ -190,13 +190,17 @@ class Planner:
         twins: list[tuple[ModelConfig, Selection, Finetuning | None]] = []
         for row in panel.rows:
             label = f"{table}{panel.name and '(' + panel.name + ')'} {row.name}"
-            config = self.preset.model_config_of(row.architecture or panel.architecture, self._vocab_size)
+            config = self._config(row, panel)
             # Members of one architecture differ by their seeds.
             same = (config, row.w_s, row.finetune)
             shift = 100 * twins.count(same)
             twins.append(same)
             rows.append(self._row(row, panel, data, config, label, shift))
         return PanelPlan(panel, rows, baselines, facts)
+
+    def _config(self, row: Row, panel: Panel) -> ModelConfig:
+        architecture = row.architecture or panel.architecture
+        return self.preset.model_config_of(architecture, self._vocab_size, role=row.role)
 
     def _row(
         self, row: Row, panel: Panel, data: TaskData, config: ModelConfig, label: str, shift: int
@@ -224,7 +228,7 @@ class Planner:
         baseline = row.without or panel.without
         if baseline is not None:
             # Also beside a public model: an architecture of the same kind, trained here.
-            plain = self.preset.model_config_of(row.architecture or panel.architecture, self._vocab_size)
+            plain = self._config(row, panel)
             none = Selection(select="none")
             without = [
                 self._finetuning(

@@ -49,6 +49,7 @@ class Preset(BaseModel):
         paper_t_m: whether a mismatched W_S must have the paper's T_M; otherwise its T_M is as
             large as W_S allows.
         layers: blocks of a model that has several in the paper; None keeps the paper's.
+        deep_layers: the same for the deep model that a committee is compared with.
         heads_divided_by: of the heads, rounded, at least 1.
         channels_divided_by: of the convolutions' filters, rounded, at least 1.
         mask_rate, batch_size: of pre-training; None keeps the recipe's.
@@ -79,6 +80,7 @@ class Preset(BaseModel):
     all_of_wikipedia: str | int = "distilbert-base-uncased"
     paper_t_m: bool = True
     layers: int | None = Field(default=None, ge=1)
+    deep_layers: int | None = Field(default=None, ge=1)
     heads_divided_by: float = Field(default=1, ge=1)
     channels_divided_by: float = Field(default=1, ge=1)
     mask_rate: float | None = Field(default=None, gt=0, lt=1)
@@ -124,15 +126,17 @@ class Preset(BaseModel):
         finetune = recipe.finetune.model_copy(update=hyper.model_dump())
         return recipe.model_copy(update={"finetune": finetune})
 
-    def model_config_of(self, architecture: Architecture, vocab_size: int) -> ModelConfig:
-        """A row's architecture, scaled."""
+    def model_config_of(self, architecture: Architecture, vocab_size: int, *, role: str) -> ModelConfig:
+        """The architecture of a row with that role, scaled."""
         front = architecture.convolution
         if front is not None:
             front = front.model_copy(update={"channels": _scaled(front.channels, self.channels_divided_by)})
         layers = architecture.layers
+        if layers > 1:
+            layers = (self.deep_layers if role == "deep" else self.layers) or layers
         return self.base_recipe().model_config_for(
             vocab_size,
-            layers=self.layers if self.layers is not None and layers > 1 else layers,
+            layers=layers,
             heads=_scaled(architecture.heads, self.heads_divided_by),
             convolution=front,
         )
