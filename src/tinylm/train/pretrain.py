@@ -19,6 +19,7 @@ from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.batching import MASKS, Masking, epoch_batches, generator
 from tinylm.train.checkpoint import Checkpoint
+from tinylm.train.cooccurrence import begin_from, token_vectors
 from tinylm.train.loop import Run, train
 from tinylm.train.recipes import Recipe
 
@@ -33,6 +34,7 @@ def pretrain(
     label: str = "pre-training",
     checkpoint: Checkpoint | None = None,
     stop: Callable[[], bool] | None = None,
+    vectors: np.ndarray | None = None,
 ) -> tuple[MaskedLanguageModel, list[dict[str, float]]]:
     """Pre-train a BERT-n from random weights on W_S (section 2 of the paper).
 
@@ -45,11 +47,15 @@ def pretrain(
         label: shown beside the progress bar.
         checkpoint: see `Run`.
         stop: see `train`.
+        vectors: what `token_vectors` gives for a recipe that begins from them, at least as wide
+            as the model; computed here when None.
 
     Returns:
         The model, and for each epoch its mean loss.
     """
-    model, run = pretraining_run(paragraphs, tokenizer, config, recipe, seed=seed, checkpoint=checkpoint)
+    model, run = pretraining_run(
+        paragraphs, tokenizer, config, recipe, seed=seed, checkpoint=checkpoint, vectors=vectors
+    )
     return model, train(run, label, stop=stop)
 
 
@@ -61,6 +67,7 @@ def pretraining_run(
     *,
     seed: int,
     checkpoint: Checkpoint | None = None,
+    vectors: np.ndarray | None = None,
 ) -> tuple[MaskedLanguageModel, Run]:
     """What `pretrain` trains, before its first step; arguments as there."""
     if not len(paragraphs):
@@ -70,6 +77,10 @@ def pretraining_run(
     model = MaskedLanguageModel(config.model_copy(update={"dropout": recipe.pretrain.dropout}))
     if recipe.frequency_bias:
         model.bias.data = _log_frequencies(paragraphs, tokenizer)
+    if recipe.neighbour_window is not None:
+        if vectors is None:
+            vectors = token_vectors(paragraphs, tokenizer, config.width, recipe.neighbour_window)
+        begin_from(model.encoder.embeddings.word.weight, vectors, seed)
     masking = Masking(tokenizer, recipe.mask_rate)
     batch_size = recipe.pretrain.batch_size
     steps_per_epoch = -(-len(paragraphs) // batch_size)

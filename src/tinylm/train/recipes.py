@@ -62,6 +62,8 @@ class Recipe(BaseModel):
             takes that of bert-base-uncased.
         frequency_bias: start the output bias of masked language modelling at the
             log frequency of each token, so that training need not learn it first.
+        neighbour_window: start the word embeddings from which tokens are at most so far apart
+            in W_S, see `cooccurrence.py`; None starts them at random.
         model: settings of `ModelConfig` that differ from its defaults.
     """
 
@@ -72,6 +74,7 @@ class Recipe(BaseModel):
     mask_rate: float = Field(default=0.15, gt=0, lt=1)
     vocabulary: int | None = None
     frequency_bias: bool = False
+    neighbour_window: int | None = Field(default=None, ge=1)
     pretrain: Optimisation
     finetune: Optimisation
     model: dict[str, float] = {}
@@ -112,6 +115,7 @@ RECIPES = {
         mask_rate=0.3,
         vocabulary=4000,
         frequency_bias=True,
+        neighbour_window=8,
         pretrain=Optimisation(
             epochs=3,
             batch_size=32,
@@ -129,6 +133,7 @@ RECIPES = {
             weight_decay=1e-2,
             warm_up=0.06,
             decay_each="step",
+            dropout=0.2,
         ),
         model={"init_std": 0.05},
     ),

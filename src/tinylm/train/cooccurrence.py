@@ -1,0 +1,96 @@
+"""Word embeddings to begin pre-training from: which tokens stand near which in W_S.
+
+Masked language modelling spends its first thousands of steps on finding out what a matrix
+product finds in a second: that tokens which occur beside the same others are alike. The
+positive pointwise mutual information of all pairs of tokens, cut to its largest singular
+vectors, says it at once (Levy and Goldberg 2014). It is taken from W_S alone, so that a model
+still knows nothing but W_S.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from sklearn.utils.extmath import randomized_svd
+from torch import Tensor
+
+from tinylm.text.store import TokenIds
+from tinylm.text.tokenizer import Tokenizer
+
+# More text changes the vectors little and costs memory: of a larger W_S, every second, third, ...
+# paragraph is counted.
+MOST_TOKENS = 5_000_000
+SMOOTHING = 0.75  # power of the counts of neighbours, without which rare ones would dominate
+ITERATIONS = 3  # of the randomized singular value decomposition
+
+
+def token_vectors(paragraphs: TokenIds, tokenizer: Tokenizer, width: int, window: int) -> np.ndarray:
+    """Vectors in which tokens with the same neighbours are close, most important dimension first.
+
+    Args:
+        paragraphs: W_S, in ids of `tokenizer`.
+        tokenizer: its special tokens are nobody's neighbours.
+        width: dimensions.
+        window: tokens at most so far apart in one paragraph are neighbours.
+
+    Returns:
+        `float32 [vocab, width]`; zeros for tokens that have no neighbour.
+    """
+    vocab = len(tokenizer)
+    information = _positive_information(_neighbours(paragraphs, tokenizer, window))
+    vectors = np.zeros((vocab, width), np.float32)
+    if information.nnz:
+        left, strengths, _ = randomized_svd(
+            information, min(width, vocab), n_iter=ITERATIONS, random_state=0
+        )
+        vectors[:, : len(strengths)] = left * np.sqrt(strengths)
+    return vectors
+
+
+def begin_from(weight: Tensor, vectors: np.ndarray, seed: int) -> None:
+    """Give word embeddings the directions of `vectors` and the length of random ones, in place.
+
+    They are turned at random, by `seed`: every head and every member of a committee then gets a
+    share of the important dimensions. Tokens without a vector keep their random weights.
+
+    Args:
+        weight: `float32 [vocab, width]`, initialised.
+        vectors: `float32 [vocab, at least width]`, of `token_vectors`.
+    """
+    width = weight.shape[1]
+    turn, _ = np.linalg.qr(np.random.default_rng([seed, 3]).standard_normal((width, width)))
+    turned = torch.from_numpy((vectors[:, :width] @ turn).astype(np.float32))
+    lengths = turned.norm(dim=1, keepdim=True)
+    has_vector = lengths[:, 0] > 1e-6
+    with torch.no_grad():
+        usual = weight.norm(dim=1).median()
+        weight[has_vector] = (turned / lengths.clamp_min(1e-6) * usual)[has_vector]
+
+
+def _neighbours(paragraphs: TokenIds, tokenizer: Tokenizer, window: int) -> sp.csr_matrix:
+    """How often two tokens are neighbours, symmetric `float32 [vocab, vocab]`."""
+    every = -(-len(paragraphs.ids) // MOST_TOKENS)
+    counted = paragraphs.take(np.arange(0, len(paragraphs), every))
+    ids = counted.ids.astype(np.int32)
+    paragraph = np.repeat(np.arange(len(counted), dtype=np.int32), counted.lengths)
+    kept = ~np.isin(ids, tokenizer.special_ids)
+    ids, paragraph = ids[kept], paragraph[kept]
+    vocab = len(tokenizer)
+    counts = sp.csr_matrix((vocab, vocab), dtype=np.float32)
+    for distance in range(1, min(window, len(ids) - 1) + 1):
+        both = paragraph[:-distance] == paragraph[distance:]
+        pair = ids[:-distance][both], ids[distance:][both]
+        counts += sp.csr_matrix((np.ones(len(pair[0]), np.float32), pair), shape=(vocab, vocab))
+    return (counts + counts.T).tocsr()
+
+
+def _positive_information(counts: sp.csr_matrix) -> sp.csr_matrix:
+    """Positive pointwise mutual information of each token and its neighbours."""
+    total = np.asarray(counts.sum(1)).ravel()
+    neighbour = total**SMOOTHING
+    pairs = counts.tocoo()
+    ratio = pairs.data / total[pairs.row] / (neighbour[pairs.col] / neighbour.sum())
+    positive = ratio > 1
+    places = pairs.row[positive], pairs.col[positive]
+    return sp.csr_matrix((np.log(ratio[positive]).astype(np.float32), places), shape=counts.shape)
