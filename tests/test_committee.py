@@ -132,7 +132,7 @@ def test_members_must_share_their_labels() -> None:
 
 def test_a_classifier_needs_the_vocabulary_of_its_model() -> None:
     first = make_classifier(1)
-    with pytest.raises(UserError, match="17 embeddings, the tokenizer 19 tokens"):
+    with pytest.raises(UserError, match="17 tokens, the tokenizer has 19"):
         Classifier(first.model, TOKENIZERS[1], LABELS)
 
 

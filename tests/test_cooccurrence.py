@@ -13,7 +13,13 @@ from tinylm.text.tokenizer import Tokenizer, train_tokenizer
 from tinylm.train import cooccurrence as module
 from tinylm.train.cooccurrence import begin_from, token_vectors
 
-TEXTS = ["the cat drinks milk", "the dog drinks milk", "a cat sleeps", "a dog sleeps", "wind moves leaves"] * 6
+TEXTS = [
+    "the cat drinks milk",
+    "the dog drinks milk",
+    "a cat sleeps",
+    "a dog sleeps",
+    "wind moves leaves",
+] * 6
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from tinylm.model.batch import make_batch
 from tinylm.model.config import Convolution, ModelConfig
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.model.huggingface import (
+    load_classifier,
     load_masked_language_model,
-    load_sequence_classifier,
     save_model,
 )
 from tinylm.text.store import TokenIds
@@ -73,7 +73,7 @@ def test_classifier_equals_huggingface_both_ways(texts, tmp_path):
     assert reference.config.id2label == dict(enumerate(LABELS))
 
     reference.save_pretrained(tmp_path / "theirs")
-    again, names = load_sequence_classifier(tmp_path / "theirs")
+    again, names = load_classifier(tmp_path / "theirs")
     assert names == LABELS
     torch.testing.assert_close(again(batch), theirs, atol=1e-4, rtol=0)
 
@@ -114,7 +114,7 @@ def test_a_model_with_convolutions_round_trips_and_is_refused_by_transformers(te
     convolution = Convolution(layers=2, channels=4, kernel=(4, 3))
     model = SequenceClassifier(CONFIG.model_copy(update={"convolution": convolution}), 3).eval()
     save_model(model, tmp_path, LABELS)
-    again, _ = load_sequence_classifier(tmp_path)
+    again, _ = load_classifier(tmp_path)
     batch, _ = make_batch(texts, range(6), 24)
     with torch.no_grad():
         assert torch.equal(model(batch), again(batch))
@@ -127,7 +127,7 @@ def test_bad_folders_are_named(tmp_path):
         load_masked_language_model(tmp_path)
     save_model(MaskedLanguageModel(CONFIG), tmp_path)
     with pytest.raises(UserError, match="not a classifier"):
-        load_sequence_classifier(tmp_path)
+        load_classifier(tmp_path)
     weights = tmp_path / "model.safetensors"
     data = weights.read_bytes()
     weights.write_bytes(data[: len(data) // 2])

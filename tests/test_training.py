@@ -454,7 +454,7 @@ def test_no_paragraph_and_another_vocabulary_are_refused(
     with pytest.raises(UserError, match="W_S must be at least 1"):
         pretrain(TokenIds.from_lists([]), tokenizer, config, recipe, seed=1)
     other = config.model_copy(update={"vocab_size": 1234})
-    with pytest.raises(UserError, match=f"1,234 embeddings, the tokenizer {len(tokenizer)}"):
+    with pytest.raises(UserError, match=f"1,234 tokens, the tokenizer has {len(tokenizer)}"):
         pretrain(corpus, tokenizer, other, recipe, seed=1)
     with pytest.raises(UserError, match="1,234 embeddings"):
         finetune(task, tokenizer, other, recipe, seed=1)

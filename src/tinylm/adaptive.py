@@ -15,6 +15,7 @@ import numpy as np
 from tinylm.committee import Committee
 from tinylm.errors import UserError
 from tinylm.model.inference import Model, logits_of
+from tinylm.model.linear import LinearClassifier
 
 
 class AdaptiveCommittee:
@@ -101,8 +102,10 @@ def _lead(field: np.ndarray) -> np.ndarray:
 def _swing(model: Model) -> np.ndarray:
     """The most that a member can give to label b over label a, `float32 [a, b]`.
 
-    Its logits are W p + b, and tanh keeps every entry of p between -1 and 1.
+    An encoder's logits are W p + b, and tanh keeps every entry of p between -1 and 1.
     """
+    if isinstance(model, LinearClassifier):
+        return model.swing()
     weight, bias = model.output_layer
     differences = weight[None] - weight[:, None]
     out: np.ndarray = np.abs(differences).sum(2) + bias[None] - bias[:, None]

@@ -147,12 +147,12 @@ class Committee:
         hits = np.add.reduceat(unseen[encoded.ids], encoded.offsets[:-1], dtype=np.int64)
         return np.where(words > 0, hits / np.maximum(words, 1), 1.0)
 
-    def save(self, folder: Path) -> None:
-        """Write every member to a folder of its own under the existing `folder`."""
+    def save(self, folder: Path, int8: bool = False) -> None:
+        """Write every member to a folder of its own under the existing `folder`; `int8` as `save_model`."""
         folder = Path(folder)
         names = [f"member-{number}" for number in range(1, len(self.members) + 1)]
         for name, member in zip(names, self.members, strict=True):
-            member.save(folder / name)
+            member.save(folder / name, int8)
         facts = {
             "members": names,
             "temperature": self.temperature,

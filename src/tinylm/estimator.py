@@ -19,6 +19,7 @@ from tinylm import sharing
 from tinylm.committee import Committee
 from tinylm.errors import InputError, UserError
 from tinylm.fitting import Settings, fit_committee
+from tinylm.sizing import bytes_of_size
 from tinylm.text.columns import is_multi_label, label_lists_of, remarks_on, texts_of
 from tinylm.train.budget import seconds_of
 from tinylm.train.recipes import Recipe, recipe_named
@@ -39,7 +40,14 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             takes it ("vital", "wikipedia", "hf:NAME", a file, folder or glob), or None for none.
         unlabelled: more of the user's own text for pre-training, a column as X is.
         recipe: "fast", "paper" or a `Recipe`.
-        members: of the committee.
+        members: encoders of the committee.
+        linear: whether the committee has one member more, logistic regression on the TF-IDF of the
+            tokens that the encoders read.
+        vocabulary: tokens at most, learnt from the texts; a recipe with the vocabulary of
+            bert-base-uncased keeps it.
+        max_tokens: texts are cut there.
+        max_size: of what `save_pretrained` writes, such as "10MB": the most accurate committee that
+            fits, by 8-bit weights, fewer encoders and a smaller vocabulary. None for any size.
         budget: wall-clock time of `fit`, such as "90s", "5min" or "1h"; how many epochs fit into
             it is measured. None trains the recipe's epochs, and then the same `random_state` gives
             the same model on every machine.
@@ -73,6 +81,10 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         unlabelled: Any = None,
         recipe: str | Recipe = "fast",
         members: int = 3,
+        linear: bool = True,
+        vocabulary: int = 30_000,
+        max_tokens: int = 128,
+        max_size: str | float | None = None,
         budget: str | float | None = "5min",
         validation: float = 0.1,
         class_weight: Literal["balanced"] | dict[Any, float] | None = "balanced",
@@ -84,6 +96,10 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.unlabelled = unlabelled
         self.recipe = recipe
         self.members = members
+        self.linear = linear
+        self.vocabulary = vocabulary
+        self.max_tokens = max_tokens
+        self.max_size = max_size
         self.budget = budget
         self.validation = validation
         self.class_weight = class_weight
@@ -260,6 +276,11 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         try:
             recipe = self.recipe if isinstance(self.recipe, Recipe) else recipe_named(self.recipe)
             seconds = None if self.budget is None else seconds_of(self.budget)
+            max_bytes = None if self.max_size is None else bytes_of_size(self.max_size)
+            values = recipe.model_dump() | {"max_tokens": self.max_tokens}
+            if recipe.vocabulary is not None:
+                values["vocabulary"] = self.vocabulary
+            recipe = Recipe.model_validate(values)
         except UserError as error:
             raise InputError(str(error)) from error
         return Settings(
@@ -267,6 +288,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             unlabelled=[] if self.unlabelled is None else texts_of(self.unlabelled, "unlabelled"),
             recipe=recipe,
             members=int(self.members),
+            linear=self.linear,
+            max_bytes=max_bytes,
             seconds=seconds,
             validation=self.validation,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1000)),

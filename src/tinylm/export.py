@@ -11,7 +11,9 @@ import onnx
 
 from tinylm.committee import Committee, load_committee
 from tinylm.errors import UserError
-from tinylm.model.heads import SequenceClassifier
+from tinylm.model.config import ModelConfig
+from tinylm.model.int8 import Int8Classifier
+from tinylm.model.linear import LinearClassifier
 from tinylm.model.onnx_graph import committee_graph
 from tinylm.onnx_classifier import DECISION, GRAPH, load_onnx
 from tinylm.text.corpus import read_vital
@@ -62,7 +64,7 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
                 f" member 1 ({len(first.tokenizer):,} tokens); members in one ONNX file must share it."
             )
     max_tokens = max(member.model.config.max_tokens for member in committee.members)
-    models = [member.model for member in committee.members if isinstance(member.model, SequenceClassifier)]
+    models = [member.model for member in committee.members if not isinstance(member.model, Int8Classifier)]
     graph = committee_graph(models, first.tokenizer.sep_id, int8)
     onnx.save(graph, folder / GRAPH)
     first.tokenizer.save_backend(folder)
@@ -86,7 +88,9 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
 
 
 def export_huggingface(model: Path, folder: Path) -> list[Path]:
-    """Write each member as a folder that `transformers` loads, a single one into `folder` itself.
+    """Write each encoder as a folder that `transformers` loads, a single one into `folder` itself.
+
+    A linear member is left out: HuggingFace has no form for it.
 
     Returns:
         The folders.
@@ -95,17 +99,19 @@ def export_huggingface(model: Path, folder: Path) -> list[Path]:
         UserError: no committee there, or a member that HuggingFace's BERT cannot express.
     """
     committee = load_committee(model)
-    for number, member in enumerate(committee.members, 1):
-        if member.model.config.convolution is not None:
+    encoders = [member for member in committee.members if not isinstance(member.model, LinearClassifier)]
+    for number, member in enumerate(encoders, 1):
+        config = member.model.config
+        if isinstance(config, ModelConfig) and config.convolution is not None:
             raise UserError(
-                f"{model}: member {number} ({member.model.config.name}) has convolutions, which"
+                f"{model}: member {number} ({config.name}) has convolutions, which"
                 " HuggingFace's BERT has not; export it with --to onnx."
             )
-    if len(committee.members) == 1:
+    if len(encoders) == 1:
         folders = [folder]
     else:
-        folders = [folder / f"member-{number}" for number in range(1, len(committee.members) + 1)]
-    for member, place in zip(committee.members, folders, strict=True):
+        folders = [folder / f"member-{number}" for number in range(1, len(encoders) + 1)]
+    for member, place in zip(encoders, folders, strict=True):
         member.save(place)
     return folders
 

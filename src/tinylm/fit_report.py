@@ -27,6 +27,7 @@ from tinylm.estimator import TinyTextClassifier
 from tinylm.evaluation import Evaluation, evaluate
 from tinylm.fitting import Fitted, split_rows
 from tinylm.folders import write_record
+from tinylm.model.linear import LinearClassifier
 from tinylm.plots import bar_plot, calibration_plot, comparison_plot, confusion_plot, history_plot, loss_plot
 from tinylm.report import write_page
 from tinylm.text.labelled import Labelled, targets_of
@@ -52,7 +53,7 @@ class FitResults:
         shared: distinct texts that are both in train and test.
         fitted: the training.
         test: the committee on the test texts.
-        member_accuracies: of each member alone.
+        member_accuracies: of each member alone, by its name.
         without: the committee without pre-training on the test texts, where it was asked for.
         tfidf: accuracy of TF-IDF with logistic regression; None where it cannot be had.
         seconds: of everything.
@@ -69,7 +70,7 @@ class FitResults:
     shared: int
     fitted: Fitted
     test: Evaluation
-    member_accuracies: list[float]
+    member_accuracies: dict[str, float]
     without: Evaluation | None
     tfidf: float | None
     seconds: float
@@ -86,8 +87,8 @@ class FitResults:
             table.add_row(name, f"{found.accuracy:.3f}", f"{low:.3f} to {high:.3f}", f"{found.macro_f1:.3f}")
 
         row("committee", self.test)
-        for number, accuracy in enumerate(self.member_accuracies, 1):
-            table.add_row(f"  member {number} alone", f"{accuracy:.3f}", "", "")
+        for name, accuracy in self.member_accuracies.items():
+            table.add_row(f"  {name} alone", f"{accuracy:.3f}", "", "")
         if self.without:
             row("committee without pre-training", self.without)
         if self.tfidf is not None:
@@ -150,9 +151,10 @@ def fit_and_report(
         shared=shared,
         fitted=fitted,
         test=found,
-        member_accuracies=[
-            _alone(committee, member, test.texts, test_targets) for member in committee.members
-        ],
+        member_accuracies={
+            _member_name(number, member): _alone(committee, member, test.texts, test_targets)
+            for number, member in enumerate(committee.members, 1)
+        },
         without=evaluate(fitted.without, test.texts, test_targets) if fitted.without else None,
         tfidf=_tfidf(train.texts, targets, test.texts, test_targets),
         seconds=time.time() - begin,
@@ -173,7 +175,7 @@ def write_fit_report(results: FitResults, path: Path) -> None:
     order = np.argsort(-results.train_counts, kind="stable")[:MOST_LABELS]
     accuracies = {
         "committee": found.accuracy,
-        **{f"member {number}": value for number, value in enumerate(results.member_accuracies, 1)},
+        **results.member_accuracies,
     }
     if results.without:
         accuracies["without pre-training"] = results.without.accuracy
@@ -241,8 +243,8 @@ def findings(results: FitResults) -> list[str]:
     if results.without:
         sentences.append(against(results.without.accuracy, "The same committee without pre-training"))
     if len(results.member_accuracies) > 1:
-        alone = ", ".join(f"{accuracy:.3f}" for accuracy in results.member_accuracies)
-        sentences.append(f"Its members reach {alone} alone.")
+        alone = ", ".join(f"{accuracy:.3f} ({name})" for name, accuracy in results.member_accuracies.items())
+        sentences.append(f"Its members alone reach {alone}.")
     sentences.append(
         f"A text takes {latency.p50:.2f} ms on one thread (median; {latency.p95:.2f} ms for 95 of 100)."
     )
@@ -274,6 +276,10 @@ def _counts(targets: np.ndarray, n_labels: int) -> np.ndarray:
     if targets.ndim == 2:
         return np.asarray(targets.sum(0), np.int64)
     return np.bincount(targets, minlength=n_labels)
+
+
+def _member_name(number: int, member: Classifier) -> str:
+    return "linear member" if isinstance(member.model, LinearClassifier) else f"member {number}"
 
 
 def _alone(committee: Committee, member: Classifier, texts: Sequence[str], targets: np.ndarray) -> float:

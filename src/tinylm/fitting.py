@@ -8,10 +8,12 @@ are never seen; the validation part is kept out of pre-training too.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tinylm.calibration import fit_temperature, fit_thresholds
 from tinylm.classifier import Classifier
@@ -26,7 +29,13 @@ from tinylm.committee import Committee
 from tinylm.errors import UserError
 from tinylm.evaluation import Evaluation, evaluate
 from tinylm.latency import Latency, measure_latency
+from tinylm.model.config import HEAD_WIDTH
+from tinylm.model.heads import SequenceClassifier
+from tinylm.model.inference import logits_of
+from tinylm.model.linear import LinearClassifier
+from tinylm.model.rounding import round_weights
 from tinylm.parallel import run_side_by_side, threads
+from tinylm.sizing import Form, forms, size_of
 from tinylm.text.corpus import open_corpus
 from tinylm.text.coverage import Coverage, coverage, token_counts
 from tinylm.text.download import cache_folder
@@ -35,13 +44,18 @@ from tinylm.text.store import TokenIds
 from tinylm.text.tables import why_unusable
 from tinylm.text.tokenizer import BERT, Tokenizer, load_tokenizer, train_tokenizer
 from tinylm.train.budget import slots
+from tinylm.train.cooccurrence import token_vectors
 from tinylm.train.finetune import EncodedTask
+from tinylm.train.linear import train_linear
 from tinylm.train.member import Job, Member, train_member
 from tinylm.train.recipes import Recipe
 
-# Heads of the members in turn: widths that differ, so that members differ, and of which two
-# workers get the same load. All have one block: the paper's committee is one of shallow models.
-HEADS = (3, 2, 1)
+# Heads of the encoders in turn. On a few thousand texts wider ones are no better, and two workers
+# get the same load. All have one block: the paper's committee is one of shallow models.
+HEADS = (2, 1, 1)
+# Corpus texts are read to this length; the masked language model sees the first `max_tokens` of
+# them, the vectors that it begins from are taken from all.
+CORPUS_TOKENS = 512
 # Rows of a corpus that a second of the budget can be expected to read once, and at least so many.
 ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
 VOCABULARY_TEXTS = 50_000  # more do not change which tokens are frequent
@@ -58,6 +72,8 @@ class Settings:
     unlabelled: Sequence[str]
     recipe: Recipe
     members: int
+    linear: bool
+    max_bytes: float | None
     seconds: float | None
     validation: float
     seed: int
@@ -79,7 +95,8 @@ class Fitted:
 
     Attributes:
         committee: calibrated, with thresholds where a text has several labels.
-        members: their histories, in the committee's order.
+        form: what it is stored as.
+        members: the histories of its encoders, in the committee's order.
         without: the committee that was not pre-trained, where it was asked for.
         split: which labelled texts were validation texts.
         corpus: name, fingerprint, licence and number of rows of the corpus; empty without one.
@@ -90,6 +107,7 @@ class Fitted:
     """
 
     committee: Committee
+    form: Form
     members: list[Member]
     without: Committee | None
     split: Split
@@ -106,6 +124,8 @@ class Fitted:
             "members": [member.model.config.name for member in members],
             "multi_label": self.committee.thresholds is not None,
             "max_tokens": members[0].model.config.max_tokens,
+            "encoders": self.form.encoders,
+            "int8": self.form.int8,
             "parameters": sum(w.numel() for member in members for w in member.model.parameters()),
             "labelled_texts": len(self.split.train) + len(self.split.validation),
             "validation_texts": len(self.split.validation),
@@ -143,10 +163,10 @@ def fit_committee(
     own = [texts[i] for i in split.train.tolist()] + list(settings.unlabelled)
     own = [text for text in own if not why_unusable(text)]
     articles, corpus = _corpus_texts(settings)
-    tokenizer = _tokenizer(articles, own, settings)
+    tokenizer, form = _tokenizer_and_form(articles, own, len(label_names), settings)
     max_tokens = settings.recipe.max_tokens
     # dict: a text that is there twice, as an unlabelled copy of a labelled one, counts once.
-    paragraphs = tokenizer.encode(list(dict.fromkeys(articles + own)), max_tokens)
+    paragraphs = tokenizer.encode(list(dict.fromkeys(articles + own)), max(CORPUS_TOKENS, max_tokens))
     paragraphs = paragraphs.take(np.flatnonzero(paragraphs.lengths > 2))
     if not len(paragraphs):
         raise UserError("there is no text to pre-train on: the texts hold no token and there is no corpus.")
@@ -158,17 +178,26 @@ def fit_committee(
         targets[split.validation],
         len(label_names),
     )
-    jobs = _jobs(settings, paragraphs, tokenizer, labelled, class_weights, begin)
+    linear = (
+        [train_linear(labelled, tokenizer, max_tokens, class_weights, settings.seed)]
+        if settings.linear
+        else []
+    )
+    jobs = _jobs(settings, form, paragraphs, tokenizer, labelled, class_weights, begin)
     members = run_side_by_side(train_member, [(job,) for job in jobs], settings.workers)
     _prune(_pretrained_folder())
 
     def committee(models: Sequence[Any]) -> Committee:
+        if form.int8:  # what is measured is what will be stored
+            for model in models:
+                round_weights(model)
         made = Committee([Classifier(model, tokenizer, label_names) for model in models])
-        field = (
-            made.logits([texts[i] for i in split.validation.tolist()])
-            if len(split.validation)
-            else np.zeros(0)
-        )
+        field = np.zeros(0)
+        if len(labelled.test):
+            fields = np.stack([logits_of(model, labelled.test) for model in models])
+            for model, own_field in zip(models, fields, strict=True):
+                own_field /= _cool(model, own_field, labelled.test_labels)
+            field = fields.sum(0)
         made.temperature = fit_temperature(field, labelled.test_labels)
         if targets.ndim == 2:
             made.thresholds = (
@@ -180,14 +209,15 @@ def fit_committee(
         return made
 
     without = [member.without[0] for member in members if member.without]
-    made = committee([member.model for member in members])
+    made = committee([member.model for member in members] + linear)
     rows = split.validation
     with threads(1):  # models this small answer fastest on one
         (latency,) = measure_latency([made.logits], texts[:LATENCY_TEXTS])
     return Fitted(
         made,
+        form,
         members,
-        committee(without) if without else None,
+        committee(without + copy.deepcopy(linear)) if without else None,
         split,
         corpus,
         coverage(paragraphs, encoded, len(tokenizer)),
@@ -233,25 +263,69 @@ def _corpus_texts(settings: Settings) -> tuple[list[str], dict[str, Any]]:
     return rows, facts | {"rows": len(rows)}
 
 
-def _tokenizer(rows: Sequence[str], own: Sequence[str], settings: Settings) -> Tokenizer:
+def _cool(model: SequenceClassifier | LinearClassifier, field: np.ndarray, targets: np.ndarray) -> float:
+    """Divide a member's output layer by its own temperature, which is returned.
+
+    Members that have learnt their texts by heart have large fields whether they are right or
+    wrong. The sum of the fields should listen to each as far as it is right on other texts.
+    """
+    temperature = fit_temperature(field, targets)
+    with torch.no_grad():
+        model.classifier.weight.div_(temperature)
+        model.classifier.bias.div_(temperature)
+    return temperature
+
+
+def _tokenizer_and_form(
+    rows: Sequence[str], own: Sequence[str], n_labels: int, settings: Settings
+) -> tuple[Tokenizer, Form]:
+    """The vocabulary, and the first form of the committee that fits."""
+    recipe, most = settings.recipe, settings.max_bytes
+    wanted = forms(settings.members, recipe.vocabulary or sys.maxsize)
+    tokenizer, size = None, 0
+    for form in wanted:
+        if tokenizer is None or form.vocabulary < len(tokenizer):
+            tokenizer = _tokenizer(rows, own, form.vocabulary, settings)
+        if most is None:
+            return tokenizer, form
+        configs = [recipe.model_config_for(len(tokenizer), heads=heads, layers=1) for heads in _heads(form)]
+        size = size_of(form, tokenizer, configs, n_labels, settings.linear)
+        if size <= most:
+            return tokenizer, form
+    raise UserError(
+        f"max_size is {most:,.0f} bytes; the smallest committee for these {n_labels} labels takes {size:,}."
+    )
+
+
+def _heads(form: Form) -> list[int]:
+    """Heads of each encoder, largest first."""
+    return sorted(itertools.islice(itertools.cycle(HEADS), form.encoders), reverse=True)
+
+
+def _tokenizer(rows: Sequence[str], own: Sequence[str], size: int, settings: Settings) -> Tokenizer:
     if settings.recipe.vocabulary is None:
         return load_tokenizer(BERT)
     random = np.random.default_rng([settings.seed, 2])
     texts = [*rows, *own]
     if len(texts) > VOCABULARY_TEXTS:
         texts = [texts[i] for i in random.permutation(len(texts))[:VOCABULARY_TEXTS].tolist()]
-    return train_tokenizer(texts, settings.recipe.vocabulary)
+    return train_tokenizer(texts, size)
 
 
 def _jobs(
     settings: Settings,
+    form: Form,
     paragraphs: TokenIds,
     tokenizer: Tokenizer,
     labelled: EncodedTask,
     class_weights: np.ndarray | None,
     begin: float,
 ) -> list[Job]:
-    heads = sorted(itertools.islice(itertools.cycle(HEADS), settings.members), reverse=True)
+    heads = _heads(form)
+    vectors = None
+    if settings.recipe.neighbour_window is not None:
+        width = max(heads) * HEAD_WIDTH
+        vectors = token_vectors(paragraphs, tokenizer, width, settings.recipe.neighbour_window)
     ends: list[float | None] = [None] * len(heads)
     if settings.seconds is not None:
         workers = min(settings.workers or os.cpu_count() or 1, len(heads))
@@ -264,13 +338,14 @@ def _jobs(
         seed = settings.seed + number
         # The budget stands for the epochs, which it determines but for the machine's speed.
         key = [content, tokenizer.fingerprint, config.model_dump(), settings.recipe.model_dump(), seed]
-        digest = hashlib.sha256(json.dumps([key, settings.seconds, settings.members]).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps([key, settings.seconds, form.encoders]).encode()).hexdigest()
         jobs.append(
             Job(
                 name=f"member {number + 1}",
                 config=config,
                 recipe=settings.recipe,
                 paragraphs=paragraphs,
+                vectors=vectors,
                 tokenizer=tokenizer,
                 labelled=labelled,
                 class_weights=class_weights,

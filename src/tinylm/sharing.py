@@ -33,7 +33,7 @@ def save(committee: Committee, facts: dict[str, Any], folder: Path, name: str | 
 
 def write(committee: Committee, facts: dict[str, Any], folder: Path, name: str) -> None:
     """Write a classifier into an existing, empty folder; arguments as those of `save`."""
-    committee.save(folder)
+    committee.save(folder, int8=facts.get("int8", False))
     (folder / CARD).write_text(model_card(name, committee.label_names, facts), encoding="utf-8")
     write_record(folder, "committee", facts=facts)
 

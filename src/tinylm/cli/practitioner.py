@@ -43,7 +43,13 @@ def fit_command(
         str | None, typer.Option(help="More text of your own for pre-training: a file, hf:NAME or -.")
     ] = None,
     recipe: Annotated[str, typer.Option(help="fast or paper.")] = "fast",
-    members: Annotated[int, typer.Option(help="Of the committee.", min=1)] = 3,
+    members: Annotated[int, typer.Option(help="Encoders of the committee.", min=1)] = 3,
+    linear: Annotated[
+        bool, typer.Option(help="One member more: logistic regression on TF-IDF of the same tokens.")
+    ] = True,
+    max_size: Annotated[
+        str | None, typer.Option(help="Of the model, such as 10MB: the most accurate that fits.")
+    ] = None,
     balanced: Annotated[bool, typer.Option(help="Weigh labels so that rare ones count as much.")] = True,
     compare: Annotated[
         bool, typer.Option(help="Also train without pre-training, within the budget, for the report.")
@@ -68,6 +74,8 @@ def fit_command(
             unlabelled=read_texts(unlabelled, text) if unlabelled else None,
             recipe=recipe,
             members=members,
+            linear=linear,
+            max_size=max_size,
             budget=budget,
             class_weight="balanced" if balanced else None,
             random_state=seed,

@@ -4,7 +4,8 @@ A saved BERT-n is a HuggingFace folder: `config.json` of model type "bert" and
 `model.safetensors` with HuggingFace's names, so `transformers` reads it and this
 package reads what `transformers` writes. What HuggingFace's BERT does not have,
 convolutions, is stored the same way under model type "tinylm", which
-`transformers` refuses rather than misreads.
+`transformers` refuses rather than misreads. So are linear members and weights in
+8 bits, which have their scales beside them.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from tinylm.model.config import ModelConfig, describe_invalid, heads_of_width
 from tinylm.model.distilbert import bert_config, bert_weights, is_distilbert
 from tinylm.model.encoder import LAYER_NORM_EPS
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
+from tinylm.model.linear import LinearClassifier, LinearConfig
+from tinylm.model.rounding import is_rounded, to_int8
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SCALE = ".scale"  # behind the name of a weight in 8 bits
 
 # Ours -> HuggingFace's, applied to the front of a parameter's name.
 NAMES = {
@@ -50,22 +54,29 @@ SEGMENT = "bert.embeddings.token_type_embeddings.weight"
 KEY_VALUE = re.compile(r"encoder\.blocks\.(\d+)\.attention\.key_value\.(weight|bias)")
 
 
-def save_model(
-    model: MaskedLanguageModel | SequenceClassifier, folder: Path, label_names: Sequence[str] = ()
-) -> None:
-    """Write `config.json` and `model.safetensors`, weights in fp32.
+Model = MaskedLanguageModel | SequenceClassifier | LinearClassifier
+
+
+def save_model(model: Model, folder: Path, label_names: Sequence[str] = (), int8: bool = False) -> None:
+    """Write `config.json` and `model.safetensors`.
 
     Args:
         model: a masked language model or a classifier.
         folder: where to; it is made when it does not exist.
         label_names: of a classifier, in the order of its logits.
+        int8: matrices in 8 bits, a quarter of the size, which `transformers` cannot read; else fp32.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     weights = to_huggingface(model.state_dict())
+    if int8:
+        for name in [name for name, weight in weights.items() if is_rounded(weight)]:
+            weights[name], weights[name + SCALE] = to_int8(weights[name])
     tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     config = _huggingface_config(model, label_names)
+    if int8:
+        config["model_type"] = "tinylm"
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -80,8 +91,8 @@ def load_masked_language_model(folder: Path) -> MaskedLanguageModel:
     return model.eval()
 
 
-def load_sequence_classifier(folder: Path) -> tuple[SequenceClassifier, list[str]]:
-    """Read a classifier, ours or a HuggingFace `BertForSequenceClassification`.
+def load_classifier(folder: Path) -> tuple[SequenceClassifier | LinearClassifier, list[str]]:
+    """Read a classifier, ours, encoder or linear, or a HuggingFace `BertForSequenceClassification`.
 
     Returns:
         The classifier and the names of its labels in the order of its logits.
@@ -89,7 +100,7 @@ def load_sequence_classifier(folder: Path) -> tuple[SequenceClassifier, list[str
     Raises:
         UserError: no model there, a damaged file, or another architecture.
     """
-    config, raw = read_config(folder)
+    config, raw = _read(folder)
     names = raw.get("id2label") or {}
     label_names = [names[key] for key in sorted(names, key=int)]
     if not label_names:
@@ -97,7 +108,11 @@ def load_sequence_classifier(folder: Path) -> tuple[SequenceClassifier, list[str
             f"{Path(folder) / CONFIG} names no labels: this is a pre-trained model, not a classifier;"
             " fine-tune it first with 'tinylm finetune'."
         )
-    model = SequenceClassifier(config, len(label_names))
+    model: SequenceClassifier | LinearClassifier
+    if isinstance(config, LinearConfig):
+        model = LinearClassifier(config, len(label_names))
+    else:
+        model = SequenceClassifier(config, len(label_names))
     _load_state(model, folder)
     return model.eval(), label_names
 
@@ -108,6 +123,13 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     Raises:
         UserError: no `config.json`, or one that describes no BERT-n.
     """
+    config, raw = _read(folder)
+    if isinstance(config, LinearConfig):
+        raise UserError(f"{Path(folder) / CONFIG} describes a linear classifier; expected a BERT-n.")
+    return config, raw
+
+
+def _read(folder: Path) -> tuple[ModelConfig | LinearConfig, dict[str, Any]]:
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} holds no model: {CONFIG} is missing.")
@@ -118,6 +140,8 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     if not isinstance(raw, dict):
         raise UserError(f"{path} describes no model: expected a JSON object.")
     try:
+        if "tinylm_linear" in raw:
+            return LinearConfig.model_validate(raw["tinylm_linear"]), raw
         if "tinylm" in raw:
             return ModelConfig.model_validate(raw["tinylm"]), raw
         return _config_of_bert(bert_config(raw) if is_distilbert(raw) else raw, path), raw
@@ -177,6 +201,8 @@ def _load_state(model: nn.Module, folder: Path) -> None:
         weights = load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} is damaged or cut short ({error}); save or copy the model again.") from error
+    for name in [name for name in weights if name + SCALE in weights]:
+        weights[name] = weights[name] * weights.pop(name + SCALE)
     if "distilbert.embeddings.word_embeddings.weight" in weights:
         weights = bert_weights(weights)
     try:
@@ -211,9 +237,10 @@ def _config_of_bert(raw: dict[str, Any], path: Path) -> ModelConfig:
     )
 
 
-def _huggingface_config(
-    model: MaskedLanguageModel | SequenceClassifier, label_names: Sequence[str]
-) -> dict[str, Any]:
+def _huggingface_config(model: Model, label_names: Sequence[str]) -> dict[str, Any]:
+    if isinstance(model, LinearClassifier):
+        linear = model.config.model_dump(mode="json")
+        return {"model_type": "tinylm", "tinylm_linear": linear, **_labels(label_names)}
     config = model.config
     is_classifier = isinstance(model, SequenceClassifier)
     raw: dict[str, Any] = {
@@ -235,7 +262,11 @@ def _huggingface_config(
         "tie_word_embeddings": True,
         "tinylm": config.model_dump(mode="json"),
     }
-    if is_classifier:
-        raw["id2label"] = {str(i): name for i, name in enumerate(label_names)}
-        raw["label2id"] = {name: i for i, name in enumerate(label_names)}
-    return raw
+    return raw | _labels(label_names) if is_classifier else raw
+
+
+def _labels(names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "id2label": {str(i): name for i, name in enumerate(names)},
+        "label2id": {name: i for i, name in enumerate(names)},
+    }

@@ -11,9 +11,10 @@ from tinylm.model.batch import Batch, make_batch
 from tinylm.model.heads import SequenceClassifier
 from tinylm.model.int8 import Int8Classifier
 from tinylm.model.kernels import in_threads
+from tinylm.model.linear import LinearClassifier
 from tinylm.text.store import TokenIds
 
-Model = SequenceClassifier | Int8Classifier
+Model = SequenceClassifier | Int8Classifier | LinearClassifier
 
 BATCH = 64  # texts
 
@@ -53,7 +54,7 @@ def _answers(models: Sequence[Model], batch: Batch) -> list[np.ndarray]:
     # Our kernels share out a batch among the threads text by text. One text cannot be shared
     # out; there the models answer side by side.
     if len(batch) == 1 and all(
-        isinstance(model, Int8Classifier) and model.is_single_threaded for model in models
+        isinstance(model, Int8Classifier | LinearClassifier) and model.is_single_threaded for model in models
     ):
         return in_threads(answer, models)
     return [answer(model) for model in models]

@@ -26,6 +26,8 @@ from tinylm.model.config import HEAD_WIDTH
 from tinylm.model.convolution import ConvolutionalFrontEnd
 from tinylm.model.encoder import PAD_ID, Attention, Block, Embeddings, Encoder
 from tinylm.model.heads import SequenceClassifier
+from tinylm.model.linear import LinearClassifier
+from tinylm.model.rounding import to_int8
 
 OPSET = 20  # the first with Gelu
 IR_VERSION = 9  # the form of file of that time, which every runtime since then reads
@@ -35,7 +37,9 @@ MASKED = -1e9  # added to the attention scores of padding
 BLOCK = HEAD_WIDTH  # weights that share a scale in int8; every width is a multiple of it
 
 
-def committee_graph(members: Sequence[SequenceClassifier], sep_id: int, int8: bool) -> onnx.ModelProto:
+def committee_graph(
+    members: Sequence[SequenceClassifier | LinearClassifier], sep_id: int, int8: bool
+) -> onnx.ModelProto:
     """One graph for all members.
 
     Inputs: `input_ids` and `attention_mask`, `int64 [texts, tokens]`, at most as many tokens as
@@ -53,7 +57,7 @@ def committee_graph(members: Sequence[SequenceClassifier], sep_id: int, int8: bo
     rows = [graph.add("Unsqueeze", field, axis(0)) for field in fields]
     stacked = graph.add("Concat", *rows, axis=0, output="member_logits")
     graph.add("ReduceSum", stacked, axis(0), keepdims=0, output="logits")
-    n_labels = members[0].classifier.out_features
+    n_labels = members[0].n_labels
     value = helper.make_tensor_value_info
     model = helper.make_model(
         helper.make_graph(
@@ -113,7 +117,7 @@ class _Graph:
         if not self.int8:
             return self.add("Add", self.add("MatMul", x, weight.t()), bias)
         n_out, n_in = weight.shape
-        rounded, scale = _to_int8(weight.unflatten(1, (-1, BLOCK)))
+        rounded, scale = to_int8(weight.unflatten(1, (-1, BLOCK)))
         unsigned = (rounded.int() + 128).to(torch.uint8)
         product = self.add(
             "MatMulNBits", x, unsigned, scale.flatten(), domain=MICROSOFT,
@@ -125,14 +129,14 @@ class _Graph:
         """A weight to compute with in fp32: in int8, onnxruntime restores it when it loads the file."""
         if not self.int8:
             return weight
-        rounded, scale = _to_int8(weight)
+        rounded, scale = to_int8(weight)
         return self.add("Mul", self.add("Cast", rounded, to=TensorProto.FLOAT), scale)
 
     def rows(self, table: Tensor, ids: str) -> str:
         """Rows of an embedding; in int8, only those that are read are restored."""
         if not self.int8:
             return self.add("Gather", table, ids)
-        rounded, scale = _to_int8(table)
+        rounded, scale = to_int8(table)
         restored = self.add("Cast", self.add("Gather", rounded, ids), to=TensorProto.FLOAT)
         return self.add("Mul", restored, self.add("Gather", scale, ids))
 
@@ -148,16 +152,15 @@ class _Graph:
         return self.add("Shape", ids, start=1, end=2)
 
 
-def _to_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """`int8`, and the scale of each last axis, `[..., 1]`."""
-    scale = weight.abs().amax(-1, keepdim=True).clamp_min(1e-12) / 127
-    return (weight / scale).round().to(torch.int8), scale
-
-
-def _member_logits(graph: _Graph, model: SequenceClassifier, sep_id: int, longest: int) -> str:
+def _member_logits(
+    graph: _Graph, model: SequenceClassifier | LinearClassifier, sep_id: int, longest: int
+) -> str:
     """One member's raw fields, `[texts, labels]`."""
-    encoder, limit = model.encoder, model.config.max_tokens
+    limit = model.config.max_tokens
     ids, mask = INPUTS if limit == longest else _cut(graph, limit, sep_id)
+    if isinstance(model, LinearClassifier):
+        return _weigh_tokens(graph, ids, mask, model)
+    encoder = model.encoder
     padding = graph.add("Sub", np.ones(1, np.float32), graph.add("Cast", mask, to=TensorProto.FLOAT))
     score_mask = graph.add("Unsqueeze", graph.add("Mul", padding, np.array([MASKED], np.float32)), axis(1))
 
@@ -172,6 +175,24 @@ def _member_logits(graph: _Graph, model: SequenceClassifier, sep_id: int, longes
     first = graph.add("Gather", x, np.array(0), axis=1)
     x = _finish(graph, _attend_first(graph, first, x, score_mask, last.attention), first, last)
     return _linear(graph, graph.add("Tanh", _linear(graph, x, model.pooler)), model.classifier)
+
+
+def _weigh_tokens(graph: _Graph, ids: str, mask: str, model: LinearClassifier) -> str:
+    """The linear member's field. A token's weight is shared equally among its occurrences in a text."""
+    real = graph.add("Cast", mask, to=TensorProto.FLOAT)  # [texts, tokens]
+    column = graph.add("Unsqueeze", real, axis(2))
+    same = graph.add("Equal", graph.add("Unsqueeze", ids, axis(2)), graph.add("Unsqueeze", ids, axis(1)))
+    counts = graph.add("MatMul", graph.add("Cast", same, to=TensorProto.FLOAT), column)
+    counts = graph.add("Max", graph.add("Squeeze", counts, axis(2)), np.ones(1, np.float32))
+    growth = graph.add("Add", graph.add("Log", counts), np.ones(1, np.float32))
+    strength = graph.add("Mul", growth, graph.add("Gather", model.rarity, ids))
+    share = graph.add("Div", graph.add("Mul", strength, real), counts)
+    squares = graph.add("ReduceSum", graph.add("Mul", share, strength), axis(1))  # [texts, 1]
+    length = graph.add("Max", graph.add("Sqrt", squares), np.array([1e-12], np.float32))
+    votes = graph.rows(model.classifier.weight.t().contiguous(), ids)  # [texts, tokens, labels]
+    summed = graph.add("MatMul", graph.add("Unsqueeze", share, axis(1)), votes)
+    field = graph.add("Div", graph.add("Squeeze", summed, axis(1)), length)
+    return graph.add("Add", field, model.classifier.bias)
 
 
 def _cut(graph: _Graph, limit: int, sep_id: int) -> tuple[str, str]:

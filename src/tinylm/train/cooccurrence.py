@@ -12,7 +12,6 @@ from __future__ import annotations
 import numpy as np
 import scipy.sparse as sp
 import torch
-from sklearn.utils.extmath import randomized_svd
 from torch import Tensor
 
 from tinylm.text.store import TokenIds
@@ -37,13 +36,13 @@ def token_vectors(paragraphs: TokenIds, tokenizer: Tokenizer, width: int, window
     Returns:
         `float32 [vocab, width]`; zeros for tokens that have no neighbour.
     """
+    from sklearn.utils.extmath import randomized_svd  # late, as importing it takes a second
+
     vocab = len(tokenizer)
     information = _positive_information(_neighbours(paragraphs, tokenizer, window))
     vectors = np.zeros((vocab, width), np.float32)
     if information.nnz:
-        left, strengths, _ = randomized_svd(
-            information, min(width, vocab), n_iter=ITERATIONS, random_state=0
-        )
+        left, strengths, _ = randomized_svd(information, min(width, vocab), n_iter=ITERATIONS, random_state=0)
         vectors[:, : len(strengths)] = left * np.sqrt(strengths)
     return vectors
 

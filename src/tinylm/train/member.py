@@ -45,6 +45,7 @@ class Job:
         config: the architecture.
         recipe: how it is trained; with `deadline`, its epochs are replaced.
         paragraphs: for pre-training.
+        vectors: to begin pre-training from, see `token_vectors`; None for a recipe that does not.
         tokenizer: of all token ids here.
         labelled: training and validation part (as `test`) with labels, see `EncodedTask`.
         class_weights: `float32 [labels]`, or None for equal ones.
@@ -59,6 +60,7 @@ class Job:
     config: ModelConfig
     recipe: Recipe
     paragraphs: TokenIds
+    vectors: np.ndarray | None
     tokenizer: Tokenizer
     labelled: EncodedTask
     class_weights: np.ndarray | None
@@ -117,7 +119,9 @@ def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list
             ends - time.time(),
             MOST_PRETRAINING,
             recipe.pretrain.batch_size,
-            lambda: pretraining_run(job.paragraphs, job.tokenizer, job.config, recipe, seed=job.seed)[1],
+            lambda: pretraining_run(
+                job.paragraphs, job.tokenizer, job.config, recipe, seed=job.seed, vectors=job.vectors
+            )[1],
             job.seed,
         )
         recipe = recipe.with_epochs(pretrain=epochs)
@@ -130,6 +134,7 @@ def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list
         seed=job.seed,
         label=f"{job.name}: pre-training",
         stop=_is_over(ends),
+        vectors=job.vectors,
     )
     if job.cache is not None:
         keep(job.cache, lambda folder: save_model(model, folder))

@@ -14,6 +14,7 @@ from tinylm.model.batch import make_batch
 from tinylm.model.config import ModelConfig
 from tinylm.model.functions import cross_entropy
 from tinylm.model.heads import MaskedLanguageModel
+from tinylm.model.linear import LinearConfig
 from tinylm.text.coverage import token_counts
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
@@ -111,10 +112,10 @@ def _log_frequencies(paragraphs: TokenIds, tokenizer: Tokenizer) -> Tensor:
     return torch.from_numpy(np.log(counts / counts.sum())).float()
 
 
-def check_vocabulary(config: ModelConfig, tokenizer: Tokenizer) -> None:
-    """Refuse a model whose embedding has not one row per token."""
+def check_vocabulary(config: ModelConfig | LinearConfig, tokenizer: Tokenizer) -> None:
+    """Refuse a model that has not one weight, or row of weights, per token."""
     if config.vocab_size != len(tokenizer):
         raise UserError(
-            f"the model has {config.vocab_size:,} embeddings, the tokenizer {len(tokenizer):,} tokens;"
+            f"the model is for {config.vocab_size:,} tokens, the tokenizer has {len(tokenizer):,};"
             " both must be equal."
         )
