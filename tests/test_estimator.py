@@ -272,7 +272,7 @@ def test_several_labels_per_text(several: TinyTextClassifier) -> None:
 
 def test_the_epoch_kept_is_the_best_on_the_validation_texts() -> None:
     texts, labels = labelled(120, ("farm", "sea", "town"))
-    classifier = tiny(validation=0.4, recipe=recipe(1, 4)).fit(texts, labels)
+    classifier = tiny(validation=0.4, linear=False, recipe=recipe(1, 4)).fit(texts, labels)
     (trained,) = classifier.fitted_.members
     rows = classifier.fitted_.split.validation
     field = classifier.decision_function([texts[i] for i in rows])

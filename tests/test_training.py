@@ -456,7 +456,7 @@ def test_no_paragraph_and_another_vocabulary_are_refused(
     other = config.model_copy(update={"vocab_size": 1234})
     with pytest.raises(UserError, match=f"1,234 tokens, the tokenizer has {len(tokenizer)}"):
         pretrain(corpus, tokenizer, other, recipe, seed=1)
-    with pytest.raises(UserError, match="1,234 embeddings"):
+    with pytest.raises(UserError, match="1,234 tokens"):
         finetune(task, tokenizer, other, recipe, seed=1)
 
 

@@ -52,7 +52,7 @@ from tinylm.train.recipes import Recipe
 
 # Heads of the encoders in turn. On a few thousand texts wider ones are no better, and two workers
 # get the same load. All have one block: the paper's committee is one of shallow models.
-HEADS = (2, 1, 1)
+HEADS = (1, 2, 1)
 # Corpus texts are read to this length; the masked language model sees the first `max_tokens` of
 # them, the vectors that it begins from are taken from all.
 CORPUS_TOKENS = 512
@@ -271,8 +271,8 @@ def _cool(model: SequenceClassifier | LinearClassifier, field: np.ndarray, targe
     """
     temperature = fit_temperature(field, targets)
     with torch.no_grad():
-        model.classifier.weight.div_(temperature)
-        model.classifier.bias.div_(temperature)
+        for weight in model.output_weights:
+            weight.div_(temperature)
     return temperature
 
 

@@ -96,5 +96,5 @@ def size_of(form: Form, tokenizer: Tokenizer, configs: list[ModelConfig], n_labe
         small = config.layers * 13 * width + 5 * width + n_labels
         total += member + label_names + each * (matrices + width * n_labels) + 4 * (small + rows)
     if linear:
-        total += member + label_names + each * tokens * n_labels + 4 * (tokens + 2 * n_labels)
+        total += member + label_names + each * tokens * n_labels + 4 * (2 * tokens + n_labels)
     return total

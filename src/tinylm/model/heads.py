@@ -49,6 +49,11 @@ class SequenceClassifier(nn.Module):
         initialise(self, config.init_std)
 
     @property
+    def output_weights(self) -> tuple[Tensor, Tensor]:
+        """Weights that the logits are proportional to."""
+        return self.classifier.weight, self.classifier.bias
+
+    @property
     def output_layer(self) -> tuple[np.ndarray, np.ndarray]:
         """Weight `[labels, width]` and bias `[labels]` of the last layer, fp32."""
         return self.classifier.weight.detach().float().numpy(), self.classifier.bias.detach().float().numpy()

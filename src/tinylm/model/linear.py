@@ -48,7 +48,13 @@ class LinearClassifier(nn.Module):
         self.config = config
         self.n_labels = n_labels
         self.register_buffer("rarity", torch.zeros(config.vocab_size))
-        self.classifier = nn.Linear(config.vocab_size, n_labels)
+        self.votes = nn.Embedding(config.vocab_size, n_labels)
+        self.bias = nn.Parameter(torch.zeros(n_labels))
+
+    @property
+    def output_weights(self) -> tuple[Tensor, Tensor]:
+        """Weights that the logits are proportional to."""
+        return self.votes.weight, self.bias
 
     @property
     def is_single_threaded(self) -> bool:
@@ -63,9 +69,9 @@ class LinearClassifier(nn.Module):
         strength = (1 + counts.log()) * self.rarity[token]
         texts = len(batch)
         length = strength.new_zeros(texts).index_add(0, text, strength**2).sqrt().clamp_min(1e-12)
-        votes = strength[:, None] * self.classifier.weight.t()[token]
+        votes = strength[:, None] * self.votes.weight[token]
         field = votes.new_zeros(texts, self.n_labels).index_add(0, text, votes)
-        return field / length[:, None] + self.classifier.bias
+        return field / length[:, None] + self.bias
 
     def swing(self) -> np.ndarray:
         """The most that it can give to label b over label a, `float32 [a, b]`.
@@ -73,7 +79,7 @@ class LinearClassifier(nn.Module):
         Its input has no negative entry and a Euclidean length of 1, or of 0 for a text without
         any token.
         """
-        weight, bias = self.classifier.weight.detach().numpy(), self.classifier.bias.detach().numpy()
+        weight, bias = self.votes.weight.detach().numpy().T, self.bias.detach().numpy()
         gains = [np.linalg.norm(np.maximum(weight - row, 0), axis=1) for row in weight]
         out: np.ndarray = np.stack(gains) + bias[None] - bias[:, None]
         return out

@@ -189,10 +189,10 @@ def _weigh_tokens(graph: _Graph, ids: str, mask: str, model: LinearClassifier) -
     share = graph.add("Div", graph.add("Mul", strength, real), counts)
     squares = graph.add("ReduceSum", graph.add("Mul", share, strength), axis(1))  # [texts, 1]
     length = graph.add("Max", graph.add("Sqrt", squares), np.array([1e-12], np.float32))
-    votes = graph.rows(model.classifier.weight.t().contiguous(), ids)  # [texts, tokens, labels]
+    votes = graph.rows(model.votes.weight, ids)  # [texts, tokens, labels]
     summed = graph.add("MatMul", graph.add("Unsqueeze", share, axis(1)), votes)
     field = graph.add("Div", graph.add("Squeeze", summed, axis(1)), length)
-    return graph.add("Add", field, model.classifier.bias)
+    return graph.add("Add", field, model.bias)
 
 
 def _cut(graph: _Graph, limit: int, sep_id: int) -> tuple[str, str]:

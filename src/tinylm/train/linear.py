@@ -47,8 +47,7 @@ def train_linear(
     model = LinearClassifier(LinearConfig(vocab_size=len(tokenizer), max_tokens=max_tokens), task.n_labels)
     with torch.no_grad():
         model.rarity.copy_(torch.from_numpy(rarity))
-        model.classifier.weight.zero_()
-        model.classifier.bias.zero_()
+        model.votes.weight.zero_()
     if labels.ndim == 1:
         weights = None if class_weights is None else class_weights[labels]
         _fit(model, slice(None), features, labels, weights)
@@ -84,13 +83,10 @@ def _fit(
         return
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         fitted = LogisticRegression(C=REGULARIZATION, max_iter=STEPS).fit(features, labels, weights)
-    weight, bias = torch.from_numpy(fitted.coef_).float(), torch.from_numpy(fitted.intercept_).float()
+    # Weights `[tokens, fields]`: one field for two labels, the second's over the first's.
+    weight, bias = torch.from_numpy(fitted.coef_.T).float(), torch.from_numpy(fitted.intercept_).float()
+    if outputs == slice(None) and len(found) == 2:
+        weight, bias = torch.cat([-weight, weight], 1) / 2, torch.cat([-bias, bias]) / 2
+    places = torch.arange(model.n_labels)[outputs] if outputs != slice(None) else torch.from_numpy(found)
     with torch.no_grad():
-        if outputs != slice(None):  # one label, given or not
-            model.classifier.weight[outputs], model.classifier.bias[outputs] = weight, bias
-        elif len(found) == 2:  # scikit-learn has one field for two labels: the second's over the first's
-            for label, sign in zip(found.tolist(), (-0.5, 0.5), strict=True):
-                model.classifier.weight[label] = sign * weight[0]
-                model.classifier.bias[label] = sign * bias[0]
-        else:
-            model.classifier.weight[found], model.classifier.bias[found] = weight, bias
+        model.votes.weight[:, places], model.bias[places] = weight, bias
