@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -122,7 +123,6 @@ def test_columns_of_every_kind_give_the_same_answers(fitted: TinyTextClassifier)
 
 
 def test_a_polars_column(fitted: TinyTextClassifier) -> None:
-    polars = pytest.importorskip("polars")
     texts, labels = labelled(10, seed=2)
     expected = fitted.decision_function(texts)
     for column in (polars.Series(texts), polars.DataFrame({"body": texts})):
