@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from tinylm import TinyTextClassifier
+from tinylm import TinyTextClassifier, sizing
 from tinylm.errors import UserError
 from tinylm.model.inference import logits_of
 from tinylm.text.store import TokenIds
@@ -305,6 +305,17 @@ def test_labels_that_occur_once_and_hundreds_of_labels() -> None:
 
 
 # --- budget ---
+
+
+def test_so_many_labels_that_a_linear_member_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, labels = labelled(60)
+    assert tiny().fit(texts, labels).fitted_.form.linear
+    monkeypatch.setattr(sizing, "MOST_LINEAR_WEIGHTS", 100)
+    classifier = tiny(recipe=recipe(1, 1)).fit(texts, labels)
+    assert len(classifier.committee_.members) == 1
+    assert classifier.remarks_[-1] == (
+        "The committee has no linear member: for 2 labels it would be too large."
+    )
 
 
 def test_epochs_are_chosen_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:

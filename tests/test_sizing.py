@@ -65,7 +65,7 @@ def test_the_folder_fits(tmp_path: Path, most: str, encoders: int, int8: bool) -
     assert written <= limit
     fitted = classifier.fitted_
     configs = [member.model.config for member in fitted.committee.members[:encoders]]
-    promised = size_of(form, fitted.committee.members[0].tokenizer, configs, 2, linear=True)
+    promised = size_of(form, fitted.committee.members[0].tokenizer, configs, 2)
     assert written <= promised < written + 100_000  # an upper bound, but not a wild one
     again = TinyTextClassifier.from_pretrained(folder)
     # What was measured is what was stored: rounding to 8 bits came first.

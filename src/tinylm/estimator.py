@@ -158,6 +158,11 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         label_names = [str(label) for label in self.classes_]
         self.fitted_ = fit_committee(texts, targets, label_names, self._class_weights(targets), settings)
         self.committee_: Committee = self.fitted_.committee
+        if self.linear and not self.fitted_.form.linear:
+            self.remarks_.append(
+                f"The committee has no linear member: for {len(self.classes_):,} labels it would be too"
+                " large."
+            )
         used = min(member.labelled_used for member in self.fitted_.members)
         if used < len(self.fitted_.split.train):
             self.remarks_.append(

@@ -58,6 +58,8 @@ HEADS = (1, 2, 1)
 CORPUS_TOKENS = 512
 # Rows of a corpus that a second of the budget can be expected to read once, and at least so many.
 ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
+# Training texts times labels that a second of the budget allows the linear member, a tenth of it.
+LINEAR_WORK_PER_SECOND = 2_800
 VOCABULARY_TEXTS = 50_000  # more do not change which tokens are frequent
 RESERVE = 0.05  # of the budget, for what comes after the training
 LATENCY_TEXTS = 50
@@ -178,11 +180,10 @@ def fit_committee(
         targets[split.validation],
         len(label_names),
     )
-    linear = (
-        [train_linear(labelled, tokenizer, max_tokens, class_weights, settings.seed)]
-        if settings.linear
-        else []
-    )
+    linear = []
+    if form.linear:
+        most = None if settings.seconds is None else int(LINEAR_WORK_PER_SECOND * settings.seconds)
+        linear = [train_linear(labelled, tokenizer, max_tokens, class_weights, settings.seed, most)]
     jobs = _jobs(settings, form, paragraphs, tokenizer, labelled, class_weights, begin)
     members = run_side_by_side(train_member, [(job,) for job in jobs], settings.workers)
     _prune(_pretrained_folder())
@@ -281,15 +282,16 @@ def _tokenizer_and_form(
 ) -> tuple[Tokenizer, Form]:
     """The vocabulary, and the first form of the committee that fits."""
     recipe, most = settings.recipe, settings.max_bytes
-    wanted = forms(settings.members, recipe.vocabulary or sys.maxsize)
+    wanted = forms(settings.members, recipe.vocabulary or sys.maxsize, settings.linear)
     tokenizer, size = None, 0
     for form in wanted:
         if tokenizer is None or form.vocabulary < len(tokenizer):
             tokenizer = _tokenizer(rows, own, form.vocabulary, settings)
+        form = form.linear_where_possible(n_labels, len(tokenizer))
         if most is None:
             return tokenizer, form
         configs = [recipe.model_config_for(len(tokenizer), heads=heads, layers=1) for heads in _heads(form)]
-        size = size_of(form, tokenizer, configs, n_labels, settings.linear)
+        size = size_of(form, tokenizer, configs, n_labels)
         if size <= most:
             return tokenizer, form
     raise UserError(

@@ -8,7 +8,7 @@ more the smaller it gets. The linear member is small, and kept to the end.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig
@@ -28,6 +28,9 @@ FALLBACKS = (
 )
 PER_FILE = 4_000  # bytes of configuration beside the weights of a member
 SHARED = 30_000  # bytes of card and records
+# Of the linear member, labels times tokens: with more it would be larger than all encoders, and its
+# training would take gigabytes.
+MOST_LINEAR_WEIGHTS = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,17 @@ class Form:
         encoders: members that are encoders.
         vocabulary: tokens at most.
         int8: whether matrices are stored in 8 bits.
+        linear: whether it has a linear member too.
     """
 
     encoders: int
     vocabulary: int
     int8: bool
+    linear: bool = True
+
+    def linear_where_possible(self, n_labels: int, n_tokens: int) -> Form:
+        """The same without a linear member where that would be too large."""
+        return replace(self, linear=self.linear and n_labels * n_tokens <= MOST_LINEAR_WEIGHTS)
 
 
 def bytes_of_size(size: str | float) -> float:
@@ -58,22 +67,23 @@ def bytes_of_size(size: str | float) -> float:
     return float(match[1]) * unit
 
 
-def forms(encoders: int, vocabulary: int) -> list[Form]:
+def forms(encoders: int, vocabulary: int, linear: bool = True) -> list[Form]:
     """Forms of a committee, the most accurate first.
 
     Args:
         encoders: that it would have if size did not matter.
         vocabulary: tokens that it would have then.
+        linear: whether it has a linear member too.
     """
     smaller = [
-        Form(count, tokens, True)
+        Form(count, tokens, True, linear)
         for tokens, count in FALLBACKS
         if count <= encoders and tokens <= vocabulary and (count, tokens) != (encoders, vocabulary)
     ]
-    return [Form(encoders, vocabulary, False), Form(encoders, vocabulary, True), *smaller]
+    return [Form(encoders, vocabulary, int8, linear) for int8 in (False, True)] + smaller
 
 
-def size_of(form: Form, tokenizer: Tokenizer, configs: list[ModelConfig], n_labels: int, linear: bool) -> int:
+def size_of(form: Form, tokenizer: Tokenizer, configs: list[ModelConfig], n_labels: int) -> int:
     """Bytes on disk at most of a committee in a form.
 
     Args:
@@ -81,7 +91,6 @@ def size_of(form: Form, tokenizer: Tokenizer, configs: list[ModelConfig], n_labe
         tokenizer: of all members.
         configs: of the encoders.
         n_labels: labels.
-        linear: whether there is a linear member too.
     """
     tokens, each = len(tokenizer), 1 if form.int8 else 4
     words = sum(len(token.encode()) + 1 for token in tokenizer.vocab)
@@ -95,6 +104,6 @@ def size_of(form: Form, tokenizer: Tokenizer, configs: list[ModelConfig], n_labe
         rows = tokens + config.max_tokens + config.layers * 9 * width + width + n_labels
         small = config.layers * 13 * width + 5 * width + n_labels
         total += member + label_names + each * (matrices + width * n_labels) + 4 * (small + rows)
-    if linear:
+    if form.linear:
         total += member + label_names + each * tokens * n_labels + 4 * (2 * tokens + n_labels)
     return total

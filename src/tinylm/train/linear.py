@@ -23,7 +23,12 @@ MOST_WORK = 2_000_000
 
 
 def train_linear(
-    task: EncodedTask, tokenizer: Tokenizer, max_tokens: int, class_weights: np.ndarray | None, seed: int
+    task: EncodedTask,
+    tokenizer: Tokenizer,
+    max_tokens: int,
+    class_weights: np.ndarray | None,
+    seed: int,
+    most_work: int | None = None,
 ) -> LinearClassifier:
     """Logistic regression on the TF-IDF of the training texts.
 
@@ -33,9 +38,10 @@ def train_linear(
         max_tokens: texts are cut there.
         class_weights: `float32 [labels]`, or None for equal ones.
         seed: of the texts that are drawn where there are too many.
+        most_work: texts times labels at most, if less than usual.
     """
     texts, labels = task.train, task.train_labels
-    if (most := max(1, MOST_WORK // task.n_labels)) < len(texts):
+    if (most := max(1, min(MOST_WORK, most_work or MOST_WORK) // task.n_labels)) < len(texts):
         rows = np.sort(np.random.default_rng(seed).permutation(len(texts))[:most])
         texts, labels = texts.take(rows), labels[rows]
     counts = count_tokens(texts, tokenizer, max_tokens)
