@@ -11,7 +11,9 @@ import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import datasets
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -21,7 +23,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 from test_cli import done, record_of, refused, sentence, tinylm, write_table
 from tinylm.calibration import fit_temperature, fit_thresholds, reliability
 from tinylm.committee import load_committee
+from tinylm.errors import UserError
 from tinylm.evaluation import evaluate, wilson
+from tinylm.text.labelled import read_labelled, read_texts
 from tinylm.train.budget import seconds_of, slots
 
 FIT = "--corpus none --members 1 --budget 4s"
@@ -123,6 +127,28 @@ def test_several_labels_in_a_cell(home: Path) -> None:
         assert line["label"] == above
 
 
+def test_a_small_model_that_has_read_unlabelled_text(home: Path) -> None:
+    (home / "more.txt").write_text("the walrus met the narwhal\n\nthe narwhal left\n", encoding="utf-8")
+    done(
+        "fit train.csv --test test.csv --out small --corpus none --members 2 --no-linear --no-compare"
+        " --budget 8s --max-size 600kB --unlabelled more.txt"
+    )
+    folder = home / "small"
+    facts = record_of(folder)["facts"]
+    # The distinct texts of the training rows that are not for validation, and two more.
+    assert facts["coverage"]["paragraphs"] > 2 and (facts["int8"], facts["encoders"]) == (True, 2)
+    assert (
+        sum(
+            file.stat().st_size for file in folder.rglob("*") if file.name != "report.html" and file.is_file()
+        )
+        < 6e5
+    )
+    tokenizer = load_committee(folder).members[0].tokenizer
+    assert "narwhal" in tokenizer.vocab  # no labelled text has it
+    assert len(read(home / "test.csv")) == record_of(folder)["test"]["texts"]
+    done("predict small test.csv --out small-answers.csv")
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -130,6 +156,7 @@ def test_several_labels_in_a_cell(home: Path) -> None:
         ("fit train.csv --label topic --out new", "train.csv has no column 'topic'; it has 'text', 'label'"),
         ("fit train.csv --out model", "model exists already"),
         ("fit train.csv --out new --budget soon", "budget is 'soon'"),
+        ("fit train.csv --out new --max-size tiny", "max_size is 'tiny'; expected a size such as '10MB'"),
         ("fit train.csv --out new --recipe slow", "recipe 'slow' is unknown"),
         ("fit train.csv --test other.csv --corpus none --members 1 --budget 2s --out new", "label 'zoo'"),
         ("fit one.csv --out new", "at least two"),
@@ -237,3 +264,25 @@ def test_time_is_shared_between_workers_by_size() -> None:
     assert slots([3, 2, 1], 1, 60) == pytest.approx([30, 50, 60])
     assert slots([1, 1], 4, 60) == pytest.approx([60, 60])
     assert [seconds_of(text) for text in ("90s", "1.5h", "5min", 30)] == [90, 5400, 300, 30]
+
+
+def test_a_data_set_of_the_hub_with_named_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of a column of classes become the names that the data set has for them."""
+    features = datasets.Features(
+        {"body": datasets.Value("string"), "topic": datasets.ClassLabel(names=["farm", "sea"])}
+    )
+    rows = {"body": ["a cow", "", "the tide", "a mast"], "topic": [0, 0, 1, 1]}
+
+    def load(name: str, config: str, **options: object) -> datasets.IterableDataset:
+        assert (name, config, options["split"]) == ("someone/topics", "plain", "validation")
+        return datasets.Dataset.from_dict(rows, features=features).to_iterable_dataset()
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: SimpleNamespace(sha="0123abc"))
+    monkeypatch.setattr("datasets.load_dataset", load)
+    source = "hf:someone/topics:plain:validation"
+    found = read_labelled(source, "body", "topic")
+    assert (found.texts, found.labels) == (["a cow", "the tide", "a mast"], ["farm", "sea", "sea"])
+    assert sum(found.unusable.values()) == 1
+    assert read_texts(source, "body") == found.texts
+    with pytest.raises(UserError, match="no column 'text'; it has 'body', 'topic'"):
+        read_labelled(source, "text", "topic")
