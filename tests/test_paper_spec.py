@@ -126,6 +126,14 @@ def test_the_paper_preset_changes_nothing():
     assert paper.trials >= 5 and paper.pretrainings >= 2
 
 
+def test_the_deep_model_of_a_committee_has_its_own_depth():
+    preset = load_preset("paper").model_copy(update={"layers": 1, "deep_layers": 2})
+    deep, shallow = Architecture(), Architecture(layers=1)
+    assert [preset.model_config_of(deep, 999, role=role).layers for role in ("row", "deep")] == [1, 2]
+    assert preset.model_config_of(shallow, 999, role="member").layers == 1
+    assert load_preset("paper").model_config_of(deep, 999, role="deep").layers == 6
+
+
 def test_every_preset_is_valid():
     assert preset_names() == ["smoke", "cpu", "paper"]
     for name in preset_names():
