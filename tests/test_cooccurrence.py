@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from tinylm.text.tokenizer import Tokenizer, train_tokenizer
-from tinylm.train import cooccurrence as module
 from tinylm.train.cooccurrence import begin_from, token_vectors
 
 TEXTS = [
@@ -80,11 +79,9 @@ def test_beginning_keeps_angles_lengths_and_what_has_no_vector(tokenizer: Tokeni
     assert not torch.allclose(other, weight)
 
 
-def test_a_large_w_s_is_counted_in_part(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_w_s_is_counted_in_part(tokenizer: Tokenizer) -> None:
     paragraphs = tokenizer.encode(TEXTS, 16)
-    monkeypatch.setattr(module, "MOST_TOKENS", len(paragraphs.ids) // 2)
-    half = token_vectors(paragraphs, tokenizer, 8, 4)
-    monkeypatch.undo()
+    half = token_vectors(paragraphs, tokenizer, 8, 4, most_tokens=len(paragraphs.ids) // 2)
     rows = np.arange(0, len(paragraphs), 2)
     np.testing.assert_allclose(half, token_vectors(paragraphs.take(rows), tokenizer, 8, 4), atol=1e-5)
 

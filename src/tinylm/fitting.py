@@ -44,7 +44,7 @@ from tinylm.text.store import TokenIds
 from tinylm.text.tables import why_unusable
 from tinylm.text.tokenizer import BERT, Tokenizer, load_tokenizer, train_tokenizer
 from tinylm.train.budget import slots
-from tinylm.train.cooccurrence import token_vectors
+from tinylm.train.cooccurrence import MOST_TOKENS, token_vectors
 from tinylm.train.finetune import EncodedTask
 from tinylm.train.linear import train_linear
 from tinylm.train.member import Job, Member, train_member
@@ -60,6 +60,8 @@ CORPUS_TOKENS = 512
 ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
 # Training texts times labels that a second of the budget allows the linear member, a tenth of it.
 LINEAR_WORK_PER_SECOND = 2_800
+# Tokens whose neighbours are counted for a second of the budget, again about a tenth of it.
+VECTOR_TOKENS_PER_SECOND = 40_000
 VOCABULARY_TEXTS = 50_000  # more do not change which tokens are frequent
 RESERVE = 0.05  # of the budget, for what comes after the training
 LATENCY_TEXTS = 50
@@ -327,7 +329,10 @@ def _jobs(
     vectors = None
     if settings.recipe.neighbour_window is not None:
         width = max(heads) * HEAD_WIDTH
-        vectors = token_vectors(paragraphs, tokenizer, width, settings.recipe.neighbour_window)
+        most = MOST_TOKENS
+        if settings.seconds is not None:
+            most = min(most, int(VECTOR_TOKENS_PER_SECOND * settings.seconds))
+        vectors = token_vectors(paragraphs, tokenizer, width, settings.recipe.neighbour_window, most)
     ends: list[float | None] = [None] * len(heads)
     if settings.seconds is not None:
         workers = min(settings.workers or os.cpu_count() or 1, len(heads))

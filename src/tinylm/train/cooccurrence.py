@@ -17,14 +17,19 @@ from torch import Tensor
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
 
-# More text changes the vectors little and costs memory: of a larger W_S, every second, third, ...
-# paragraph is counted.
+# More text changes the vectors little and costs memory.
 MOST_TOKENS = 5_000_000
 SMOOTHING = 0.75  # power of the counts of neighbours, without which rare ones would dominate
 ITERATIONS = 3  # of the randomized singular value decomposition
 
 
-def token_vectors(paragraphs: TokenIds, tokenizer: Tokenizer, width: int, window: int) -> np.ndarray:
+def token_vectors(
+    paragraphs: TokenIds,
+    tokenizer: Tokenizer,
+    width: int,
+    window: int,
+    most_tokens: int = MOST_TOKENS,
+) -> np.ndarray:
     """Vectors in which tokens with the same neighbours are close, most important dimension first.
 
     Args:
@@ -32,6 +37,7 @@ def token_vectors(paragraphs: TokenIds, tokenizer: Tokenizer, width: int, window
         tokenizer: its special tokens are nobody's neighbours.
         width: dimensions.
         window: tokens at most so far apart in one paragraph are neighbours.
+        most_tokens: of a W_S with more, every second, third, ... paragraph is counted.
 
     Returns:
         `float32 [vocab, width]`; zeros for tokens that have no neighbour.
@@ -39,7 +45,7 @@ def token_vectors(paragraphs: TokenIds, tokenizer: Tokenizer, width: int, window
     from sklearn.utils.extmath import randomized_svd  # late, as importing it takes a second
 
     vocab = len(tokenizer)
-    information = _positive_information(_neighbours(paragraphs, tokenizer, window))
+    information = _positive_information(_neighbours(paragraphs, tokenizer, window, most_tokens))
     vectors = np.zeros((vocab, width), np.float32)
     if information.nnz:
         left, strengths, _ = randomized_svd(information, min(width, vocab), n_iter=ITERATIONS, random_state=0)
@@ -67,9 +73,9 @@ def begin_from(weight: Tensor, vectors: np.ndarray, seed: int) -> None:
         weight[has_vector] = (turned / lengths.clamp_min(1e-6) * usual)[has_vector]
 
 
-def _neighbours(paragraphs: TokenIds, tokenizer: Tokenizer, window: int) -> sp.csr_matrix:
+def _neighbours(paragraphs: TokenIds, tokenizer: Tokenizer, window: int, most_tokens: int) -> sp.csr_matrix:
     """How often two tokens are neighbours, symmetric `float32 [vocab, vocab]`."""
-    every = -(-len(paragraphs.ids) // MOST_TOKENS)
+    every = max(1, -(-len(paragraphs.ids) // most_tokens))
     counted = paragraphs.take(np.arange(0, len(paragraphs), every))
     ids = counted.ids.astype(np.int32)
     paragraph = np.repeat(np.arange(len(counted), dtype=np.int32), counted.lengths)
