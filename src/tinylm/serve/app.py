@@ -62,7 +62,7 @@ EXAMPLE = json.dumps(ASK["examples"][0])
 
 
 class Vote(BaseModel):
-    """What one member says by itself."""
+    """What one member says: the answer if all members had its field."""
 
     member: str
     label: str
@@ -239,7 +239,7 @@ def _answer(classifier: OnnxClassifier, questions: Sequence[_Question]) -> list[
         order = row.argsort()[::-1]
         details = None
         if question.details:
-            votes = classifier.probabilities(fields[:, number])
+            votes = classifier.probabilities(len(fields) * fields[:, number])
             characters_read, hardly_seen = classifier.read(question.text)
             details = Details(
                 members=[
