@@ -615,7 +615,7 @@ MISTAKES = [
     ("finetune none --task task.csv --out OUT", "none holds no model"),
     ("finetune classifier --task task.csv --out OUT", "lacks the weight 'cls"),
     ("finetune bad/deeper --task task.csv --out OUT", "bad/deeper/model.safetensors .*another architecture"),
-    ("finetune bad/words --task task.csv --out OUT", "tokens; both must be equal"),
+    ("finetune bad/words --task task.csv --out OUT", "the tokenizer has .*; both must be equal"),
     ("evaluate pretrained --task task.csv", "pre-trained model, not a classifier.*'tinylm finetune'"),
     ("evaluate classifier --task bad/numbers.csv", "knows the labels farm, sea; .* has 0, 1"),
     ("committee --out OUT", "Missing argument 'members'"),
