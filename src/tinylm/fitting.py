@@ -62,6 +62,7 @@ ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
 LINEAR_WORK_PER_SECOND = 2_800
 # Tokens whose neighbours are counted for a second of the budget, again about a tenth of it.
 VECTOR_TOKENS_PER_SECOND = 40_000
+MOST_VALIDATION = 20_000  # texts: more would not choose better, and are asked after every epoch
 VOCABULARY_TEXTS = 50_000  # more do not change which tokens are frequent
 RESERVE = 0.05  # of the budget, for what comes after the training
 LATENCY_TEXTS = 50
@@ -163,7 +164,8 @@ def fit_committee(
         UserError: no text for pre-training, a damaged corpus, a loss that is no number.
     """
     begin = time.time()
-    split = split_rows(texts, targets, settings.validation, settings.seed)
+    share = min(settings.validation, MOST_VALIDATION / len(texts))
+    split = split_rows(texts, targets, share, settings.seed)
     own = [texts[i] for i in split.train.tolist()] + list(settings.unlabelled)
     own = [text for text in own if not why_unusable(text)]
     articles, corpus = _corpus_texts(settings)
