@@ -19,6 +19,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from tinylm.model.config import ModelConfig
+from tinylm.model.heads import MaskedLanguageModel
 from tinylm.parallel import run_side_by_side
 from tinylm.text.prepare import Prepared, prepare
 from tinylm.text.tasks import load_task
@@ -44,12 +46,13 @@ def trial(epochs: int, neighbours: bool, seed: int) -> tuple[float, float]:
     if not neighbours:
         recipe = recipe.model_copy(update={"neighbour_window": None})
     config = recipe.model_config_for(len(source.tokenizer), layers=1, heads=HEADS)
-    if not epochs:
-        done = finetune(task, source.tokenizer, config, recipe, seed=seed, test_each_epoch=False)
-        return float("nan"), done.accuracy
-    model, history = pretrain(source.paragraphs, source.tokenizer, config, recipe, seed=seed)
-    done = finetune(task, source.tokenizer, model, recipe, seed=seed, test_each_epoch=False)
-    return history[-1]["loss"], done.accuracy
+    start: MaskedLanguageModel | ModelConfig = config
+    loss = float("nan")
+    if epochs:
+        start, history = pretrain(source.paragraphs, source.tokenizer, config, recipe, seed=seed)
+        loss = history[-1]["loss"]
+    done = finetune(task, source.tokenizer, start, recipe, seed=seed, test_each_epoch=False)
+    return loss, done.accuracy
 
 
 def main() -> None:

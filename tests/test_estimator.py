@@ -353,6 +353,8 @@ def test_epochs_are_chosen_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None
         (["a", "b"], [["x"], [1]], {}, "mixes strings and numbers"),
         (["a", "b"], ["x", "y"], {"members": 0}, "members is 0"),
         (["a", "b"], ["x", "y"], {"validation": 1}, "validation is 1"),
+        (["a", "b"], ["x", "y"], {"max_tokens": 2}, "max_tokens is 2"),
+        (["a", "b"], ["x", "y"], {"vocabulary": 99}, "Vocabulary size is 99; expected 300"),
         (["a", "b"], ["x", "y"], {"budget": "soon"}, "budget is 'soon'; expected a time such as"),
         (["a", "b"], ["x", "y"], {"recipe": "slow"}, "recipe 'slow' is unknown"),
         (np.zeros((2, 2), object), ["x", "y"], {}, "X has 2 columns"),

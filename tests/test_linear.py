@@ -75,10 +75,14 @@ def test_several_labels_each_by_itself() -> None:
 
 
 def test_of_too_many_texts_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_WORK", 60)
     sizes = []
-    monkeypatch.setattr(module, "_fit", lambda model, outputs, features, *_: sizes.append(features.shape[0]))
-    train_linear(task_of(TEXTS, np.arange(80) % 3, 3), TOKENIZER, 64, None, seed=0)
+    original = module._regression
+    monkeypatch.setattr(
+        module,
+        "_regression",
+        lambda features, *more: sizes.append(features.shape[0]) or original(features, *more),
+    )
+    train_linear(task_of(TEXTS, np.arange(80) % 3, 3), TOKENIZER, 64, None, seed=0, most_work=60)
     assert sizes == [20]
 
 

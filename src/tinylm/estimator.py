@@ -21,6 +21,7 @@ from tinylm.errors import InputError, UserError
 from tinylm.fitting import Settings, fit_committee
 from tinylm.sizing import bytes_of_size
 from tinylm.text.columns import is_multi_label, label_lists_of, remarks_on, texts_of
+from tinylm.text.tokenizer import check_vocabulary_size
 from tinylm.train.budget import seconds_of
 from tinylm.train.recipes import Recipe, recipe_named
 
@@ -274,6 +275,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def _settings(self, compare: bool) -> Settings:
         if not isinstance(self.members, int | np.integer) or self.members < 1:
             raise InputError(f"members is {self.members!r}; expected a whole number from 1.")
+        if not isinstance(self.max_tokens, int | np.integer) or self.max_tokens < 3:
+            raise InputError(f"max_tokens is {self.max_tokens!r}; expected a whole number from 3.")
         if not 0 <= self.validation < 1:
             raise InputError(f"validation is {self.validation!r}; expected a share from 0 to below 1.")
         if self.n_jobs is not None and (not isinstance(self.n_jobs, int) or self.n_jobs < 1):
@@ -284,6 +287,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             max_bytes = None if self.max_size is None else bytes_of_size(self.max_size)
             values = recipe.model_dump() | {"max_tokens": self.max_tokens}
             if recipe.vocabulary is not None:
+                check_vocabulary_size(self.vocabulary)
                 values["vocabulary"] = self.vocabulary
             recipe = Recipe.model_validate(values)
         except UserError as error:

@@ -173,10 +173,7 @@ def write_fit_report(results: FitResults, path: Path) -> None:
     fitted, found = results.fitted, results.test
     names = [_short(name) for name in results.label_names]
     order = np.argsort(-results.train_counts, kind="stable")[:MOST_LABELS]
-    accuracies = {
-        "committee": found.accuracy,
-        **results.member_accuracies,
-    }
+    accuracies = {"committee": found.accuracy, **results.member_accuracies}
     if results.without:
         accuracies["without pre-training"] = results.without.accuracy
     losses = {

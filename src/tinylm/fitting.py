@@ -29,7 +29,7 @@ from tinylm.committee import Committee
 from tinylm.errors import UserError
 from tinylm.evaluation import Evaluation, evaluate
 from tinylm.latency import Latency, measure_latency
-from tinylm.model.config import HEAD_WIDTH
+from tinylm.model.config import ModelConfig
 from tinylm.model.heads import SequenceClassifier
 from tinylm.model.inference import logits_of
 from tinylm.model.linear import LinearClassifier
@@ -46,7 +46,7 @@ from tinylm.text.tokenizer import BERT, Tokenizer, load_tokenizer, train_tokeniz
 from tinylm.train.budget import slots
 from tinylm.train.cooccurrence import MOST_TOKENS, token_vectors
 from tinylm.train.finetune import EncodedTask
-from tinylm.train.linear import train_linear
+from tinylm.train.linear import MOST_WORK, train_linear
 from tinylm.train.member import Job, Member, train_member
 from tinylm.train.recipes import Recipe
 
@@ -84,6 +84,10 @@ class Settings:
     seed: int
     workers: int | None = None
     compare: bool = False
+
+    def affordable(self, most: int, per_second: float) -> int:
+        """At most `most`, and as much as the budget allows."""
+        return most if self.seconds is None else min(most, int(per_second * self.seconds))
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,7 @@ def fit_committee(
     )
     linear = []
     if form.linear:
-        most = None if settings.seconds is None else int(LINEAR_WORK_PER_SECOND * settings.seconds)
+        most = settings.affordable(MOST_WORK, LINEAR_WORK_PER_SECOND)
         linear = [train_linear(labelled, tokenizer, max_tokens, class_weights, settings.seed, most)]
     jobs = _jobs(settings, form, paragraphs, tokenizer, labelled, class_weights, begin)
     members = run_side_by_side(train_member, [(job,) for job in jobs], settings.workers)
@@ -294,8 +298,7 @@ def _tokenizer_and_form(
         form = form.linear_where_possible(n_labels, len(tokenizer))
         if most is None:
             return tokenizer, form
-        configs = [recipe.model_config_for(len(tokenizer), heads=heads, layers=1) for heads in _heads(form)]
-        size = size_of(form, tokenizer, configs, n_labels)
+        size = size_of(form, tokenizer, _configs(form, tokenizer, recipe), n_labels)
         if size <= most:
             return tokenizer, form
     raise UserError(
@@ -303,9 +306,10 @@ def _tokenizer_and_form(
     )
 
 
-def _heads(form: Form) -> list[int]:
-    """Heads of each encoder, largest first."""
-    return sorted(itertools.islice(itertools.cycle(HEADS), form.encoders), reverse=True)
+def _configs(form: Form, tokenizer: Tokenizer, recipe: Recipe) -> list[ModelConfig]:
+    """Architecture of each encoder, largest first."""
+    heads = sorted(itertools.islice(itertools.cycle(HEADS), form.encoders), reverse=True)
+    return [recipe.model_config_for(len(tokenizer), layers=1, heads=count) for count in heads]
 
 
 def _tokenizer(rows: Sequence[str], own: Sequence[str], size: int, settings: Settings) -> Tokenizer:
@@ -327,30 +331,31 @@ def _jobs(
     class_weights: np.ndarray | None,
     begin: float,
 ) -> list[Job]:
-    heads = _heads(form)
-    vectors = None
-    if settings.recipe.neighbour_window is not None:
-        width = max(heads) * HEAD_WIDTH
-        most = MOST_TOKENS
-        if settings.seconds is not None:
-            most = min(most, int(VECTOR_TOKENS_PER_SECOND * settings.seconds))
-        vectors = token_vectors(paragraphs, tokenizer, width, settings.recipe.neighbour_window, most)
-    ends: list[float | None] = [None] * len(heads)
-    if settings.seconds is not None:
-        workers = min(settings.workers or os.cpu_count() or 1, len(heads))
-        left = (1 - RESERVE) * settings.seconds - (time.time() - begin)
-        ends = [time.time() + end for end in slots(heads, workers, max(left, 0))]
+    configs = _configs(form, tokenizer, settings.recipe)
+    seeds = [settings.seed + number for number in range(len(configs))]
     content = hashlib.sha256(paragraphs.ids.tobytes() + paragraphs.offsets.tobytes()).hexdigest()
-    jobs = []
-    for number, (count, end) in enumerate(zip(heads, ends, strict=True)):
-        config = settings.recipe.model_config_for(len(tokenizer), layers=1, heads=count)
-        seed = settings.seed + number
+    caches = []
+    for config, seed in zip(configs, seeds, strict=True):
         # The budget stands for the epochs, which it determines but for the machine's speed.
         key = [content, tokenizer.fingerprint, config.model_dump(), settings.recipe.model_dump(), seed]
         digest = hashlib.sha256(json.dumps([key, settings.seconds, form.encoders]).encode()).hexdigest()
+        caches.append(_pretrained_folder() / digest[:16])
+    vectors, window = None, settings.recipe.neighbour_window
+    if window is not None and not all(cache.is_dir() for cache in caches):
+        most = settings.affordable(MOST_TOKENS, VECTOR_TOKENS_PER_SECOND)
+        vectors = token_vectors(paragraphs, tokenizer, configs[0].width, window, most)
+    ends: list[float | None] = [None] * len(configs)
+    if settings.seconds is not None:
+        workers = min(settings.workers or os.cpu_count() or 1, len(configs))
+        left = (1 - RESERVE) * settings.seconds - (time.time() - begin)
+        ends = [
+            time.time() + end for end in slots([config.heads for config in configs], workers, max(left, 0))
+        ]
+    jobs = []
+    for number, (config, seed, cache, end) in enumerate(zip(configs, seeds, caches, ends, strict=True), 1):
         jobs.append(
             Job(
-                name=f"member {number + 1}",
+                name=f"member {number}",
                 config=config,
                 recipe=settings.recipe,
                 paragraphs=paragraphs,
@@ -361,7 +366,7 @@ def _jobs(
                 multi_label=labelled.train_labels.ndim == 2,
                 seed=seed,
                 deadline=end,
-                cache=_pretrained_folder() / digest[:16],
+                cache=cache,
                 compare=settings.compare,
             )
         )

@@ -7,11 +7,10 @@ more the smaller it gets. The linear member is small, and kept to the end.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 
-from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig
+from tinylm.quantities import quantity
 from tinylm.text.tokenizer import Tokenizer
 
 UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -26,7 +25,7 @@ FALLBACKS = (
     (2_000, 1),
     (1_000, 1),
 )
-PER_FILE = 4_000  # bytes of configuration beside the weights of a member
+PER_MEMBER = 4_000  # bytes of configuration beside the weights of a member
 SHARED = 30_000  # bytes of card and records
 # Of the linear member, labels times tokens: with more it would be larger than all encoders, and its
 # training would take gigabytes.
@@ -60,11 +59,7 @@ def bytes_of_size(size: str | float) -> float:
     Raises:
         UserError: anything else, or nothing at all.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(size).lower())
-    unit = UNITS.get(match[2] or "b") if match else None
-    if match is None or unit is None or float(match[1]) == 0:
-        raise UserError(f"max_size is {size!r}; expected a size such as '10MB' or '800kB'.")
-    return float(match[1]) * unit
+    return quantity(size, UNITS, "b", "max_size", "a size such as '10MB' or '800kB'")
 
 
 def forms(encoders: int, vocabulary: int, linear: bool = True) -> list[Form]:
@@ -95,7 +90,7 @@ def size_of(form: Form, tokenizer: Tokenizer, configs: list[ModelConfig], n_labe
     tokens, each = len(tokenizer), 1 if form.int8 else 4
     words = sum(len(token.encode()) + 1 for token in tokenizer.vocab)
     # vocab.txt; in fp32 also tokenizer.json, which repeats it with numbers and quotation marks.
-    member = PER_FILE + (words if form.int8 else 2 * words + 20 * tokens)
+    member = PER_MEMBER + (words if form.int8 else 2 * words + 20 * tokens)
     label_names = 200 * n_labels
     total = SHARED + 8 * tokens  # how often pre-training saw each token
     for config in configs:

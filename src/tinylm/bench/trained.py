@@ -24,8 +24,7 @@ from tinylm.train.recipes import RECIPES
 MEMBERS = 5
 TRAIN_PER_LABEL = 100
 ROWS = {"dbpedia": (600, 500), "vital-topics": (150, 100)}  # per label: trained or held out, and test
-EPOCHS = 6
-LEARNING_RATE = 3e-4
+RECIPE = RECIPES["fast"].with_epochs(finetune=6, learning_rate=3e-4)
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ def trained_committee() -> TrainedCommittee:
     train_rows, test_rows = ROWS[name]
     full = load_task(name, train_per_label=train_rows, test_per_label=test_rows)
     task, held_out, _ = hold_out(full, TRAIN_PER_LABEL)
-    identity = [full.fingerprint, tokenizer.fingerprint, TRAIN_PER_LABEL, EPOCHS, LEARNING_RATE]
+    identity = [full.fingerprint, tokenizer.fingerprint, TRAIN_PER_LABEL, RECIPE.finetune.model_dump()]
     folder = cache_folder() / "bench" / f"{name}-{full.fingerprint}"
     if read_record(folder).get("identity") != identity:
         committee = _train(task, tokenizer)
@@ -62,12 +61,11 @@ def trained_committee() -> TrainedCommittee:
 
 
 def _train(task: Task, tokenizer: Tokenizer) -> Committee:
-    recipe = RECIPES["fast"].with_epochs(finetune=EPOCHS, learning_rate=LEARNING_RATE)
     config = ModelConfig(vocab_size=len(tokenizer), layers=1)
     encoded = encode_task(task, tokenizer)
     members = []
     for seed in range(MEMBERS):
         label = f"member {seed + 1} of {MEMBERS}"
-        result = finetune(encoded, tokenizer, config, recipe, seed=seed, label=label, test_each_epoch=False)
+        result = finetune(encoded, tokenizer, config, RECIPE, seed=seed, label=label, test_each_epoch=False)
         members.append(Classifier(result.model, tokenizer, task.label_names))
     return Committee(members)

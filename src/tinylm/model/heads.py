@@ -49,6 +49,11 @@ class SequenceClassifier(nn.Module):
         initialise(self, config.init_std)
 
     @property
+    def is_single_threaded(self) -> bool:
+        """Whether one text is answered on the thread that asks: PyTorch's operations use several."""
+        return False
+
+    @property
     def output_weights(self) -> tuple[Tensor, Tensor]:
         """Weights that the logits are proportional to."""
         return self.classifier.weight, self.classifier.bias

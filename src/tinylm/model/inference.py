@@ -53,8 +53,6 @@ def _answers(models: Sequence[Model], batch: Batch) -> list[np.ndarray]:
 
     # Our kernels share out a batch among the threads text by text. One text cannot be shared
     # out; there the models answer side by side.
-    if len(batch) == 1 and all(
-        isinstance(model, Int8Classifier | LinearClassifier) and model.is_single_threaded for model in models
-    ):
+    if len(batch) == 1 and all(model.is_single_threaded for model in models):
         return in_threads(answer, models)
     return [answer(model) for model in models]

@@ -188,6 +188,12 @@ def _from_tokenizer_file(path: Path) -> Tokenizer:
         raise UserError(f"{path} is damaged ({error!r}); expected the tokenizer of a BERT.") from error
 
 
+def check_vocabulary_size(size: int) -> None:
+    """Refuse a number of tokens that `train_tokenizer` cannot give."""
+    if not MIN_TRAINED_VOCAB <= size <= MAX_VOCAB:
+        raise UserError(f"Vocabulary size is {size:,}; expected {MIN_TRAINED_VOCAB} to {MAX_VOCAB:,}.")
+
+
 def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     """Learn a WordPiece vocabulary from texts; the same texts give the same vocabulary.
 
@@ -199,8 +205,7 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
     Raises:
         UserError: a size out of range, or texts without a single character.
     """
-    if not MIN_TRAINED_VOCAB <= size <= MAX_VOCAB:
-        raise UserError(f"Vocabulary size is {size:,}; expected {MIN_TRAINED_VOCAB} to {MAX_VOCAB:,}.")
+    check_vocabulary_size(size)
     backend = _backend({})
     texts = list(texts)
     counts: Counter[str] = Counter()

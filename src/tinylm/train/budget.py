@@ -7,13 +7,12 @@ stops what turns out slower than measured.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from tinylm.errors import UserError
+from tinylm.quantities import quantity
 from tinylm.text.store import TokenIds
 from tinylm.train.loop import Run
 
@@ -29,11 +28,7 @@ def seconds_of(budget: str | float) -> float:
     Raises:
         UserError: anything else, or no time at all.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(budget).lower())
-    unit = UNITS.get(match[2] or "s") if match else None
-    if match is None or unit is None or float(match[1]) == 0:
-        raise UserError(f"budget is {budget!r}; expected a time such as '90s', '5min' or '1h'.")
-    return float(match[1]) * unit
+    return quantity(budget, UNITS, "s", "budget", "a time such as '90s', '5min' or '1h'")
 
 
 def slots(sizes: Sequence[float], workers: int, seconds: float) -> list[float]:

@@ -10,6 +10,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
+from torch import Tensor
 
 from tinylm.model.linear import LinearClassifier, LinearConfig
 from tinylm.text.store import TokenIds
@@ -28,7 +29,7 @@ def train_linear(
     max_tokens: int,
     class_weights: np.ndarray | None,
     seed: int,
-    most_work: int | None = None,
+    most_work: int = MOST_WORK,
 ) -> LinearClassifier:
     """Logistic regression on the TF-IDF of the training texts.
 
@@ -38,10 +39,10 @@ def train_linear(
         max_tokens: texts are cut there.
         class_weights: `float32 [labels]`, or None for equal ones.
         seed: of the texts that are drawn where there are too many.
-        most_work: texts times labels at most, if less than usual.
+        most_work: texts times labels at most.
     """
     texts, labels = task.train, task.train_labels
-    if (most := max(1, min(MOST_WORK, most_work or MOST_WORK) // task.n_labels)) < len(texts):
+    if (most := max(1, most_work // task.n_labels)) < len(texts):
         rows = np.sort(np.random.default_rng(seed).permutation(len(texts))[:most])
         texts, labels = texts.take(rows), labels[rows]
     counts = count_tokens(texts, tokenizer, max_tokens)
@@ -51,17 +52,25 @@ def train_linear(
     counts.data = 1 + np.log(counts.data)
     features = normalize(counts @ sp.diags(rarity))
     model = LinearClassifier(LinearConfig(vocab_size=len(tokenizer), max_tokens=max_tokens), task.n_labels)
+    each = np.ones(task.n_labels, np.float32) if class_weights is None else class_weights
+    # Which labels each regression is for, the classes it tells apart, and the weight of each text.
+    if labels.ndim == 1:
+        regressions = [(np.unique(labels), labels, each[labels])]
+    else:
+        regressions = [
+            (np.array([label]), answers, np.where(answers > 0, each[label], 1))
+            for label, answers in enumerate(labels.T)
+        ]
     with torch.no_grad():
         model.rarity.copy_(torch.from_numpy(rarity))
         model.votes.weight.zero_()
-    if labels.ndim == 1:
-        weights = None if class_weights is None else class_weights[labels]
-        _fit(model, slice(None), features, labels, weights)
-    else:
-        for label in range(task.n_labels):
-            answers = labels[:, label].astype(np.int64)
-            weights = None if class_weights is None else np.where(answers, class_weights[label], 1)
-            _fit(model, slice(label, label + 1), features, answers, weights)
+        for places, classes, weights in regressions:
+            if len(np.unique(classes)) < 2:
+                continue  # a label that no text has, or all have: its weights stay 0
+            weight, bias = _regression(features, classes, weights)
+            if len(places) == 2:  # scikit-learn gives one field, the second label's over the first's
+                weight, bias = torch.cat([-weight, weight], 1) / 2, torch.cat([-bias, bias]) / 2
+            model.votes.weight[:, places], model.bias[places] = weight, bias
     return model.eval()
 
 
@@ -76,23 +85,8 @@ def count_tokens(texts: TokenIds, tokenizer: Tokenizer, max_tokens: int) -> sp.c
     return counts
 
 
-def _fit(
-    model: LinearClassifier,
-    outputs: slice,
-    features: sp.csr_matrix,
-    labels: np.ndarray,
-    weights: np.ndarray | None,
-) -> None:
-    """Set these outputs of the model; those of labels that no text has, or all have, stay 0."""
-    found = np.unique(labels)
-    if len(found) < 2:
-        return
+def _regression(features: sp.csr_matrix, classes: np.ndarray, weights: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Weights `[tokens, fields]` and bias `[fields]`; one field for two classes, as scikit-learn has it."""
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-        fitted = LogisticRegression(C=REGULARIZATION, max_iter=STEPS).fit(features, labels, weights)
-    # Weights `[tokens, fields]`: one field for two labels, the second's over the first's.
-    weight, bias = torch.from_numpy(fitted.coef_.T).float(), torch.from_numpy(fitted.intercept_).float()
-    if outputs == slice(None) and len(found) == 2:
-        weight, bias = torch.cat([-weight, weight], 1) / 2, torch.cat([-bias, bias]) / 2
-    places = torch.arange(model.n_labels)[outputs] if outputs != slice(None) else torch.from_numpy(found)
-    with torch.no_grad():
-        model.votes.weight[:, places], model.bias[places] = weight, bias
+        fitted = LogisticRegression(C=REGULARIZATION, max_iter=STEPS).fit(features, classes, weights)
+    return torch.from_numpy(fitted.coef_.T).float(), torch.from_numpy(fitted.intercept_).float()
