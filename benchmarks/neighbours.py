@@ -80,4 +80,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Other processes find `trial` by the name of its module, which `__main__` is not for them.
+    from neighbours import main as main_of_module
+
+    main_of_module()
