@@ -13,8 +13,9 @@ from functools import lru_cache
 from tinylm.bench.texts import openings
 from tinylm.classifier import Classifier
 from tinylm.committee import Committee, load_committee
-from tinylm.folders import new_folder, read_record, write_record
+from tinylm.folders import new_folder, write_record
 from tinylm.model.config import ModelConfig
+from tinylm.paper.results import key_of
 from tinylm.text.download import cache_folder, find_local
 from tinylm.text.tasks import Task, hold_out, load_task
 from tinylm.text.tokenizer import Tokenizer
@@ -50,9 +51,14 @@ def trained_committee() -> TrainedCommittee:
     train_rows, test_rows = ROWS[name]
     full = load_task(name, train_per_label=train_rows, test_per_label=test_rows)
     task, held_out, _ = hold_out(full, TRAIN_PER_LABEL)
-    identity = [full.fingerprint, tokenizer.fingerprint, TRAIN_PER_LABEL, RECIPE.finetune.model_dump()]
-    folder = cache_folder() / "bench" / f"{name}-{full.fingerprint}"
-    if read_record(folder).get("identity") != identity:
+    identity = {
+        "task": full.fingerprint,
+        "tokenizer": tokenizer.fingerprint,
+        "train_per_label": TRAIN_PER_LABEL,
+        "finetune": RECIPE.finetune.model_dump(),
+    }
+    folder = cache_folder() / "bench" / f"{name}-{key_of(identity)}"
+    if not folder.is_dir():
         committee = _train(task, tokenizer)
         with new_folder(folder) as partial:
             committee.save(partial)
