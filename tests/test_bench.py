@@ -31,6 +31,7 @@ from tinylm.bench.suites import SUITES, run_suite
 from tinylm.errors import UserError
 from tinylm.model.batch import make_batch
 from tinylm.model.config import Convolution, ModelConfig
+from tinylm.model.convolution import ConvolutionalFrontEnd, FoldedFrontEnd
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.model.huggingface import to_huggingface
 from tinylm.text.store import TokenIds
@@ -83,15 +84,30 @@ def test_arithmetic_of_a_block_is_what_pytorch_counts():
     assert arithmetic.masked_language_model(config, full, full) == counter.get_total_flops()
 
 
-def test_a_wider_kernel_costs_its_area():
+def test_arithmetic_of_a_front_end_by_hand():
     def image(kernel: tuple[int, int]) -> float:
         config = TINY.model_copy(update={"convolution": Convolution(layers=2, channels=3, kernel=kernel)})
         plain = arithmetic.sequence_classifier(TINY, np.array([5]), 2)
         return arithmetic.sequence_classifier(config, np.array([5]), 2) - plain
 
-    # Five tokens and two layers' reach: 7 rows of the 16, or all of them.
-    assert image((3, 3)) == 2 * 7 * 64 * (9 * 3 + 9 * 3 * 3 + 3)
-    assert image((16, 3)) == 2 * 16 * 64 * (48 * 3 + 48 * 3 * 3 + 3)
+    # Five tokens; the second layer reads six rows of the first.
+    assert image((3, 3)) == 2 * 64 * (9 * 3 * 6 + 9 * 3 * 3 * 5 + 3 * 5)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (16, 3)])
+@pytest.mark.parametrize("longest", [5, 20, 100])
+def test_arithmetic_of_a_front_end_that_answers_is_what_pytorch_counts(kernel, longest):
+    front = Convolution(layers=3, channels=4, kernel=kernel)
+    config = ModelConfig(vocab_size=50, heads=1, max_tokens=60, convolution=front)
+    longest = min(longest, config.max_tokens)
+    folded = FoldedFrontEnd(ConvolutionalFrontEnd(front).eval(), config.max_tokens, torch.float32)
+    image = torch.randn(1, config.image_height(longest), config.width)
+    with torch.no_grad():
+        folded(image, longest)  # transforms its kernels when it first needs them
+        with FlopCounterMode(display=False) as counter:
+            folded(image, longest)
+    last = 2 * longest * config.width * front.channels  # a matrix times a vector, which it leaves out
+    assert arithmetic.front_end(config, longest) == counter.get_total_flops() + last
 
 
 def test_ratio_is_the_median_of_the_ratios_of_each_round():

@@ -1,8 +1,8 @@
-"""Settings of the C library's allocator for processes that train.
+"""Settings of the C library's allocator for processes that train, or convolve to answer.
 
 glibc gives every large block back to the system and asks for it anew: a page fault for
-every 4 kB of every activation in every step. A process that trains asks for the same
-blocks again and again, so it may as well keep them.
+every 4 kB of every activation in every step. Such a process asks for the same blocks
+again and again, so it may as well keep them.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ operations for each product of two numbers. With width W, for a text of n tokens
   4 W per token and head for scores and weighted sums of the block's input;
 - MLM head: 2 W^2 + 2 W V at the hidden tokens only, V the size of the vocabulary;
 - classifier: 2 W^2 + 2 W labels at [CLS];
-- convolutions: every pixel of an image W wide, with `max_tokens` rows in training and
-  with those that reach the longest text in a classifier that answers.
+- convolutions: every pixel of an image W wide, with `max_tokens` rows in training, with those
+  that reach a row which is read in a classifier that answers, where kernels of many rows
+  work by way of frequencies (`model/fourier.py`).
 
 Training costs three times this: the backward pass forms two products, the gradients of
 input and of weights, for each one of the forward pass.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinylm.model.config import ModelConfig
+from tinylm.model.fourier import PAYS_FROM, FourierConvolution
 
 TRAINING = 3  # times the arithmetic of inference
 
@@ -38,7 +40,8 @@ def masked_language_model(config: ModelConfig, lengths: np.ndarray, hidden: np.n
     w, tokens = config.width, lengths.sum()
     last = 4 * w**2 * tokens + 20 * w**2 * hidden.sum() + 4 * w * (lengths * hidden).sum()
     head = (2 * w**2 + 2 * w * config.vocab_size) * hidden.sum()
-    return float(_below_last(config, lengths, config.max_tokens) + last + head)
+    front = _front_end(config) * len(lengths)
+    return float(_blocks(config, lengths) + front + last + head)
 
 
 def sequence_classifier(config: ModelConfig, lengths: np.ndarray, n_labels: int) -> float:
@@ -46,22 +49,37 @@ def sequence_classifier(config: ModelConfig, lengths: np.ndarray, n_labels: int)
     w, texts = config.width, len(lengths)
     last = 24 * w**2 * texts + 4 * config.heads * w * lengths.sum()
     head = (2 * w**2 + 2 * w * n_labels) * texts
-    height = config.image_height(int(lengths.max())) if config.convolution else 0
-    return float(_below_last(config, lengths, height) + last + head)
+    convolutions = front_end(config, int(lengths.max())) * texts if config.convolution else 0
+    return float(_blocks(config, lengths) + convolutions + last + head)
 
 
-def _below_last(config: ModelConfig, lengths: np.ndarray, height: int) -> int:
-    """The convolutional front end and all blocks but the last."""
+def front_end(config: ModelConfig, longest: int) -> int:
+    """Operations of the convolutions on one text that answer with it, in texts of up to `longest` tokens."""
+    assert config.convolution is not None
+    front, (tokens, dimensions), w = config.convolution, config.convolution.kernel, config.width
+    total = 2 * front.channels * w * longest  # to one channel
+    for number in range(1, front.layers + 1):
+        channels = 1 if number == 1 else front.channels
+        wanted = min(config.max_tokens, longest + (front.layers - number) * (tokens // 2))
+        if channels == 1 or tokens < PAYS_FROM:
+            total += 2 * tokens * dimensions * channels * front.channels * w * wanted
+        else:
+            total += FourierConvolution.operations((tokens, dimensions), channels, front.channels, w, wanted)
+    return total
+
+
+def _blocks(config: ModelConfig, lengths: np.ndarray) -> int:
+    """All blocks but the last."""
     w = config.width
     block = 24 * w**2 * lengths.sum() + 4 * w * (lengths**2).sum()
-    return int((config.layers - 1) * block) + _front_end(config, height) * len(lengths)
+    return int((config.layers - 1) * block)
 
 
-def _front_end(config: ModelConfig, height: int) -> int:
-    """Operations of the convolutions on one text."""
+def _front_end(config: ModelConfig) -> int:
+    """Operations of the convolutions on one text in training."""
     if (front := config.convolution) is None:
         return 0
     channels = [1] + [front.channels] * front.layers
     area = front.kernel[0] * front.kernel[1]
     products = sum(area * a * b for a, b in zip(channels, channels[1:], strict=False)) + front.channels
-    return 2 * products * height * config.width
+    return 2 * products * config.max_tokens * config.width

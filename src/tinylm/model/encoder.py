@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from tinylm.model.batch import Batch
 from tinylm.model.config import HEAD_WIDTH, ModelConfig
 from tinylm.model.convolution import ConvolutionalFrontEnd, FoldedFrontEnd
-from tinylm.model.functions import attention, dropout, dropout_add_norm, gelu, word_embedding
+from tinylm.model.functions import attention, dropout, dropout_add_norm, word_embedding
+from tinylm.model.int8_training import Linear, feed_forward
 
 LAYER_NORM_EPS = 1e-12
 PAD_ID = 0  # every tokenizer here has [PAD] first, as bert-base-uncased has
@@ -51,9 +52,9 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads = config.heads
-        self.query = nn.Linear(config.width, config.width)
-        self.key_value = nn.Linear(config.width, 2 * config.width)
-        self.output = nn.Linear(config.width, config.width)
+        self.query = Linear(config.width, config.width)
+        self.key_value = Linear(config.width, 2 * config.width)
+        self.output = Linear(config.width, config.width)
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, batch: Batch, read: Tensor | None) -> Tensor:
@@ -101,8 +102,8 @@ class Block(nn.Module):
         super().__init__()
         self.attention = Attention(config)
         self.attention_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
-        self.expand = nn.Linear(config.width, 4 * config.width)
-        self.contract = nn.Linear(4 * config.width, config.width)
+        self.expand = Linear(config.width, 4 * config.width)
+        self.contract = Linear(4 * config.width, config.width)
         self.feed_forward_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.dropout = config.dropout
 
@@ -117,7 +118,8 @@ class Block(nn.Module):
     def _finish(self, attended: Tensor, residual: Tensor) -> Tensor:
         probability = self.dropout if self.training else 0.0
         x = dropout_add_norm(attended, residual, self.attention_norm, probability)
-        return dropout_add_norm(self.contract(gelu(self.expand(x))), x, self.feed_forward_norm, probability)
+        out = feed_forward(x, self.expand, self.contract)
+        return dropout_add_norm(out, x, self.feed_forward_norm, probability)
 
 
 class Encoder(nn.Module):

@@ -16,6 +16,7 @@ from torch.autograd import Function
 
 from tinylm.model import kernels
 from tinylm.model.batch import Group, Span
+from tinylm.model.config import HEAD_WIDTH
 from tinylm.model.kernels import dropout_parameters, parallel, raw
 
 
@@ -98,8 +99,11 @@ def word_embedding(weight: Tensor, ids: Tensor, padding_id: int) -> Tensor:
 
     With our kernels the gradient stays in the few rows that were read: it is left in
     `weight.row_gradient` (rows, sums in fp32), where the optimizer finds it. A dense
-    gradient of the whole vocabulary would cost more than a transformer block.
+    gradient of the whole vocabulary would cost more than a transformer block. The
+    optimizer in turn may leave rows behind until they are read, see `MasterAdamW`.
     """
+    if before_read := getattr(weight, "before_read", None):
+        before_read(ids.numpy())
     if has_kernels(weight) and weight.requires_grad and torch.is_grad_enabled():
         # Autograd calls `backward` only where an input asks for a gradient.
         return _WordRows.apply(torch.zeros((), requires_grad=True), weight, ids, padding_id)
@@ -222,84 +226,93 @@ class _Attention(Function):
         ctx: Any, query: Tensor, key_value: Tensor, groups: Sequence[Group], heads: int, probability: float
     ) -> Tensor:
         width = query.shape[1]
-        size = width // heads
-        factor = np.float32(size**-0.5)
-        out = torch.empty_like(query)
-        kept = []
-        for group in groups:
-            if group.queries.longest == 0:
-                continue
-            q = _pad(query, 0, group.queries, heads, size)
-            k = _pad(key_value, 0, group.keys, heads, size)
-            v = _pad(key_value, width, group.keys, heads, size)
-            weights = torch.bmm(q, k.transpose(1, 2))  # scores, which become weights in place
+        factor = np.float32(HEAD_WIDTH**-0.5)
+        # Texts without a query are left out; their keys get no gradient.
+        groups = [group for group in groups if group.queries.longest]
+        asked = _Padding([group.queries for group in groups], heads)
+        seen = _Padding([group.keys for group in groups], heads)
+        q, k, v = asked.pad(query, 0), seen.pad(key_value, 0), seen.pad(key_value, width)
+        context, kept = asked.new(query), []
+        for number, group in enumerate(groups):
+            weights = torch.bmm(q[number], k[number].transpose(1, 2))  # scores, which become weights in place
             dropped = torch.empty_like(weights)
             parameters = dropout_parameters(probability)
             per_text = heads * group.queries.longest
-            flat = raw(weights).reshape(-1, group.keys.longest)
-            parallel(
-                kernels.softmax,
-                len(flat),
-                flat,
-                flat,
-                raw(dropped).reshape(flat.shape),
-                group.keys.lengths,
-                per_text,
-                factor,
-                *parameters,
-            )
-            _unpad(torch.bmm(dropped, v), out, 0, group.queries, heads, size)
-            kept.append((group, parameters, q, k, v, weights, dropped))
-        ctx.kept, ctx.heads, ctx.size, ctx.factor = kept, heads, size, factor
+            flat, flat_dropped = (raw(tensor.flatten(0, 1)) for tensor in (weights, dropped))
+            arrays = (flat, flat, flat_dropped, group.keys.lengths)
+            parallel(kernels.softmax, len(flat), *arrays, per_text, factor, *parameters)
+            torch.bmm(dropped, v[number], out=context[number])
+            kept.append((group.keys.lengths, per_text, parameters, weights, dropped))
+        out = torch.empty_like(query)
+        asked.unpad(context, out, 0)
+        ctx.kept, ctx.padded, ctx.paddings, ctx.factor = kept, (q, k, v), (asked, seen), factor
         ctx.tokens = len(key_value)
         return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         grad = gradients[0].contiguous()
-        heads, size = ctx.heads, ctx.size
-        width = heads * size
+        width = grad.shape[1]
+        asked, seen = ctx.paddings
+        grad_context = asked.pad(grad, 0)
+        grad_q, grad_k, grad_v = asked.new(grad), seen.new(grad), seen.new(grad)
+        for number, (q, k, v) in enumerate(zip(*ctx.padded, strict=True)):
+            lengths, per_text, parameters, weights, dropped = ctx.kept[number]
+            scores = torch.bmm(grad_context[number], v.transpose(1, 2))
+            flat, flat_weights = (raw(tensor.flatten(0, 1)) for tensor in (scores, weights))
+            arrays = (flat, flat_weights, lengths)
+            parallel(kernels.softmax_backward, len(flat), *arrays, per_text, ctx.factor, *parameters)
+            torch.bmm(scores, k, out=grad_q[number])
+            torch.bmm(scores.transpose(1, 2), q, out=grad_k[number])
+            torch.bmm(dropped.transpose(1, 2), grad_context[number], out=grad_v[number])
         grad_query = torch.empty_like(grad)
-        # Texts without a query are in no group that is kept; their keys get no gradient.
         grad_key_value = grad.new_zeros(ctx.tokens, 2 * width)
-        for group, parameters, q, k, v, weights, dropped in ctx.kept:
-            grad_out = _pad(grad, 0, group.queries, heads, size)
-            scores = torch.bmm(grad_out, v.transpose(1, 2))
-            flat = raw(scores).reshape(-1, group.keys.longest)
-            parallel(
-                kernels.softmax_backward,
-                len(flat),
-                flat,
-                raw(weights).reshape(flat.shape),
-                group.keys.lengths,
-                heads * group.queries.longest,
-                ctx.factor,
-                *parameters,
-            )
-            _unpad(torch.bmm(scores, k), grad_query, 0, group.queries, heads, size)
-            _unpad(torch.bmm(scores.transpose(1, 2), q), grad_key_value, 0, group.keys, heads, size)
-            _unpad(
-                torch.bmm(dropped.transpose(1, 2), grad_out), grad_key_value, width, group.keys, heads, size
-            )
-        ctx.kept = None  # frees the activations before the next block needs memory
+        asked.unpad(grad_q, grad_query, 0)
+        seen.unpad(grad_k, grad_key_value, 0)
+        seen.unpad(grad_v, grad_key_value, width)
+        ctx.kept = ctx.padded = None  # frees the activations before the next block needs memory
         return grad_query, grad_key_value, None, None, None
 
 
-def _pad(packed: Tensor, column: int, span: Span, heads: int, size: int) -> Tensor:
-    """`[texts * heads, longest, size]` out of the columns from `column` on."""
-    texts = len(span.lengths)
-    padded = packed.new_empty(texts * heads, span.longest, size)
-    where = (column, span.starts, span.lengths)
-    parallel(kernels.pad, texts, raw(packed), *where, raw(padded.flatten(0, 1)), span.longest, heads, size)
-    return padded
+class _Padding:
+    """Where packed rows lie when each group of texts is padded to its longest: one pass for all groups.
 
+    Args:
+        spans: texts of each group.
+        heads: of the attention; each has a matrix of its own.
+    """
 
-def _unpad(padded: Tensor, packed: Tensor, column: int, span: Span, heads: int, size: int) -> None:
-    """The way back, into those columns."""
-    texts = len(span.lengths)
-    rows = raw(padded.flatten(0, 1).contiguous())
-    where = (column, span.starts, span.lengths)
-    parallel(kernels.unpad, texts, rows, raw(packed), *where, span.longest, heads, size)
+    def __init__(self, spans: Sequence[Span], heads: int) -> None:
+        counts = [len(span.lengths) for span in spans]
+        longest = np.repeat([span.longest for span in spans], counts)
+        rows = heads * longest
+        starts, lengths = (
+            np.concatenate(parts)
+            for parts in zip(*((span.starts, span.lengths) for span in spans), strict=True)
+        )
+        self.texts = (starts, lengths, longest, np.cumsum(rows) - rows)
+        self.heads, self.rows = heads, int(rows.sum())
+        self.shapes = [(count * heads, span.longest) for count, span in zip(counts, spans, strict=True)]
+
+    def new(self, like: Tensor) -> list[Tensor]:
+        """For each group `[texts * heads, longest, HEAD_WIDTH]`, one behind the other in memory."""
+        parts = like.new_empty(self.rows, HEAD_WIDTH).split([a * b for a, b in self.shapes])
+        return [part.unflatten(0, shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def pad(self, packed: Tensor, column: int) -> list[Tensor]:
+        """The columns of all heads, from `column` on, in the shape of `new`."""
+        padded = self.new(packed)
+        self._run(kernels.pad, packed, column, padded)
+        return padded
+
+    def unpad(self, padded: list[Tensor], packed: Tensor, column: int) -> None:
+        """The way back, into those columns."""
+        self._run(kernels.unpad, packed, column, padded)
+
+    def _run(self, function: Any, packed: Tensor, column: int, padded: list[Tensor]) -> None:
+        # All groups are one piece of memory, see `new`.
+        whole = padded[0].as_strided((self.rows, HEAD_WIDTH), (HEAD_WIDTH, 1))
+        parallel(function, len(self.texts[0]), raw(packed), column, *self.texts, raw(whole), self.heads)
 
 
 class _WordRows(Function):

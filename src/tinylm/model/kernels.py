@@ -28,6 +28,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from tinylm.model.config import HEAD_WIDTH
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -74,15 +76,18 @@ def store(number):
 
 
 @inline
-def kept(seed, index, cut, scale):
-    """What dropout multiplies element `index` by: `scale`, or 0 with probability cut / 2^32.
-
-    The hash is the finalizer of MurmurHash3 on (index, seed).
-    """
+def hashed(seed, index):
+    """32 random bits for element `index`: the finalizer of MurmurHash3 on (index, seed)."""
     h = u4(u4(index) * u4(0x9E3779B1)) ^ u4(seed)
     h = u4(u4(h ^ u4(h >> u4(16))) * u4(0x85EBCA6B))
     h = u4(u4(h ^ u4(h >> u4(13))) * u4(0xC2B2AE35))
-    return scale if u4(h ^ u4(h >> u4(16))) >= cut else ZERO
+    return u4(h ^ u4(h >> u4(16)))
+
+
+@inline
+def kept(seed, index, cut, scale):
+    """What dropout multiplies element `index` by: `scale`, or 0 with probability cut / 2^32."""
+    return scale if hashed(seed, index) >= cut else ZERO
 
 
 LOG2E = f4(1.4426950408889634)
@@ -338,47 +343,55 @@ def softmax_backward(part, lo, hi, grad, weights, lengths, per_text, factor, see
 def cross_entropy(part, lo, hi, logits, targets, loss, factor):
     """Loss of each row; the logits become (softmax - one-hot) * factor, their own gradient."""
     vocabulary = logits.shape[1]
+    row = np.empty(vocabulary, f4)
     for r in range(lo, hi):
         top = f4(-3e38)
         for j in range(vocabulary):
-            top = max(top, load(logits[r, j]))
+            row[j] = load(logits[r, j])
+            top = max(top, row[j])
         s = ZERO
         for j in range(vocabulary):
-            s += exp(load(logits[r, j]) - top)
+            e = exp(row[j] - top)
+            row[j] = e
+            s += e
         k = targets[r]
         x = load(logits[r, k])
         loss[r] = math.log(s) + top - x
         f = factor / s
         for j in range(vocabulary):
-            logits[r, j] = store(exp(load(logits[r, j]) - top) * f)
+            logits[r, j] = store(row[j] * f)
         logits[r, k] = store((exp(x - top) / s - ONE) * factor)
 
 
 @kernel
-def pad(part, lo, hi, packed, column, starts, lengths, padded, longest, heads, size):
-    """Columns of packed rows to `padded [texts * heads * longest, size]`, zeros behind each text."""
+def pad(part, lo, hi, packed, column, starts, lengths, longest, first, padded, heads):
+    """Columns of packed rows to `padded [rows, HEAD_WIDTH]`, zeros behind each text.
+
+    Text t has a matrix of longest[t] rows for each head, the first one from row first[t] on.
+    """
     for text in range(lo, hi):
-        for head in range(heads):
-            first = (text * heads + head) * longest
-            c = column + head * size
-            for t in range(lengths[text]):
-                for j in range(size):
-                    padded[first + t, j] = packed[starts[text] + t, c + j]
-            for t in range(lengths[text], longest):
-                for j in range(size):
-                    padded[first + t, j] = u2(0)
+        for t in range(longest[text]):
+            for head in range(heads):
+                target = padded[first[text] + head * longest[text] + t]
+                if t < lengths[text]:
+                    row = packed[starts[text] + t]
+                    for j in range(HEAD_WIDTH):  # known beforehand, so that no loop is left of it
+                        target[j] = row[column + head * HEAD_WIDTH + j]
+                else:
+                    for j in range(HEAD_WIDTH):
+                        target[j] = u2(0)
 
 
 @kernel
-def unpad(part, lo, hi, padded, packed, column, starts, lengths, longest, heads, size):
+def unpad(part, lo, hi, packed, column, starts, lengths, longest, first, padded, heads):
     """The way back of `pad`."""
     for text in range(lo, hi):
-        for head in range(heads):
-            first = (text * heads + head) * longest
-            c = column + head * size
-            for t in range(lengths[text]):
-                for j in range(size):
-                    packed[starts[text] + t, c + j] = padded[first + t, j]
+        for t in range(lengths[text]):
+            row = packed[starts[text] + t]
+            for head in range(heads):
+                source = padded[first[text] + head * longest[text] + t]
+                for j in range(HEAD_WIDTH):
+                    row[column + head * HEAD_WIDTH + j] = source[j]
 
 
 @kernel
@@ -396,7 +409,7 @@ def sum_rows(part, lo, hi, rows, order, bounds, out):
 
 @kernel
 def adamw(
-    part, lo, hi, working, master, first, second, grad, row_of, rows, decay, b1, b2, rate, correction, eps
+    part, lo, hi, working, master, first, second, grad, row_of, rows, decay, rate, correction, b1, b2, eps
 ):
     """One AdamW step in one pass over memory.
 
@@ -420,6 +433,41 @@ def adamw(
             second[r, j] = v
             master[r, j] = w
             working[r, j] = store(w)
+
+
+@kernel
+def adamw_rows(part, lo, hi, rows, working, master, first, second, done, ever, numbers, grad, b1, b2, eps):
+    """AdamW steps done[r] to len(numbers) of the rows r in `rows`, as `adamw` would take them.
+
+    grad: fp32 gradients `[rows, width]` in the last of these steps, or no row where there is
+    none; before it there is none either. numbers: decay, rate and correction of each step.
+    Where `ever` is False, both moments are zero.
+    """
+    width, steps = master.shape[1], len(numbers)
+    c1, c2 = ONE - b1, ONE - b2
+    for i in range(lo, hi):
+        r = rows[i]
+        w, m, v = master[r], first[r], second[r]
+        has_grad = len(grad) > 0
+        for step in range(done[r], steps - 1 if has_grad else steps):
+            decay, rate, correction = numbers[step]
+            if ever[r]:
+                for j in range(width):
+                    m[j] *= b1
+                    v[j] *= b2
+                    w[j] = w[j] * decay - rate * m[j] / (math.sqrt(v[j]) * correction + eps)
+            else:
+                for j in range(width):
+                    w[j] *= decay
+        if has_grad:
+            decay, rate, correction = numbers[steps - 1]
+            g = grad[i]
+            for j in range(width):
+                m[j] = m[j] * b1 + g[j] * c1
+                v[j] = v[j] * b2 + g[j] * g[j] * c2
+                w[j] = w[j] * decay - rate * m[j] / (math.sqrt(v[j]) * correction + eps)
+        for j in range(width):
+            working[r, j] = store(w[j])
 
 
 @lru_cache(maxsize=1)

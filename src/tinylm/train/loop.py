@@ -13,7 +13,7 @@ from tinylm.model.functions import bf16_pays
 from tinylm.progress import progress_bars
 from tinylm.train.batching import seed_dropout
 from tinylm.train.checkpoint import Checkpoint, Place
-from tinylm.train.optimizers import make_optimizers, masters_of, restore_masters
+from tinylm.train.optimizers import make_optimizers, masters_of, restore_masters, settle
 from tinylm.train.recipes import Optimisation
 
 
@@ -64,6 +64,7 @@ class Run:
     def save(self) -> None:
         """Write the checkpoint where one is due."""
         if self.checkpoint is not None and self.checkpoint.due():
+            settle(self.optimizers)
             self.checkpoint.save(self.model, self.optimizers, self.place)
 
     def weights(self) -> dict[str, Tensor]:

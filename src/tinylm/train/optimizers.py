@@ -7,7 +7,9 @@ smaller than 1/256 of a weight. Elsewhere the weights are their own masters.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,8 @@ MOMENTUM = 0.95  # of Muon
 QUINTIC, STEPS = (3.4445, -4.7750, 2.0315), 5
 # Smaller tensors are not worth a second thread.
 PARALLEL = 100_000
+# Steps after which the rows of an embedding that had no gradient are visited all the same.
+TOGETHER = 128
 
 
 def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool) -> list[Optimizer]:
@@ -66,8 +70,17 @@ def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool)
     return optimizers
 
 
+def settle(optimizers: Iterable[Optimizer]) -> None:
+    """Bring all weights up to date, before they are saved or copied; see `MasterAdamW`."""
+    for optimizer in optimizers:
+        if isinstance(optimizer, MasterAdamW):
+            optimizer.settle()
+
+
 def masters_of(optimizers: Iterable[Optimizer]) -> dict[nn.Parameter, Tensor]:
-    """The fp32 master of each bf16 weight."""
+    """The fp32 master of each bf16 weight, up to date."""
+    optimizers = list(optimizers)
+    settle(optimizers)
     masters: dict[nn.Parameter, Tensor] = {}
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -88,7 +101,10 @@ class MasterAdamW(Optimizer):
     """AdamW for bf16 weights, one pass over memory per step.
 
     The same update as `torch.optim.AdamW` on the masters. It also takes the row-wise
-    gradients that `word_embedding` leaves.
+    gradients that `word_embedding` leaves. Where these are all there is, as in fine-tuning,
+    a step visits only the rows that have one; every other row is up to `TOGETHER` steps
+    behind and makes up for them, step by step, before it is read (`catch_up`) or all of
+    them are (`settle`).
     """
 
     def __init__(
@@ -96,6 +112,7 @@ class MasterAdamW(Optimizer):
     ) -> None:
         super().__init__(parameters, {"lr": optimisation.learning_rate})
         self.decay = optimisation.weight_decay
+        self.behind: dict[nn.Parameter, Behind] = {}
         for p in parameters:
             self.state[p] = {
                 "master": masters[p],
@@ -114,21 +131,79 @@ class MasterAdamW(Optimizer):
                 continue
             state = self.state[p]
             state["step"] += 1
-            _adamw_step(p, state, rows, group["lr"], self.decay)
+            numbers = _numbers(int(state["step"]), group["lr"], self.decay)
+            if p.grad is None:
+                self._step_rows(p, rows[0], rows[1], numbers)
+            else:
+                self._settle(p)
+                _adamw_step(p, state, rows, numbers)
+
+    def settle(self) -> None:
+        """Bring all rows up to date."""
+        for p in list(self.behind):
+            self._settle(p)
+
+    def _step_rows(self, p: nn.Parameter, rows: np.ndarray, sums: Tensor, numbers: tuple[float, ...]) -> None:
+        if p not in self.behind:
+            ever = self.state[p]["second"].any(1).numpy()
+            self.behind[p] = Behind([], np.zeros(len(p), np.int64), ever)
+            p.__dict__["before_read"] = lambda ids: self._catch_up(p, ids)
+        behind = self.behind[p]
+        behind.numbers.append(numbers)
+        behind.ever[rows] = True
+        self._update_rows(p, rows, sums.numpy())
+        if len(behind.numbers) == TOGETHER:
+            self._settle(p)
+
+    def _catch_up(self, p: nn.Parameter, ids: np.ndarray) -> None:
+        """Bring the rows `ids` up to date."""
+        self._update_rows(p, np.unique(ids), np.zeros((0, p.shape[1]), np.float32))
+
+    def _settle(self, p: nn.Parameter) -> None:
+        if p in self.behind:
+            self._catch_up(p, np.arange(len(p)))
+            del self.behind[p], p.__dict__["before_read"]
+
+    def _update_rows(self, p: nn.Parameter, rows: np.ndarray, sums: np.ndarray) -> None:
+        behind, state = self.behind[p], self.state[p]
+        tables = (raw(tensor) for tensor in (p, state["master"], state["first"], state["second"]))
+        numbers = np.array(behind.numbers, np.float32)
+        arguments = (rows, *tables, behind.done, behind.ever, numbers, sums)
+        parallel(kernels.adamw_rows, len(rows), *arguments, *map(np.float32, (*BETAS, EPS)))
+        behind.done[rows] = len(behind.numbers)
+
+
+@dataclass
+class Behind:
+    """Steps that not all rows of an embedding have taken.
+
+    Attributes:
+        numbers: of each step, see `_numbers`.
+        done: `int64 [rows]`, how many of these steps each row has taken.
+        ever: `bool [rows]`, whether a row ever had a gradient; the others only decay.
+    """
+
+    numbers: list[tuple[float, ...]]
+    done: np.ndarray
+    ever: np.ndarray
+
+
+def _numbers(step: int, rate: float, decay: float) -> tuple[float, float, float]:
+    """Decay, rate and correction of the second moment at step `step`, from 1."""
+    b1, b2 = BETAS
+    return 1 - rate * decay, rate / (1 - b1**step), (1 - b2**step) ** -0.5
 
 
 def _adamw_step(
     p: nn.Parameter,
     state: dict[str, Tensor],
     rows: tuple[np.ndarray, Tensor] | None,
-    rate: float,
-    decay: float,
+    numbers: tuple[float, ...],
 ) -> None:
     def table(tensor: Tensor) -> np.ndarray:
         """As rows: a vector is one row, a kernel of a convolution one row per filter."""
         return raw(tensor.contiguous()).reshape(len(tensor) if tensor.ndim > 1 else 1, -1)
 
-    step, (b1, b2) = int(state["step"]), BETAS
     master = table(state["master"])
     grad = np.zeros((0, 1), np.uint16) if p.grad is None else table(p.grad)
     row_of, sums = np.zeros(0, np.int64), np.zeros((1, master.shape[1]), np.float32)
@@ -136,9 +211,8 @@ def _adamw_step(
         row_of = np.full(len(master), -1)
         row_of[rows[0]] = np.arange(len(rows[0]))
         sums = rows[1].numpy()
-    numbers = (1 - rate * decay, b1, b2, rate / (1 - b1**step), (1 - b2**step) ** -0.5, EPS)
     arrays = (table(p), master, table(state["first"]), table(state["second"]), grad, row_of, sums)
-    arguments = (*arrays, *map(np.float32, numbers))
+    arguments = (*arrays, *map(np.float32, (*numbers, *BETAS, EPS)))
     if p.numel() > PARALLEL:
         parallel(kernels.adamw, len(master), *arguments)
     else:
@@ -165,27 +239,33 @@ class Muon(Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update all matrices that have a gradient."""
         (group,) = self.param_groups
+        alike = defaultdict(list)
         for p in group["params"]:
-            if p.grad is None:
-                continue
-            master, momentum = self.state[p].get("master", p), self.state[p]["momentum"]
-            grad = p.grad.float()
-            momentum.lerp_(grad, 1 - MOMENTUM)
-            update = orthogonalised(grad.lerp(momentum, MOMENTUM))
-            # A tall matrix has longer columns: the same change per output needs more.
-            scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
-            master.mul_(1 - group["lr"] * self.decay).sub_(update, alpha=group["lr"] * scale)
-            p.copy_(master)
+            if p.grad is not None:
+                alike[tuple(sorted(p.shape))].append(p)
+        for matrices in alike.values():
+            updates = []
+            for p in matrices:
+                momentum, grad = self.state[p]["momentum"], p.grad.float()
+                momentum.lerp_(grad, 1 - MOMENTUM)
+                update = grad.lerp(momentum, MOMENTUM)
+                updates.append(update.T if update.shape[0] > update.shape[1] else update)
+            # Matrices of tiny models keep no core busy; those of one shape go together.
+            for p, update in zip(matrices, orthogonalised(torch.stack(updates)), strict=True):
+                master = self.state[p].get("master", p)
+                # A tall matrix has longer columns: the same change per output needs more.
+                scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
+                change = update.T if p.shape[0] > p.shape[1] else update
+                master.mul_(1 - group["lr"] * self.decay).sub_(change, alpha=group["lr"] * scale)
+                p.copy_(master)
 
 
-def orthogonalised(matrix: Tensor) -> Tensor:
-    """`matrix` (`[n, m]`) with its singular values brought near 1, fp32."""
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """`matrices [count, n, m]`, none taller than wide, with singular values brought near 1, fp32."""
     a, b, c = QUINTIC
-    x = matrix.bfloat16() if bf16_pays() else matrix
-    if wide := x.shape[0] > x.shape[1]:
-        x = x.T
-    x = x / x.norm().clamp(min=1e-7)
+    x = matrices.bfloat16() if bf16_pays() else matrices
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(STEPS):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
-    return (x.T if wide else x).float()
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.float()
