@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from unittest.mock import patch
 
@@ -24,19 +24,17 @@ from rich.table import Table
 from torch import Tensor
 
 from tinylm.bench.measure import alternate
-from tinylm.bench.texts import openings
-from tinylm.bench.training import BATCHES, CASES, RECIPE, SEED
+from tinylm.bench.training import CASES, prepare
 from tinylm.model import batch as packing
-from tinylm.model import functions
+from tinylm.model import functions, int8_training
 from tinylm.model.batch import Batch
 from tinylm.model.encoder import Encoder
 from tinylm.model.heads import MaskedLanguageModel
-from tinylm.train import loop
+from tinylm.train import loop, optimizers
 from tinylm.train.loop import Run
-from tinylm.train.pretrain import pretraining_run
 
 Patch = Callable[[], AbstractContextManager[object]]
-encode, predict = Encoder.forward, MaskedLanguageModel.forward
+encode, predict = Encoder.forward, MaskedLanguageModel._without_bias
 
 
 def encode_everywhere(self: Encoder, batch: Batch, read: Tensor | None = None) -> Tensor:
@@ -45,32 +43,44 @@ def encode_everywhere(self: Encoder, batch: Batch, read: Tensor | None = None) -
     return x if read is None else x[read]
 
 
+def encode_and_take_first(self: Encoder, batch: Batch) -> Tensor:
+    """The last block at every token; [CLS] is taken from its result."""
+    return encode(self, batch)[batch.first]
+
+
 def predict_everywhere(self: MaskedLanguageModel, batch: Batch, places: Tensor) -> Tensor:
     """Logits at every token, and so the last block too."""
     return predict(self, batch, torch.arange(len(batch.ids)))[places]
 
 
+def without_kernels() -> AbstractContextManager[object]:
+    """PyTorch's operations in place of ours, in bf16."""
+    stack = ExitStack()
+    for module in (functions, int8_training):
+        stack.enter_context(patch.object(module, "has_kernels", lambda x: False))
+    return stack
+
+
 # Without the trick, while a step runs.
 DURING_STEPS: dict[str, Patch] = {
+    "products in int8": lambda: patch.object(int8_training, "int8_pays", lambda: False),
+    "own kernels, and with them int8": without_kernels,
+    "several groups of similar length": lambda: patch.object(packing, "GROUP_FILL", 0.0),
+}
+PRETRAINING: dict[str, Patch] = {
     "last block only where it is read": lambda: patch.object(Encoder, "forward", encode_everywhere),
     "last block and logits only where there is a loss": lambda: patch.object(
-        MaskedLanguageModel, "forward", predict_everywhere
+        MaskedLanguageModel, "_without_bias", predict_everywhere
     ),
-    "own bf16 kernels": lambda: patch.object(functions, "has_kernels", lambda x: False),
-    "several groups of similar length": lambda: patch.object(packing, "GROUP_FILL", 0.0),
+}
+FINETUNING: dict[str, Patch] = {
+    "last block only at [CLS]": lambda: patch.object(Encoder, "first_tokens", encode_and_take_first),
+    "embeddings whose rows wait": lambda: patch.object(optimizers, "TOGETHER", 1),
 }
 
 
 def ablate(case: str, rounds: int) -> dict[str, dict[str, float]]:
     """Ratios of times without a trick to times with all: median, lowest and highest over the rounds."""
-    source, _ = openings(CASES[case].vocabulary)
-    config = RECIPE.model_config_for(len(source.tokenizer), **CASES[case].shape)
-    count = BATCHES * RECIPE.pretrain.batch_size
-    rows = np.random.default_rng(SEED).choice(len(source.paragraphs), count, replace=False)
-    paragraphs = source.paragraphs.take(rows)
-
-    def new_run() -> Run:
-        return pretraining_run(paragraphs, source.tokenizer, config, RECIPE, seed=SEED)[1]
 
     def epoch(run: Run, without: Patch) -> Callable[[], None]:
         def work() -> None:
@@ -80,12 +90,13 @@ def ablate(case: str, rounds: int) -> dict[str, dict[str, float]]:
 
         return work
 
-    run = new_run()
+    run = prepare(case).run
     works = {"all tricks": epoch(run, nullcontext)}
-    works |= {name: epoch(run, without) for name, without in DURING_STEPS.items()}
+    patches = DURING_STEPS | (FINETUNING if CASES[case].finetune else PRETRAINING)
+    works |= {name: epoch(run, without) for name, without in patches.items()}
     # The precision is chosen once, when a run begins.
     with patch.object(loop, "bf16_pays", lambda: False):
-        works["bf16 weights with fp32 masters, and with them the kernels"] = epoch(new_run(), nullcontext)
+        works["bf16 with fp32 masters, and with it kernels and int8"] = epoch(prepare(case).run, nullcontext)
     alternate(list(works.values()), 1)  # warm-up
     seconds = alternate(list(works.values()), rounds)
     ratios = seconds / seconds[:, :1]
@@ -100,12 +111,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--case", action="append", choices=["mlm-bert1", "mlm-bert6"], help="default: both")
+    cases = ["mlm-bert6", "mlm-bert1", "finetune-bert6-fewrel", "finetune-bert1-fewrel", "mlm-small"]
+    parser.add_argument("--case", action="append", choices=cases, help="default: all of them")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     results = {}
-    for case in arguments.case or ["mlm-bert1", "mlm-bert6"]:
+    for case in arguments.case or cases:
         results[case] = ablate(case, arguments.rounds)
         table = Table("without", "times as slow", "lowest to highest", title=case)
         for name, found in results[case].items():

@@ -23,7 +23,7 @@ from rich.console import Console
 from tinylm.bench.measure import alternate
 from tinylm.bench.texts import openings
 from tinylm.text.corpus import build_store, open_corpus, read_vital
-from tinylm.text.tokenizer import CHARACTERS_PER_TOKEN, MAX_WORD
+from tinylm.text.prefix import CHARACTERS_PER_TOKEN, MAX_WORD
 
 BATCH = 1000  # texts that the bare encoder is given at a time
 MAX_TOKENS = 128

@@ -132,6 +132,7 @@ def test_mlm_loss_and_gradients_equal_huggingface(texts: TokenIds) -> None:
     targets = torch.from_numpy(rng.integers(5, VOCAB, len(places)))
     loss = nn.functional.cross_entropy(ours(batch, places), targets)
     loss.backward()
+    torch.testing.assert_close(ours.loss(batch, places, targets), loss)
 
     attention_mask = torch.arange(MAX_TOKENS) < torch.from_numpy(batch.lengths)[:, None]
     packed_labels = torch.full_like(batch.ids, -100).index_copy(0, places, targets)

@@ -7,6 +7,7 @@ the reference with bf16 autocast.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +26,7 @@ from tinylm.bench.reference import (
 )
 from tinylm.bench.texts import N_LABELS, openings, sentences
 from tinylm.model.config import Convolution, ModelConfig
+from tinylm.model.int8_training import int8_pays
 from tinylm.train.finetune import EncodedTask, finetuning_run
 from tinylm.train.loop import Run
 from tinylm.train.pretrain import pretraining_run
@@ -60,8 +62,25 @@ CASES = {
 }
 
 
-def measure_case(name: str, rounds: int, machine: Machine) -> Measured:
-    """Measure one of CASES."""
+@dataclass(frozen=True)
+class Prepared:
+    """A case before its first step.
+
+    Attributes:
+        config: of ours and of the reference.
+        run: ours.
+        reference: makes the reference's run.
+        texts: where they are from.
+    """
+
+    config: ModelConfig
+    run: Run
+    reference: Callable[[], ReferenceRun]
+    texts: str
+
+
+def prepare(name: str) -> Prepared:
+    """Prepare one of CASES."""
     case = CASES[name]
     source, texts = openings(case.vocabulary)
     config = RECIPE.model_config_for(len(source.tokenizer), **case.shape)
@@ -73,16 +92,22 @@ def measure_case(name: str, rounds: int, machine: Machine) -> Measured:
         task = EncodedTask(encoded, labels, encoded, labels, N_LABELS)  # nothing is tested
         texts = f"{chosen.source}, {texts.split(', ')[1]}"
         _, run = finetuning_run(task, source.tokenizer, config, RECIPE, seed=SEED)
-        make = partial(finetuning_reference, task, config, RECIPE, seed=SEED)
-    else:
-        count = BATCHES * RECIPE.pretrain.batch_size
-        rows = np.random.default_rng(SEED).choice(len(source.paragraphs), count, replace=False)
-        paragraphs = source.paragraphs.take(rows)
-        _, run = pretraining_run(paragraphs, source.tokenizer, config, RECIPE, seed=SEED)
-        make = partial(pretraining_reference, paragraphs, source.tokenizer, config, RECIPE, seed=SEED)
-    reference = ReferenceProcess(make)
+        return Prepared(config, run, partial(finetuning_reference, task, config, RECIPE, seed=SEED), texts)
+    count = BATCHES * RECIPE.pretrain.batch_size
+    rows = np.random.default_rng(SEED).choice(len(source.paragraphs), count, replace=False)
+    paragraphs = source.paragraphs.take(rows)
+    _, run = pretraining_run(paragraphs, source.tokenizer, config, RECIPE, seed=SEED)
+    make = partial(pretraining_reference, paragraphs, source.tokenizer, config, RECIPE, seed=SEED)
+    return Prepared(config, run, make, texts)
+
+
+def measure_case(name: str, rounds: int, machine: Machine) -> Measured:
+    """Measure one of CASES."""
+    prepared = prepare(name)
+    reference = ReferenceProcess(prepared.reference)
     try:
-        return compare(name, config, run, reference, rounds, machine, {"texts": texts})
+        details = {"texts": prepared.texts}
+        return compare(name, prepared.config, prepared.run, reference, rounds, machine, details)
     finally:
         reference.close()
 
@@ -123,11 +148,11 @@ def compare(
     reference.step(0)
     reference.step(0, autocast=True)
     seconds = alternate([ours, lambda: theirs(False), lambda: theirs(True)], rounds)
-    precision = {parameter.dtype for parameter in run.model.parameters()}
+    half = torch.bfloat16 in {parameter.dtype for parameter in run.model.parameters()}
     details = details | {
         "texts_per_batch": len(lengths) // len(steps),
         "tokens_per_text": round(tokens / len(lengths), 1),
-        "precision": "bf16 with fp32 masters" if torch.bfloat16 in precision else "fp32",
+        "precision": ("bf16 and int8" if int8_pays() else "bf16") + " with fp32 masters" if half else "fp32",
     }
     limit = machine.best * tokens / (arithmetic.TRAINING * needed)
     return summarise(name, tokens / seconds, "tokens/s", limit, "reference with bf16 autocast", details)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tinylm.memory import keep_memory
 from tinylm.model.config import Convolution
 from tinylm.model.fourier import PAYS_FROM, FourierConvolution
-from tinylm.model.functions import gelu, norm_gelu
+from tinylm.model.functions import norm_gelu
 
 
 class ConvolutionalFrontEnd(nn.Module):
@@ -77,7 +77,7 @@ class FoldedFrontEnd(nn.Module):
         for number, convolution in enumerate(self.convolutions, start=1):
             wanted = min(self.max_tokens, rows + (len(self.convolutions) - number) * behind)
             padded = F.pad(x, (0, 0, left, right, before, max(0, wanted + behind - x.shape[1])))
-            x = gelu(convolution(padded[:, : before + wanted + behind]))
+            x = F.gelu(convolution(padded[:, : before + wanted + behind]))
         weight, bias = self.last
         return F.gelu((x @ weight.flatten()).float() + bias.float())
 

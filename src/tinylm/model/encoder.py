@@ -18,7 +18,7 @@ from tinylm.model.batch import Batch
 from tinylm.model.config import HEAD_WIDTH, ModelConfig
 from tinylm.model.convolution import ConvolutionalFrontEnd, FoldedFrontEnd
 from tinylm.model.functions import attention, dropout, dropout_add_norm, word_embedding
-from tinylm.model.int8_training import Linear, feed_forward
+from tinylm.model.int8_training import Linear
 
 LAYER_NORM_EPS = 1e-12
 PAD_ID = 0  # every tokenizer here has [PAD] first, as bert-base-uncased has
@@ -118,7 +118,7 @@ class Block(nn.Module):
     def _finish(self, attended: Tensor, residual: Tensor) -> Tensor:
         probability = self.dropout if self.training else 0.0
         x = dropout_add_norm(attended, residual, self.attention_norm, probability)
-        out = feed_forward(x, self.expand, self.contract)
+        out = self.contract(F.gelu(self.expand(x)))
         return dropout_add_norm(out, x, self.feed_forward_norm, probability)
 
 

@@ -37,11 +37,6 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     return _Dropout.apply(x, probability) if has_kernels(x) else F.dropout(x, probability)
 
 
-def gelu(x: Tensor) -> Tensor:
-    """GELU with the error function, as BERT has it."""
-    return _Gelu.apply(x) if has_kernels(x) else F.gelu(x)
-
-
 def dropout_add_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, probability: float) -> Tensor:
     """LayerNorm(dropout(x) + residual), what ends both halves of a block; all `[rows, width]`."""
     if has_kernels(x):
@@ -110,11 +105,11 @@ def word_embedding(weight: Tensor, ids: Tensor, padding_id: int) -> Tensor:
     return F.embedding(ids, weight, padding_id)
 
 
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy. With our kernels `logits` are overwritten by their gradient."""
+def cross_entropy(logits: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy of `logits + bias`. With our kernels `logits` are overwritten by their gradient."""
     if has_kernels(logits):
-        return _CrossEntropy.apply(logits, targets)
-    return F.cross_entropy(logits, targets)
+        return _CrossEntropy.apply(logits, bias, targets)
+    return F.cross_entropy(logits + bias, targets)
 
 
 class _Dropout(Function):
@@ -133,27 +128,6 @@ class _Dropout(Function):
         y = torch.empty_like(x)
         parallel(kernels.dropout, x.numel(), raw(x).reshape(-1), raw(y).reshape(-1), *parameters)
         return y
-
-
-class _Gelu(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        x = x.contiguous()
-        y = torch.empty_like(x)
-        values, _ = kernels.gelu_tables()
-        parallel(kernels.gelu, x.numel(), raw(x).reshape(-1), values, raw(y).reshape(-1))
-        ctx.save_for_backward(x)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (x,) = ctx.saved_tensors
-        grad = gradients[0].contiguous()
-        out = torch.empty_like(x)
-        _, slopes = kernels.gelu_tables()
-        flat_x, flat_grad, flat_out = (raw(tensor).reshape(-1) for tensor in (x, grad, out))
-        parallel(kernels.gelu_backward, x.numel(), flat_x, flat_grad, slopes, flat_out)
-        return out
 
 
 class _DropoutAddNorm(Function):
@@ -337,14 +311,17 @@ class _WordRows(Function):
 
 class _CrossEntropy(Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        loss = torch.empty(len(targets))
+    def forward(ctx: Any, logits: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+        loss, sums = torch.empty(len(targets)), torch.zeros(torch.get_num_threads(), len(bias))
         factor = np.float32(1 / max(len(targets), 1))
-        parallel(kernels.cross_entropy, len(targets), raw(logits), raw(targets), raw(loss), factor)
-        ctx.grad = logits.detach()
+        parallel(kernels.cross_entropy, len(targets), *map(raw, (logits, bias, targets, loss, sums)), factor)
+        ctx.grad, ctx.grad_bias = logits.detach(), sums.sum(0).to(bias.dtype)
         return loss.mean()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        grad, ctx.grad = ctx.grad, None
-        return grad * gradients[0].to(grad.dtype) if gradients[0] != 1 else grad, None
+        grads = ctx.grad, ctx.grad_bias
+        ctx.grad = ctx.grad_bias = None
+        if gradients[0] != 1:
+            grads = tuple(grad * gradients[0].to(grad.dtype) for grad in grads)
+        return *grads, None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tinylm.model.batch import Batch
 from tinylm.model.config import ModelConfig
 from tinylm.model.encoder import LAYER_NORM_EPS, Encoder, initialise
-from tinylm.model.functions import dropout, gelu
+from tinylm.model.functions import cross_entropy, dropout
 
 
 class MaskedLanguageModel(nn.Module):
@@ -32,8 +32,15 @@ class MaskedLanguageModel(nn.Module):
         projection: the others carry no loss, and the projection alone would cost
         more than a transformer block.
         """
-        x = self.norm(gelu(self.transform(self.encoder(batch, places))))
-        return F.linear(x, self.encoder.embeddings.word.weight, self.bias)
+        return self._without_bias(batch, places) + self.bias
+
+    def loss(self, batch: Batch, places: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of the logits at `places` with the tokens `targets`, both `int64 [places]`."""
+        return cross_entropy(self._without_bias(batch, places), self.bias, targets)
+
+    def _without_bias(self, batch: Batch, places: Tensor) -> Tensor:
+        x = self.norm(F.gelu(self.transform(self.encoder(batch, places))))
+        return F.linear(x, self.encoder.embeddings.word.weight)
 
 
 class SequenceClassifier(nn.Module):

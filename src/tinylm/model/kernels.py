@@ -127,41 +127,6 @@ def normal(x):
 
 
 @kernel
-def _tabulate_gelu(values, slopes):
-    for bits in range(len(values)):
-        v = load(u2(bits))
-        c, e = normal(v)
-        values[bits] = store(v * c)
-        slopes[bits] = c + v * DENSITY * e
-
-
-@lru_cache
-def gelu_tables() -> tuple[np.ndarray, np.ndarray]:
-    """GELU of every bf16 number, as bf16 bits, and its slope there, in fp32; both `[65536]`.
-
-    Looking up is two to three times as fast as computing: most numbers are near zero, so
-    that the entries in use stay in the processor's first cache.
-    """
-    values, slopes = np.empty(1 << 16, np.uint16), np.empty(1 << 16, np.float32)
-    _tabulate_gelu(values, slopes)
-    return values, slopes
-
-
-@kernel
-def gelu(part, lo, hi, x, values, y):
-    """y = GELU(x), flat."""
-    for i in range(lo, hi):
-        y[i] = values[x[i]]
-
-
-@kernel
-def gelu_backward(part, lo, hi, x, grad, slopes, out):
-    """out = grad * GELU'(x), flat."""
-    for i in range(lo, hi):
-        out[i] = store(load(grad[i]) * slopes[x[i]])
-
-
-@kernel
 def dropout(part, lo, hi, x, y, seed, cut, scale):
     """y = dropout(x), flat; its own backward pass."""
     for i in range(lo, hi):
@@ -340,27 +305,32 @@ def softmax_backward(part, lo, hi, grad, weights, lengths, per_text, factor, see
 
 
 @kernel
-def cross_entropy(part, lo, hi, logits, targets, loss, factor):
-    """Loss of each row; the logits become (softmax - one-hot) * factor, their own gradient."""
+def cross_entropy(part, lo, hi, logits, bias, targets, loss, sums, factor):
+    """Loss of each row of logits + bias; these become (softmax - one-hot) * factor, their own gradient.
+
+    sums: `[parts, vocabulary]`, the gradient's sum over the rows.
+    """
     vocabulary = logits.shape[1]
-    row = np.empty(vocabulary, f4)
+    row, total = np.empty(vocabulary, f4), sums[part]
     for r in range(lo, hi):
         top = f4(-3e38)
         for j in range(vocabulary):
-            row[j] = load(logits[r, j])
+            row[j] = load(logits[r, j]) + load(bias[j])
             top = max(top, row[j])
+        k = targets[r]
+        x = row[k] - top
         s = ZERO
         for j in range(vocabulary):
             e = exp(row[j] - top)
             row[j] = e
             s += e
-        k = targets[r]
-        x = load(logits[r, k])
-        loss[r] = math.log(s) + top - x
+        loss[r] = math.log(s) - x
         f = factor / s
+        row[k] -= s
         for j in range(vocabulary):
-            logits[r, j] = store(row[j] * f)
-        logits[r, k] = store((exp(x - top) / s - ONE) * factor)
+            g = row[j] * f
+            logits[r, j] = store(g)
+            total[j] += g
 
 
 @kernel
@@ -503,7 +473,8 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
 
 def raw(tensor: Tensor) -> np.ndarray:
     """A tensor's memory as a numpy array, bf16 as uint16."""
-    tensor = tensor.detach()
+    if tensor.requires_grad:
+        tensor = tensor.detach()
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 

@@ -12,7 +12,6 @@ from torch import Tensor
 from tinylm.errors import UserError
 from tinylm.model.batch import make_batch
 from tinylm.model.config import ModelConfig
-from tinylm.model.functions import cross_entropy
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.model.linear import LinearConfig
 from tinylm.text.coverage import token_counts
@@ -95,8 +94,7 @@ def pretraining_run(
         masked = masking.draw(batch.ids, generator(seed, MASKS, epoch * steps_per_epoch + step))
         if not len(masked.places):  # so few tokens that none was hidden: nothing to learn
             return model.bias.sum() * 0
-        logits = model(batch.with_ids(masked.ids), masked.places)
-        return cross_entropy(logits, masked.targets)
+        return model.loss(batch.with_ids(masked.ids), masked.places, masked.targets)
 
     return model, Run(model, recipe.pretrain, steps_per_epoch, loss_of, seed, checkpoint)
 
