@@ -19,6 +19,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -34,7 +35,7 @@ from tinylm.train import loop, optimizers
 from tinylm.train.loop import Run
 
 Patch = Callable[[], AbstractContextManager[object]]
-encode, predict = Encoder.forward, MaskedLanguageModel._without_bias
+encode, predict = Encoder.forward, MaskedLanguageModel.forward
 
 
 def encode_everywhere(self: Encoder, batch: Batch, read: Tensor | None = None) -> Tensor:
@@ -48,9 +49,9 @@ def encode_and_take_first(self: Encoder, batch: Batch) -> Tensor:
     return encode(self, batch)[batch.first]
 
 
-def predict_everywhere(self: MaskedLanguageModel, batch: Batch, places: Tensor) -> Tensor:
-    """Logits at every token, and so the last block too."""
-    return predict(self, batch, torch.arange(len(batch.ids)))[places]
+def predict_everywhere(self: MaskedLanguageModel, batch: Batch, places: Tensor, targets: Tensor) -> Tensor:
+    """Logits at every token, and so the last block too; the loss is taken where it is due."""
+    return F.cross_entropy(predict(self, batch, torch.arange(len(batch.ids)))[places], targets)
 
 
 def without_kernels() -> AbstractContextManager[object]:
@@ -70,7 +71,7 @@ DURING_STEPS: dict[str, Patch] = {
 PRETRAINING: dict[str, Patch] = {
     "last block only where it is read": lambda: patch.object(Encoder, "forward", encode_everywhere),
     "last block and logits only where there is a loss": lambda: patch.object(
-        MaskedLanguageModel, "_without_bias", predict_everywhere
+        MaskedLanguageModel, "forward", predict_everywhere
     ),
 }
 FINETUNING: dict[str, Patch] = {

@@ -165,7 +165,9 @@ def seen_by_ours(model, run) -> list[tuple]:
 
     def note(module, inputs) -> None:
         batch, *places = inputs
-        hidden = set(places[0].tolist()) if places else set()
+        hidden = (
+            set(places[0].tolist()) if places else set()
+        )  # of masked language modelling, with its targets
         texts = zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True)
         seen.extend(
             (tuple(batch.ids[a : a + n].tolist()), tuple(i in hidden for i in range(a, a + n)))

@@ -132,7 +132,7 @@ def test_mlm_loss_and_gradients_equal_huggingface(texts: TokenIds) -> None:
     targets = torch.from_numpy(rng.integers(5, VOCAB, len(places)))
     loss = nn.functional.cross_entropy(ours(batch, places), targets)
     loss.backward()
-    torch.testing.assert_close(ours.loss(batch, places, targets), loss)
+    torch.testing.assert_close(ours(batch, places, targets), loss)
 
     attention_mask = torch.arange(MAX_TOKENS) < torch.from_numpy(batch.lengths)[:, None]
     packed_labels = torch.full_like(batch.ids, -100).index_copy(0, places, targets)
@@ -310,11 +310,11 @@ def test_attention_dropout_keeps_the_mean_and_both_ways_spread_alike(dtype: torc
     attention = randomised(Attention(CONFIG.model_copy(update={"dropout": 0.3}))).to(dtype)
     text = torch.randn(length, CONFIG.width, generator=torch.Generator().manual_seed(4)).to(dtype)
     one, many = (Batch(torch.zeros(n * length, dtype=torch.long), np.full(n, length)) for n in (1, copies))
-    expected = attention.eval()(text, one, None)[0].float()
+    expected = attention.eval()(text, text, one.groups)[0].float()
 
     attention.train()
     x = text.repeat(copies, 1)
-    by_forward = attention(x, many, None)[many.first].float()
+    by_forward = attention(x, x, many.groups)[many.first].float()
     by_first_tokens = attention.first_tokens(x, many).float()
     rounding = torch.finfo(dtype).eps * expected.abs().max()
     for drawn in (by_forward, by_first_tokens):

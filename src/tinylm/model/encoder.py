@@ -10,11 +10,13 @@ Two things differ from a textbook BERT, neither of them in what is computed:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from tinylm.model.batch import Batch
+from tinylm.model.batch import Batch, Group
 from tinylm.model.config import HEAD_WIDTH, ModelConfig
 from tinylm.model.convolution import ConvolutionalFrontEnd, FoldedFrontEnd
 from tinylm.model.functions import attention, dropout, dropout_add_norm, word_embedding
@@ -40,9 +42,10 @@ class Embeddings(nn.Module):
         self.dropout = config.dropout
 
     def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """`ids` and `positions` of one shape `[...]` to `[..., width]`."""
+        """`ids` and `positions`, both `[tokens]`, to `[tokens, width]`."""
         words = word_embedding(self.word.weight, ids, PAD_ID)
-        x = self.norm(words + self.position(positions) + self.segment)
+        places = F.embedding(positions, self.position.weight + self.segment)
+        x = dropout_add_norm(words, places, self.norm, 0.0)  # nothing is dropped before the LayerNorm
         return dropout(x, self.dropout) if self.training else x
 
 
@@ -57,16 +60,15 @@ class Attention(nn.Module):
         self.output = Linear(config.width, config.width)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, batch: Batch, read: Tensor | None) -> Tensor:
-        """`[tokens, width]` to `[tokens, width]`, or to the rows `read` of that."""
-        groups = batch.groups if read is None else batch.groups_asking(read)
-        query = self.query(x if read is None else x[read])
+    def forward(self, asking: Tensor, x: Tensor, groups: Sequence[Group]) -> Tensor:
+        """Rows `asking [queries, width]` look at all of `x [tokens, width]`: `[queries, width]`."""
         probability = self.dropout if self.training else 0.0
-        out: Tensor = self.output(attention(query, self.key_value(x), groups, self.heads, probability))
+        query, key_value = self.query(asking), self.key_value(x)
+        out: Tensor = self.output(attention(query, key_value, groups, self.heads, probability))
         return out
 
     def first_tokens(self, x: Tensor, batch: Batch) -> Tensor:
-        """What `forward` gives for the first token of each text, `[texts, width]`.
+        """What `forward` gives where the first token of each text asks, `[texts, width]`.
 
         With one query per text the keys need not be formed: q . (W_k x + b_k) is
         (W_k^T q) . x plus a constant that softmax ignores. Nor need the values:
@@ -109,7 +111,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, batch: Batch, read: Tensor | None = None) -> Tensor:
         """`[tokens, width]` to `[tokens, width]`, or to the rows `read` (rising) of that."""
-        return self._finish(self.attention(x, batch, read), x if read is None else x[read])
+        asking, groups = (x, batch.groups) if read is None else (x[read], batch.groups_asking(read))
+        return self._finish(self.attention(asking, x, groups), asking)
 
     def first_tokens(self, x: Tensor, batch: Batch) -> Tensor:
         """`forward` at the first token of each text, `[texts, width]`."""

@@ -25,22 +25,20 @@ class MaskedLanguageModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         initialise(self, config.init_std)
 
-    def forward(self, batch: Batch, places: Tensor) -> Tensor:
+    def forward(self, batch: Batch, places: Tensor, targets: Tensor | None = None) -> Tensor:
         """Vocabulary logits at the packed token numbers `places` (rising), `[places, vocab]`.
 
         Only these positions pass through the last block and the vocabulary
         projection: the others carry no loss, and the projection alone would cost
         more than a transformer block.
+
+        With `targets`, the tokens there (`int64 [places]`), it is their mean cross-entropy.
         """
-        return self._without_bias(batch, places) + self.bias
-
-    def loss(self, batch: Batch, places: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of the logits at `places` with the tokens `targets`, both `int64 [places]`."""
-        return cross_entropy(self._without_bias(batch, places), self.bias, targets)
-
-    def _without_bias(self, batch: Batch, places: Tensor) -> Tensor:
         x = self.norm(F.gelu(self.transform(self.encoder(batch, places))))
-        return F.linear(x, self.encoder.embeddings.word.weight)
+        weight = self.encoder.embeddings.word.weight
+        if targets is None:
+            return F.linear(x, weight, self.bias)
+        return cross_entropy(F.linear(x, weight), self.bias, targets)
 
 
 class SequenceClassifier(nn.Module):

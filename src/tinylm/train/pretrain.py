@@ -94,7 +94,7 @@ def pretraining_run(
         masked = masking.draw(batch.ids, generator(seed, MASKS, epoch * steps_per_epoch + step))
         if not len(masked.places):  # so few tokens that none was hidden: nothing to learn
             return model.bias.sum() * 0
-        return model.loss(batch.with_ids(masked.ids), masked.places, masked.targets)
+        return model(batch.with_ids(masked.ids), masked.places, masked.targets)
 
     return model, Run(model, recipe.pretrain, steps_per_epoch, loss_of, seed, checkpoint)
 
