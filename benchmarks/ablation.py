@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -62,6 +64,8 @@ def without_kernels() -> AbstractContextManager[object]:
     return stack
 
 
+LONG_ENOUGH = 2.0  # seconds of steps that are timed together
+
 # Without the trick, while a step runs.
 DURING_STEPS: dict[str, Patch] = {
     "products in int8": lambda: patch.object(int8_training, "int8_pays", lambda: False),
@@ -83,15 +87,22 @@ FINETUNING: dict[str, Patch] = {
 def ablate(case: str, rounds: int) -> dict[str, dict[str, float]]:
     """Ratios of times without a trick to times with all: median, lowest and highest over the rounds."""
 
+    run = prepare(case).run
+    for _ in range(3 * run.steps_per_epoch):  # the first ones compile
+        run.step()
+    start = time.perf_counter()
+    run.step()
+    # So many that what stood in the caches before does not count.
+    steps = math.ceil(LONG_ENOUGH / (time.perf_counter() - start))
+
     def epoch(run: Run, without: Patch) -> Callable[[], None]:
         def work() -> None:
             with without():
-                for _ in range(run.steps_per_epoch):
+                for _ in range(steps):
                     run.step()
 
         return work
 
-    run = prepare(case).run
     works = {"all tricks": epoch(run, nullcontext)}
     patches = DURING_STEPS | (FINETUNING if CASES[case].finetune else PRETRAINING)
     works |= {name: epoch(run, without) for name, without in patches.items()}

@@ -21,7 +21,7 @@ from tinylm.text.store import TokenIds
 
 # A text joins the group of longer ones while at least this share of its padded row
 # would be real tokens.
-GROUP_FILL = 0.8
+GROUP_FILL = 0.5
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,7 @@ class MasterAdamW(Optimizer):
         behind.numbers.append(numbers)
         behind.ever[rows] = True
         self._update_rows(p, rows, sums.numpy())
-        if len(behind.numbers) == TOGETHER:
+        if len(behind.numbers) >= TOGETHER:
             self._settle(p)
 
     def _catch_up(self, p: nn.Parameter, ids: np.ndarray) -> None:
