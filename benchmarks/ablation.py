@@ -92,29 +92,30 @@ def ablate(case: str, rounds: int) -> dict[str, dict[str, float]]:
         run.step()
     start = time.perf_counter()
     run.step()
-    # So many that what stood in the caches before does not count.
     steps = math.ceil(LONG_ENOUGH / (time.perf_counter() - start))
 
-    def epoch(run: Run, without: Patch) -> Callable[[], None]:
-        def work() -> None:
+    def work(run: Run, without: Patch, steps: int) -> Callable[[], None]:
+        def take() -> None:
             with without():
                 for _ in range(steps):
                     run.step()
 
-        return work
+        return take
 
-    works = {"all tricks": epoch(run, nullcontext)}
+    cells: dict[str, tuple[Run, Patch]] = {"all tricks": (run, nullcontext)}
     patches = DURING_STEPS | (FINETUNING if CASES[case].finetune else PRETRAINING)
-    works |= {name: epoch(run, without) for name, without in patches.items()}
+    cells |= {name: (run, without) for name, without in patches.items()}
     # The precision is chosen once, when a run begins.
     with patch.object(loop, "bf16_pays", lambda: False):
-        works["bf16 with fp32 masters, and with it kernels and int8"] = epoch(prepare(case).run, nullcontext)
-    alternate(list(works.values()), 1)  # warm-up
-    seconds = alternate(list(works.values()), rounds)
+        cells["bf16 with fp32 masters, and with it kernels and int8"] = (prepare(case).run, nullcontext)
+    # A step before each measurement is timed and thrown away: it finds the memory of the one before.
+    works = [work(*cell, count) for cell in cells.values() for count in (1, steps)]
+    alternate(works, 1)  # warm-up
+    seconds = alternate(works, rounds)[:, 1::2]
     ratios = seconds / seconds[:, :1]
     return {
         name: {"ratio": float(np.median(column)), "low": float(column.min()), "high": float(column.max())}
-        for name, column in zip(works, ratios.T, strict=True)
+        for name, column in zip(cells, ratios.T, strict=True)
     }
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tinylm.model import int8_training
 from tinylm.model.functions import bf16_pays
-from tinylm.model.int8_training import COLUMNS, ROWS, Linear
+from tinylm.model.int8_training import ROWS, WIDTH, Linear
 
 pytestmark = pytest.mark.skipif(
     not (bf16_pays() and int8_training.int8_pays()), reason="this processor does not multiply int8 or bf16"
@@ -33,9 +33,9 @@ def exact(*tensors: Tensor) -> list[Tensor]:
 
 def test_linear_and_its_gradients() -> None:
     torch.manual_seed(0)
-    linear = layer(COLUMNS, 128)
-    x = torch.randn(ROWS, COLUMNS).bfloat16().requires_grad_()
-    grad = (torch.randn(ROWS, 128) * torch.rand(ROWS, 1) ** 4).bfloat16()  # rows of very different size
+    linear = layer(WIDTH, WIDTH)
+    x = torch.randn(ROWS, WIDTH).bfloat16().requires_grad_()
+    grad = (torch.randn(ROWS, WIDTH) * torch.rand(ROWS, 1) ** 4).bfloat16()  # rows of very different size
     ours = linear(x)
     ours.backward(grad)
     exact_x, weight, bias = exact(x, linear.weight, linear.bias)
@@ -49,14 +49,14 @@ def test_linear_and_its_gradients() -> None:
 
 def test_gradients_are_right_on_average() -> None:
     """Entries far smaller than the largest of their row are not lost."""
-    linear = layer(COLUMNS, 128)
-    x = torch.randn(ROWS, COLUMNS).bfloat16().requires_grad_()
-    grad = torch.randn(ROWS, 128) / 1000
+    linear = layer(WIDTH, WIDTH)
+    x = torch.randn(ROWS, WIDTH).bfloat16().requires_grad_()
+    grad = torch.randn(ROWS, WIDTH) / 1000
     grad[:, 0] = 1.0
     with torch.no_grad():  # the large entry goes into the first column of the result, and no other
-        linear.weight[0] = torch.eye(COLUMNS)[0]
+        linear.weight[0] = torch.eye(WIDTH)[0]
     grad = grad.bfloat16()
-    mean, runs = torch.zeros(ROWS, COLUMNS), 400
+    mean, runs = torch.zeros(ROWS, WIDTH), 400
     for seed in range(runs):
         torch.manual_seed(seed)
         x.grad = None
@@ -68,10 +68,13 @@ def test_gradients_are_right_on_average() -> None:
     assert error(mean[:, 1:], wanted) < 1.1 * single / runs**0.5  # the mean of many brings back
 
 
-@pytest.mark.parametrize("how", ["few rows", "narrow rows", "evaluation", "fp32", "another processor"])
+@pytest.mark.parametrize(
+    "how", ["few rows", "few inputs", "few outputs", "evaluation", "fp32", "another processor"]
+)
 def test_elsewhere_it_is_pytorchs(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = COLUMNS - 1 if how == "narrow rows" else COLUMNS
-    linear, x = layer(columns, 32), torch.randn(ROWS, columns).bfloat16()
+    inputs = WIDTH - 1 if how == "few inputs" else WIDTH
+    outputs = WIDTH - 1 if how == "few outputs" else WIDTH
+    linear, x = layer(inputs, outputs), torch.randn(ROWS, inputs).bfloat16()
     if how == "few rows":
         x = x[:-1]
     elif how == "fp32":

@@ -25,5 +25,5 @@ def keep_memory() -> None:
     except AttributeError:  # another C library
         return
     mallopt(M_MMAP_MAX, 0)
-    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(M_TRIM_THRESHOLD, -1)  # never
     mallopt(M_TOP_PAD, 1 << 26)

@@ -170,8 +170,7 @@ class _NormGelu(Function):
         scale = weight.detach().double().numpy() * inverse
         shift = bias.detach().double().numpy() - mean * scale
         constants = [array.astype(np.float32) for array in (scale, shift, mean, inverse)]
-        y = torch.empty_like(x)
-        parallel(kernels.scale_gelu, rows, raw(x), *constants[:2], raw(y))
+        y = torch.ops.aten.gelu_(_NormGelu._normed(x, constants))
         ctx.save_for_backward(x)
         ctx.constants, ctx.dtype = constants, weight.dtype
         out = torch.from_numpy(mean), torch.from_numpy(variance)
@@ -182,16 +181,24 @@ class _NormGelu(Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         (x,) = ctx.saved_tensors
         grad = gradients[0].contiguous()
-        scale, shift, mean, inverse = ctx.constants
+        scale, _, mean, inverse = ctx.constants
+        # Formed again and not kept, and the gradient in its place: images take hundreds of megabytes.
+        out = _NormGelu._normed(x, ctx.constants)
+        torch.ops.aten.gelu_backward.grad_input(grad, out, grad_input=out)
         sums = np.zeros((torch.get_num_threads(), 2, x.shape[1]))
-        out = torch.empty_like(x)
-        arrays = (raw(grad), raw(x), scale, shift, mean, inverse, raw(out), sums)
-        parallel(kernels.scale_gelu_sums, len(x), *arrays)
+        parallel(kernels.gradient_sums, len(x), raw(out), raw(x), mean, inverse, sums)
         total, products = sums.sum(0)
         means = ((array / len(x)).astype(np.float32) for array in (total, products))
         parallel(kernels.batch_norm_backward, len(x), raw(out), raw(x), scale, mean, inverse, *means)
         grad_weight, grad_bias = (torch.from_numpy(array).to(ctx.dtype) for array in (products, total))
         return out, grad_weight, grad_bias, None
+
+    @staticmethod
+    def _normed(x: Tensor, constants: Sequence[np.ndarray]) -> Tensor:
+        """BatchNorm's output."""
+        out = torch.empty_like(x)
+        parallel(kernels.scale_shift, len(x), raw(x), *constants[:2], raw(out))
+        return out
 
 
 class _Attention(Function):

@@ -37,8 +37,8 @@ from tinylm.model.kernels import (
     u4,
 )
 
-# With fewer rows or columns, rounding takes longer than the faster product saves.
-ROWS, COLUMNS = 256, 256
+# With fewer rows, or weights narrower in one direction, rounding takes longer than the faster product saves.
+ROWS, WIDTH = 256, 256
 TOP = f4(127)
 SMALLEST = f4(1e-30)  # stands in for the largest entry of a row of zeros
 
@@ -50,11 +50,11 @@ def int8_pays() -> bool:
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`; in int8 where it trains on many wide rows in bf16 on a CPU that gains by it."""
+    """`nn.Linear`; in int8 where it is wide and trains on many rows in bf16, on a CPU that gains by it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`[rows, in]` to `[rows, out]`."""
-        large = len(x) >= ROWS and x.shape[1] >= COLUMNS
+        large = len(x) >= ROWS and min(self.weight.shape) >= WIDTH
         if large and has_kernels(x) and torch.is_grad_enabled() and int8_pays():
             return _Linear.apply(x, self.weight, self.bias)
         return F.linear(x, self.weight, self.bias)

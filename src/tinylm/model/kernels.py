@@ -215,17 +215,16 @@ def channel_sums(part, lo, hi, x, sums):
 
 
 @kernel
-def scale_gelu(part, lo, hi, x, scale, shift, y):
-    """y = GELU(x * scale + shift) of `x [rows, channels]`."""
+def scale_shift(part, lo, hi, x, scale, shift, y):
+    """y = x * scale + shift of `x [rows, channels]`."""
     for r in range(lo, hi):
         for c in range(x.shape[1]):
-            z = load(x[r, c]) * scale[c] + shift[c]
-            y[r, c] = store(z * normal(z)[0])
+            y[r, c] = store(load(x[r, c]) * scale[c] + shift[c])
 
 
 @kernel
-def scale_gelu_sums(part, lo, hi, grad, x, scale, shift, mean, inverse, out, sums):
-    """`out`: gradient of BatchNorm's output; `sums`: its own and its products' with the normed input."""
+def gradient_sums(part, lo, hi, grad, x, mean, inverse, sums):
+    """`sums`: as of `channel_sums`, of `grad` and of its products with the normed x."""
     channels = x.shape[1]
     total, products = np.empty(channels, f4), np.empty(channels, f4)
     for first in range(lo, hi, BLOCK):
@@ -233,13 +232,9 @@ def scale_gelu_sums(part, lo, hi, grad, x, scale, shift, mean, inverse, out, sum
         products[:] = ZERO
         for r in range(first, min(first + BLOCK, hi)):
             for c in range(channels):
-                v = load(x[r, c])
-                z = v * scale[c] + shift[c]
-                p, e = normal(z)
-                d = load(grad[r, c]) * (p + z * DENSITY * e)
-                out[r, c] = store(d)
+                d = load(grad[r, c])
                 total[c] += d
-                products[c] += d * (v - mean[c]) * inverse[c]
+                products[c] += d * (load(x[r, c]) - mean[c]) * inverse[c]
         for c in range(channels):
             sums[part, 0, c] += total[c]
             sums[part, 1, c] += products[c]
