@@ -1,7 +1,7 @@
 """Ours learns as the reference does: 200 steps from equal weights on the same masked batches.
 
 Differences that remain are dropout's random numbers and, where this processor
-multiplies bf16, its rounding.
+multiplies bf16 and int8, their rounding.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tinylm.train.recipes import RECIPES
 STEPS, BATCH, WINDOW = 200, 32, 20
 TOPICS, WORDS = 8, 8
 TOKENIZER = Tokenizer([*SPECIAL_TOKENS, *(f"word{i}" for i in range(TOPICS * WORDS))])
-CONFIG = ModelConfig(vocab_size=len(TOKENIZER), layers=2, heads=1, max_tokens=24)
+CONFIG = ModelConfig(vocab_size=len(TOKENIZER), layers=2, heads=4, max_tokens=24)  # wide enough for int8
 
 
 def topical_texts() -> TokenIds:
@@ -35,7 +35,7 @@ def topical_texts() -> TokenIds:
 
 
 def test_loss_curve_is_that_of_the_reference():
-    optimisation = RECIPES["paper"].pretrain.model_copy(update={"learning_rate": 1e-3})
+    optimisation = RECIPES["paper"].pretrain.model_copy(update={"learning_rate": 5e-4})
     recipe = RECIPES["paper"].model_copy(update={"pretrain": optimisation})
     texts = topical_texts()
     torch.manual_seed(0)  # the weights that `pretraining_run` starts from
@@ -51,6 +51,6 @@ def test_loss_curve_is_that_of_the_reference():
     assert ours[0] == pytest.approx(theirs[0], abs=0.03)
     means = [curve.reshape(-1, WINDOW).mean(1) for curve in (ours, theirs)]
     assert means[1][-1] < means[1][0] - 1.5  # there was something to learn
-    # Two runs of the reference with other dropout differ by up to 0.035 here, a learning
-    # rate 1.2 times as high makes 0.18, no dropout 0.09.
+    # Two runs of the reference with other dropout differ by up to 0.03 here, a learning
+    # rate 1.2 times as high makes 0.18, no dropout 0.10.
     np.testing.assert_allclose(*means, atol=0.06, rtol=0)
