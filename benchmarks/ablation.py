@@ -27,7 +27,7 @@ from rich.table import Table
 from torch import Tensor
 
 from tinylm.bench.measure import alternate
-from tinylm.bench.training import CASES, prepare
+from tinylm.bench.training import CASES, prepare_case
 from tinylm.model import batch as packing
 from tinylm.model import functions, int8_training
 from tinylm.model.batch import Batch
@@ -86,8 +86,7 @@ FINETUNING: dict[str, Patch] = {
 
 def ablate(case: str, rounds: int) -> dict[str, dict[str, float]]:
     """Ratios of times without a trick to times with all: median, lowest and highest over the rounds."""
-
-    run = prepare(case).run
+    run = prepare_case(case).run
     for _ in range(3 * run.steps_per_epoch):  # the first ones compile
         run.step()
     start = time.perf_counter()
@@ -107,7 +106,7 @@ def ablate(case: str, rounds: int) -> dict[str, dict[str, float]]:
     cells |= {name: (run, without) for name, without in patches.items()}
     # The precision is chosen once, when a run begins.
     with patch.object(loop, "bf16_pays", lambda: False):
-        cells["bf16 with fp32 masters, and with it kernels and int8"] = (prepare(case).run, nullcontext)
+        cells["bf16 with fp32 masters, and with it kernels and int8"] = (prepare_case(case).run, nullcontext)
     # A step before each measurement is timed and thrown away: it finds the memory of the one before.
     works = [work(*cell, count) for cell in cells.values() for count in (1, steps)]
     alternate(works, 1)  # warm-up

@@ -24,7 +24,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinylm.model.config import ModelConfig
-from tinylm.model.fourier import PAYS_FROM, FourierConvolution
+from tinylm.model.fourier import FourierConvolution, fourier_pays
 
 TRAINING = 3  # times the arithmetic of inference
 
@@ -40,7 +40,7 @@ def masked_language_model(config: ModelConfig, lengths: np.ndarray, hidden: np.n
     w, tokens = config.width, lengths.sum()
     last = 4 * w**2 * tokens + 20 * w**2 * hidden.sum() + 4 * w * (lengths * hidden).sum()
     head = (2 * w**2 + 2 * w * config.vocab_size) * hidden.sum()
-    front = _front_end(config) * len(lengths)
+    front = _trained_front_end(config) * len(lengths)
     return float(_blocks(config, lengths) + front + last + head)
 
 
@@ -49,22 +49,23 @@ def sequence_classifier(config: ModelConfig, lengths: np.ndarray, n_labels: int)
     w, texts = config.width, len(lengths)
     last = 24 * w**2 * texts + 4 * config.heads * w * lengths.sum()
     head = (2 * w**2 + 2 * w * n_labels) * texts
-    convolutions = front_end(config, int(lengths.max())) * texts if config.convolution else 0
-    return float(_blocks(config, lengths) + convolutions + last + head)
+    front = front_end(config, int(lengths.max())) * texts
+    return float(_blocks(config, lengths) + front + last + head)
 
 
 def front_end(config: ModelConfig, longest: int) -> int:
-    """Operations of the convolutions on one text that answer with it, in texts of up to `longest` tokens."""
-    assert config.convolution is not None
-    front, (tokens, dimensions), w = config.convolution, config.convolution.kernel, config.width
+    """Operations of the convolutions, if any, for one answer among texts of up to `longest` tokens."""
+    if (front := config.convolution) is None:
+        return 0
+    (tokens, dimensions), w = front.kernel, config.width
     total = 2 * front.channels * w * longest  # to one channel
     for number in range(1, front.layers + 1):
         channels = 1 if number == 1 else front.channels
         wanted = min(config.max_tokens, longest + (front.layers - number) * (tokens // 2))
-        if channels == 1 or tokens < PAYS_FROM:
-            total += 2 * tokens * dimensions * channels * front.channels * w * wanted
-        else:
+        if fourier_pays(channels, tokens):
             total += FourierConvolution.operations((tokens, dimensions), channels, front.channels, w, wanted)
+        else:
+            total += 2 * tokens * dimensions * channels * front.channels * w * wanted
     return total
 
 
@@ -75,8 +76,8 @@ def _blocks(config: ModelConfig, lengths: np.ndarray) -> int:
     return int((config.layers - 1) * block)
 
 
-def _front_end(config: ModelConfig) -> int:
-    """Operations of the convolutions on one text in training."""
+def _trained_front_end(config: ModelConfig) -> int:
+    """Operations of the convolutions, if any, on one text in training."""
     if (front := config.convolution) is None:
         return 0
     channels = [1] + [front.channels] * front.layers

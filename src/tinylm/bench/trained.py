@@ -22,7 +22,7 @@ from tinylm.text.tasks import Task, hold_out, load_task
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.cooccurrence import token_vectors
 from tinylm.train.finetune import encode_task, finetune
-from tinylm.train.pretrain import pretraining_run
+from tinylm.train.pretrain import new_model
 from tinylm.train.recipes import RECIPES
 
 MEMBERS = 5
@@ -78,8 +78,7 @@ def _train(task: Task, tokenizer: Tokenizer) -> Committee:
     members = []
     for seed in range(MEMBERS):
         label = f"member {seed + 1} of {MEMBERS}"
-        start, run = pretraining_run(paragraphs, tokenizer, config, RECIPE, seed=seed, vectors=vectors)
-        run.finish()
+        start = new_model(paragraphs, tokenizer, config, RECIPE, seed=seed, vectors=vectors)
         result = finetune(encoded, tokenizer, start, RECIPE, seed=seed, label=label, test_each_epoch=False)
         members.append(Classifier(result.model, tokenizer, task.label_names))
     return Committee(members)

@@ -63,7 +63,7 @@ CASES = {
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedCase:
     """A case before its first step.
 
     Attributes:
@@ -79,7 +79,7 @@ class Prepared:
     texts: str
 
 
-def prepare(name: str) -> Prepared:
+def prepare_case(name: str) -> PreparedCase:
     """Prepare one of CASES."""
     case = CASES[name]
     source, texts = openings(case.vocabulary)
@@ -92,18 +92,20 @@ def prepare(name: str) -> Prepared:
         task = EncodedTask(encoded, labels, encoded, labels, N_LABELS)  # nothing is tested
         texts = f"{chosen.source}, {texts.split(', ')[1]}"
         _, run = finetuning_run(task, source.tokenizer, config, RECIPE, seed=SEED)
-        return Prepared(config, run, partial(finetuning_reference, task, config, RECIPE, seed=SEED), texts)
+        return PreparedCase(
+            config, run, partial(finetuning_reference, task, config, RECIPE, seed=SEED), texts
+        )
     count = BATCHES * RECIPE.pretrain.batch_size
     rows = np.random.default_rng(SEED).choice(len(source.paragraphs), count, replace=False)
     paragraphs = source.paragraphs.take(rows)
     _, run = pretraining_run(paragraphs, source.tokenizer, config, RECIPE, seed=SEED)
     make = partial(pretraining_reference, paragraphs, source.tokenizer, config, RECIPE, seed=SEED)
-    return Prepared(config, run, make, texts)
+    return PreparedCase(config, run, make, texts)
 
 
 def measure_case(name: str, rounds: int, machine: Machine) -> Measured:
     """Measure one of CASES."""
-    prepared = prepare(name)
+    prepared = prepare_case(name)
     reference = ReferenceProcess(prepared.reference)
     try:
         details = {"texts": prepared.texts}

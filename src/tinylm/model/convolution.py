@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tinylm.memory import keep_memory
 from tinylm.model.config import Convolution
-from tinylm.model.fourier import PAYS_FROM, FourierConvolution
+from tinylm.model.fourier import FourierConvolution, fourier_pays
 from tinylm.model.functions import norm_gelu
 
 
@@ -84,7 +84,8 @@ class FoldedFrontEnd(nn.Module):
 
 def _convolution(weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
     """The convolution of images `[texts, rows, columns, channels]`, without padding."""
-    if weight.shape[1] > 1 and weight.shape[2] >= PAYS_FROM:
+    _, channels, rows, _ = weight.shape
+    if fourier_pays(channels, rows):
         return FourierConvolution(weight, bias)
     weight = weight.contiguous(memory_format=torch.channels_last)
     return lambda x: F.conv2d(x.permute(0, 3, 1, 2), weight, bias).permute(0, 2, 3, 1).contiguous()

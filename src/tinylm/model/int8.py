@@ -17,7 +17,6 @@ text: [CLS] at position 0. Its projection onto the keys is computed once, before
 from __future__ import annotations
 
 import copy
-import math
 from typing import NamedTuple
 
 import numpy as np
@@ -30,11 +29,10 @@ from tinylm.model.convolution import ConvolutionalFrontEnd, FoldedFrontEnd
 from tinylm.model.encoder import LAYER_NORM_EPS, Block, Embeddings
 from tinylm.model.functions import bf16_pays
 from tinylm.model.heads import SequenceClassifier
-from tinylm.model.kernels import HALF, ONE, ZERO, exp, f4, kernel, normal, parallel
+from tinylm.model.kernels import ONE, TOP, ZERO, exp, f4, kernel, nearest, normal, parallel
 
 EPSILON = f4(LAYER_NORM_EPS)
 SCORE_SCALE = f4(HEAD_WIDTH**-0.5)
-TOP = 127  # int8 from -127 to 127
 
 
 class Product(NamedTuple):
@@ -214,13 +212,7 @@ def _with_probe(top: Top, first: np.ndarray) -> Top:
 def _round(part, lo, hi, x, rounded, scale):
     """Rows of x to int8 and a scale for each row."""
     for r in range(lo, hi):
-        largest = f4(1e-12)
-        for j in range(x.shape[1]):
-            largest = max(largest, abs(x[r, j]))
-        scale[r] = largest / f4(TOP)
-        factor = f4(TOP) / largest
-        for j in range(x.shape[1]):
-            rounded[r, j] = np.int8(math.floor(x[r, j] * factor + HALF))
+        scale[r] = nearest(x[r], rounded[r])
 
 
 @kernel
@@ -342,7 +334,7 @@ def _answer_together(x, starts, lengths, top, logits):
     _multiply(top.expand, 0, 4 * width, hidden, inner, 0)
     for text in range(texts):
         for j in range(4 * width):
-            inner[text, j] *= normal(inner[text, j])[0]
+            inner[text, j] *= normal(inner[text, j])
     _multiply(top.contract, 0, width, inner, out, 0)
     for text in range(texts):
         for j in range(width):

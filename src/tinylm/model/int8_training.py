@@ -25,13 +25,14 @@ from torch.autograd import Function
 
 from tinylm.model.functions import has_kernels
 from tinylm.model.kernels import (
-    HALF,
-    dropout_parameters,
+    TOP,
     f4,
     hashed,
     kernel,
     load,
+    nearest,
     parallel,
+    random_seed,
     raw,
     store,
     u4,
@@ -39,8 +40,7 @@ from tinylm.model.kernels import (
 
 # With fewer rows, or weights narrower in one direction, rounding takes longer than the faster product saves.
 ROWS, WIDTH = 256, 256
-TOP = f4(127)
-SMALLEST = f4(1e-30)  # stands in for the largest entry of a row of zeros
+SMALLEST = f4(1e-30)  # stands in for the largest entry of a gradient of zeros
 
 
 @lru_cache
@@ -79,8 +79,8 @@ class _Linear(Function):
         grad = gradients[0].contiguous()
         rounded, scale = grad.new_empty(grad.shape, dtype=torch.int8), torch.empty(len(grad))
         sums = torch.zeros(torch.get_num_threads(), grad.shape[1])
-        seed, _, _ = dropout_parameters(0.5)
-        parallel(_round_at_random, len(grad), *map(raw, (grad, weight_scale, rounded, scale, sums)), seed)
+        arrays = map(raw, (grad, weight_scale, rounded, scale, sums))
+        parallel(_round_at_random, len(grad), *arrays, random_seed())
         products = torch._int_mm(rounded, weight_rounded)
         grad_x = grad.new_empty(products.shape)
         parallel(_rescale_rows, len(grad), *map(raw, (products, scale, grad_x)))
@@ -96,17 +96,12 @@ def _rounded(x: Tensor) -> tuple[Tensor, Tensor]:
 
 @kernel
 def _round(part, lo, hi, x, rounded, scale):
-    """Rows of x to the nearest multiples of a scale of their own; the largest entry becomes 127."""
+    """Rows of x to the nearest multiples of a scale of their own."""
     row = np.empty(x.shape[1], f4)
     for r in range(lo, hi):
-        largest = SMALLEST
         for j in range(len(row)):
             row[j] = load(x[r, j])
-            largest = max(largest, abs(row[j]))
-        factor = TOP / largest
-        for j in range(len(row)):
-            rounded[r, j] = np.int8(math.floor(row[j] * factor + HALF))
-        scale[r] = largest / TOP
+        scale[r] = nearest(row, rounded[r])
 
 
 @kernel
@@ -123,12 +118,12 @@ def _round_at_random(part, lo, hi, grad, column_scale, rounded, scale, sums, see
             total[j] += g
             row[j] = g * column_scale[j]
             largest = max(largest, abs(row[j]))
-        factor = TOP / largest
+        factor = f4(TOP) / largest
         for j in range(len(row)):
             # 24 random bits: a share of [0, 1).
             share = f4(np.int32(hashed(seed, u4(first + u4(j))) >> u4(8))) * f4(2**-24)
             rounded[r, j] = np.int8(math.floor(row[j] * factor + share))
-        scale[r] = largest / TOP
+        scale[r] = largest / f4(TOP)
 
 
 @kernel

@@ -113,17 +113,31 @@ def exp(x):
 A0, A1, A2, A3, A4, A5 = (
     f4(a) for a in (0.3275911, 0.254829592, -0.284496736, 1.421413741, -1.453152027, 1.061405429)
 )
-SQRT_HALF, DENSITY = f4(math.sqrt(0.5)), f4(1 / math.sqrt(2 * math.pi))
+SQRT_HALF = f4(math.sqrt(0.5))
 
 
 @inline
 def normal(x):
-    """Distribution function of the normal distribution at x, and exp(-x^2 / 2)."""
+    """Distribution function of the normal distribution at x."""
     a = abs(x) * SQRT_HALF
     t = ONE / (ONE + A0 * a)
-    e = exp(-a * a)
-    tail = HALF * t * (A1 + t * (A2 + t * (A3 + t * (A4 + t * A5)))) * e
-    return (ONE - tail if x > ZERO else tail), e
+    tail = HALF * t * (A1 + t * (A2 + t * (A3 + t * (A4 + t * A5)))) * exp(-a * a)
+    return ONE - tail if x > ZERO else tail
+
+
+TOP = 127  # int8 from -127 to 127
+
+
+@inline
+def nearest(row, rounded):
+    """`rounded`, int8: the fp32 row in multiples of the scale that is returned, its largest entry TOP."""
+    largest = f4(1e-12)
+    for j in range(len(row)):
+        largest = max(largest, abs(row[j]))
+    factor = f4(TOP) / largest
+    for j in range(len(row)):
+        rounded[j] = np.int8(math.floor(row[j] * factor + HALF))
+    return largest / f4(TOP)
 
 
 @kernel
@@ -372,6 +386,14 @@ def sum_rows(part, lo, hi, rows, order, bounds, out):
                 out[r, j] += load(rows[k, j])
 
 
+@inline
+def adamw_step(w, m, v, g, decay, rate, correction, b1, b2, eps):
+    """First and second moment and weight after one AdamW step with gradient g."""
+    m = m * b1 + g * (ONE - b1)
+    v = v * b2 + g * g * (ONE - b2)
+    return m, v, w * decay - rate * m / (math.sqrt(v) * correction + eps)
+
+
 @kernel
 def adamw(
     part, lo, hi, working, master, first, second, grad, row_of, rows, decay, rate, correction, b1, b2, eps
@@ -379,21 +401,20 @@ def adamw(
     """One AdamW step in one pass over memory.
 
     working: bf16 weights `[n, width]`; master, first, second: fp32 weights and moments.
-    grad: bf16 gradient, or no row where there is none; rows: fp32 gradients of some
-    rows on top of it, row_of[r] the one of row r or -1, or no entry where there are none.
+    grad: bf16 gradient; rows: fp32 gradients of some rows on top of it, row_of[r] the one
+    of row r or -1, or no entry where there are none.
     """
     width = master.shape[1]
-    has_grad, has_rows = grad.shape[0] > 0, row_of.shape[0] > 0
+    has_rows = row_of.shape[0] > 0
     nothing = np.zeros(width, f4)
-    c1, c2 = ONE - b1, ONE - b2
     for r in range(lo, hi):
         k = row_of[r] if has_rows else -1
         extra = rows[k] if k >= 0 else nothing
         for j in range(width):
-            g = extra[j] + (load(grad[r, j]) if has_grad else ZERO)
-            m = first[r, j] * b1 + g * c1
-            v = second[r, j] * b2 + g * g * c2
-            w = master[r, j] * decay - rate * m / (math.sqrt(v) * correction + eps)
+            g = extra[j] + load(grad[r, j])
+            m, v, w = adamw_step(
+                master[r, j], first[r, j], second[r, j], g, decay, rate, correction, b1, b2, eps
+            )
             first[r, j] = m
             second[r, j] = v
             master[r, j] = w
@@ -409,28 +430,22 @@ def adamw_rows(part, lo, hi, rows, working, master, first, second, done, ever, n
     Where `ever` is False, both moments are zero.
     """
     width, steps = master.shape[1], len(numbers)
-    c1, c2 = ONE - b1, ONE - b2
+    last = steps - 1 if len(grad) else steps  # the step that has a gradient
+    nothing = np.zeros(width, f4)
     for i in range(lo, hi):
         r = rows[i]
         w, m, v = master[r], first[r], second[r]
-        has_grad = len(grad) > 0
-        for step in range(done[r], steps - 1 if has_grad else steps):
+        for step in range(done[r], steps):
             decay, rate, correction = numbers[step]
+            g = grad[i] if step == last else nothing
             if ever[r]:
                 for j in range(width):
-                    m[j] *= b1
-                    v[j] *= b2
-                    w[j] = w[j] * decay - rate * m[j] / (math.sqrt(v[j]) * correction + eps)
+                    m[j], v[j], w[j] = adamw_step(
+                        w[j], m[j], v[j], g[j], decay, rate, correction, b1, b2, eps
+                    )
             else:
                 for j in range(width):
                     w[j] *= decay
-        if has_grad:
-            decay, rate, correction = numbers[steps - 1]
-            g = grad[i]
-            for j in range(width):
-                m[j] = m[j] * b1 + g[j] * c1
-                v[j] = v[j] * b2 + g[j] * g[j] * c2
-                w[j] = w[j] * decay - rate * m[j] / (math.sqrt(v[j]) * correction + eps)
         for j in range(width):
             working[r, j] = store(w[j])
 
@@ -473,9 +488,13 @@ def raw(tensor: Tensor) -> np.ndarray:
     return tensor.view(torch.uint16).numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
 
 
+def random_seed() -> np.uint32:
+    """A seed from PyTorch's generator."""
+    return u4(int(torch.randint(0, 2**32, (), dtype=torch.int64)))
+
+
 def dropout_parameters(probability: float) -> tuple[np.uint32, np.uint32, np.float32]:
-    """`seed, cut, scale` of a dropout; the seed comes from PyTorch's generator."""
+    """`seed, cut, scale` of a dropout."""
     if probability <= 0:
         return u4(0), u4(0), f4(1)
-    seed = int(torch.randint(0, 2**32, (), dtype=torch.int64))
-    return u4(seed), u4(int(probability * 2**32)), f4(1 / (1 - probability))
+    return random_seed(), u4(int(probability * 2**32)), f4(1 / (1 - probability))

@@ -8,7 +8,7 @@ smaller than 1/256 of a weight. Elsewhere the weights are their own masters.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,16 +70,15 @@ def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool)
     return optimizers
 
 
-def settle(optimizers: Iterable[Optimizer]) -> None:
+def settle(optimizers: Sequence[Optimizer]) -> None:
     """Bring all weights up to date, before they are saved or copied; see `MasterAdamW`."""
     for optimizer in optimizers:
         if isinstance(optimizer, MasterAdamW):
             optimizer.settle()
 
 
-def masters_of(optimizers: Iterable[Optimizer]) -> dict[nn.Parameter, Tensor]:
+def masters_of(optimizers: Sequence[Optimizer]) -> dict[nn.Parameter, Tensor]:
     """The fp32 master of each bf16 weight, up to date."""
-    optimizers = list(optimizers)
     settle(optimizers)
     masters: dict[nn.Parameter, Tensor] = {}
     for optimizer in optimizers:
@@ -88,7 +87,7 @@ def masters_of(optimizers: Iterable[Optimizer]) -> dict[nn.Parameter, Tensor]:
     return masters
 
 
-def restore_masters(model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
+def restore_masters(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
     """Make the model fp32 again, with the weights of its masters."""
     masters = masters_of(optimizers)
     model.float()
@@ -103,8 +102,8 @@ class MasterAdamW(Optimizer):
     The same update as `torch.optim.AdamW` on the masters. It also takes the row-wise
     gradients that `word_embedding` leaves. Where these are all there is, as in fine-tuning,
     a step visits only the rows that have one; every other row is up to `TOGETHER` steps
-    behind and makes up for them, step by step, before it is read (`catch_up`) or all of
-    them are (`settle`).
+    behind and makes up for them, step by step, when it is read next or all of them must be
+    up to date (`settle`).
     """
 
     def __init__(
@@ -136,7 +135,7 @@ class MasterAdamW(Optimizer):
                 self._step_rows(p, rows[0], rows[1], numbers)
             else:
                 self._settle(p)
-                _adamw_step(p, state, rows, numbers)
+                _adamw_step(p, p.grad, state, rows, numbers)
 
     def settle(self) -> None:
         """Bring all rows up to date."""
@@ -196,6 +195,7 @@ def _numbers(step: int, rate: float, decay: float) -> tuple[float, float, float]
 
 def _adamw_step(
     p: nn.Parameter,
+    grad: Tensor,
     state: dict[str, Tensor],
     rows: tuple[np.ndarray, Tensor] | None,
     numbers: tuple[float, ...],
@@ -205,13 +205,12 @@ def _adamw_step(
         return raw(tensor.contiguous()).reshape(len(tensor) if tensor.ndim > 1 else 1, -1)
 
     master = table(state["master"])
-    grad = np.zeros((0, 1), np.uint16) if p.grad is None else table(p.grad)
     row_of, sums = np.zeros(0, np.int64), np.zeros((1, master.shape[1]), np.float32)
     if rows is not None:
         row_of = np.full(len(master), -1)
         row_of[rows[0]] = np.arange(len(rows[0]))
         sums = rows[1].numpy()
-    arrays = (table(p), master, table(state["first"]), table(state["second"]), grad, row_of, sums)
+    arrays = (table(p), master, table(state["first"]), table(state["second"]), table(grad), row_of, sums)
     arguments = (*arrays, *map(np.float32, (*numbers, *BETAS, EPS)))
     if p.numel() > PARALLEL:
         parallel(kernels.adamw, len(master), *arguments)

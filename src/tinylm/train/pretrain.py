@@ -70,17 +70,7 @@ def pretraining_run(
     vectors: np.ndarray | None = None,
 ) -> tuple[MaskedLanguageModel, Run]:
     """What `pretrain` trains, before its first step; arguments as there."""
-    if not len(paragraphs):
-        raise UserError("pre-training was given no paragraph; W_S must be at least 1.")
-    check_vocabulary(config, tokenizer)
-    torch.manual_seed(seed)
-    model = MaskedLanguageModel(config.model_copy(update={"dropout": recipe.pretrain.dropout}))
-    if recipe.frequency_bias:
-        model.bias.data = _log_frequencies(paragraphs, tokenizer)
-    if recipe.neighbour_window is not None:
-        if vectors is None:
-            vectors = token_vectors(paragraphs, tokenizer, config.width, recipe.neighbour_window)
-        begin_from(model.encoder.embeddings.word.weight, vectors, seed)
+    model = new_model(paragraphs, tokenizer, config, recipe, seed=seed, vectors=vectors)
     masking = Masking(tokenizer, recipe.mask_rate)
     batch_size = recipe.pretrain.batch_size
     steps_per_epoch = -(-len(paragraphs) // batch_size)
@@ -97,6 +87,30 @@ def pretraining_run(
         return model(batch.with_ids(masked.ids), masked.places, masked.targets)
 
     return model, Run(model, recipe.pretrain, steps_per_epoch, loss_of, seed, checkpoint)
+
+
+def new_model(
+    paragraphs: TokenIds,
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    recipe: Recipe,
+    *,
+    seed: int,
+    vectors: np.ndarray | None = None,
+) -> MaskedLanguageModel:
+    """The weights that `pretrain` begins from, fp32; arguments as there."""
+    if not len(paragraphs):
+        raise UserError("pre-training was given no paragraph; W_S must be at least 1.")
+    check_vocabulary(config, tokenizer)
+    torch.manual_seed(seed)
+    model = MaskedLanguageModel(config.model_copy(update={"dropout": recipe.pretrain.dropout}))
+    if recipe.frequency_bias:
+        model.bias.data = _log_frequencies(paragraphs, tokenizer)
+    if recipe.neighbour_window is not None:
+        if vectors is None:
+            vectors = token_vectors(paragraphs, tokenizer, config.width, recipe.neighbour_window)
+        begin_from(model.encoder.embeddings.word.weight, vectors, seed)
+    return model
 
 
 def _log_frequencies(paragraphs: TokenIds, tokenizer: Tokenizer) -> Tensor:
