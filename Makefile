@@ -25,7 +25,7 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# All suites that this machine can run; each leaves a JSON file there, `gpu` none yet.
+# All suites that this machine can run; each leaves a JSON file there, `gpu` none without a GPU.
 bench: install
 	mkdir -p results/bench
 	$(BIN)/tinylm bench --suite cpu --json results/bench/cpu.json

@@ -105,7 +105,7 @@ def ablate(case: str, rounds: int) -> dict[str, dict[str, float]]:
     patches = DURING_STEPS | (FINETUNING if CASES[case].finetune else PRETRAINING)
     cells |= {name: (run, without) for name, without in patches.items()}
     # The precision is chosen once, when a run begins.
-    with patch.object(loop, "bf16_pays", lambda: False):
+    with patch.object(loop, "bf16_pays", lambda device: False):
         cells["bf16 with fp32 masters, and with it kernels and int8"] = (prepare_case(case).run, nullcontext)
     # A step before each measurement is timed and thrown away: it finds the memory of the one before.
     works = [work(*cell, count) for cell in cells.values() for count in (1, steps)]

@@ -242,6 +242,26 @@ def test_training_case_end_to_end(paragraphs, front):
     assert min(result.reference, result.other.value, result.limit) > 0
 
 
+def test_on_a_gpu_autocast_is_the_reference(paragraphs, monkeypatch):
+    monkeypatch.setitem(training.WARM_UP, "cuda", 2)
+    _, run = pretraining_run(paragraphs, TOKENIZER, TINY, RECIPES["paper"], seed=0)
+    reference = pretraining_reference(paragraphs, TOKENIZER, TINY, RECIPES["paper"], seed=0)
+    modes = []
+    step = reference.step
+
+    def noted(number: int, *, autocast: bool = False) -> float:
+        modes.append(autocast)
+        return step(number, autocast=autocast)
+
+    monkeypatch.setattr(reference, "step", noted)
+    result = training.compare("mlm-tiny", TINY, run, reference, 1, MACHINE, {}, torch.device("cuda"))
+    assert modes == [False, True] + [True] * 2 + [False] * 2  # a warm-up, then two batches of each
+    assert result.other.name == "reference in fp32"
+    assert result.details["utilisation"] == pytest.approx(result.ours / result.limit, abs=1e-3)
+    seconds = 90_000 * 50 * paragraphs.lengths.mean() / result.ours
+    assert result.details["minutes for W_S = 90,000 x 50 epochs"] == pytest.approx(seconds / 60, rel=0.01)
+
+
 def test_front_end_of_the_reference_computes_what_ours_does(paragraphs):
 
     config = TINY.model_copy(update={"convolution": FRONT, "init_std": 0.2})

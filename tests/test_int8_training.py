@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor
 
 from tinylm.model import int8_training
-from tinylm.model.functions import bf16_pays
+from tinylm.model.device import bf16_pays
 from tinylm.model.int8_training import ROWS, WIDTH, Linear
 
 pytestmark = pytest.mark.skipif(

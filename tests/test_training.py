@@ -13,10 +13,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tinylm.errors import UserError
+from tinylm.model.batch import Batch
 from tinylm.model.config import Convolution, ModelConfig
+from tinylm.model.device import CPU
 from tinylm.text.store import TokenIds
 from tinylm.text.tasks import Task
 from tinylm.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from tinylm.train.batching import Inputs
 from tinylm.train.checkpoint import Checkpoint, Place
 from tinylm.train.finetune import EncodedTask, Finetuned, encode_task, finetune
 from tinylm.train.loop import Run, train
@@ -93,7 +96,7 @@ def recipe(request: pytest.FixtureRequest) -> Recipe:
 def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Train as processors with and without bf16 do, whichever this one is."""
     for module in ("loop", "optimizers"):
-        monkeypatch.setattr(f"tinylm.train.{module}.bf16_pays", lambda: request.param == "bf16")
+        monkeypatch.setattr(f"tinylm.train.{module}.bf16_pays", lambda device=CPU: request.param == "bf16")
 
 
 def config_for(recipe: Recipe, tokenizer: Tokenizer, **shape: Any) -> ModelConfig:
@@ -279,6 +282,11 @@ def test_a_failing_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: 
 # Schedule and numbers
 
 
+def nothing(epoch: int = 0, step: int = 0) -> Inputs:
+    """For a loss that depends on no inputs."""
+    return Inputs(Batch(torch.zeros(0, dtype=torch.int64), np.zeros(0, np.int64)), torch.zeros(0))
+
+
 def learning_rates(optimisation: Optimisation, steps_per_epoch: int, folder: Path) -> list[float]:
     """The learning rate of every step; their sum is how far Adam moves a weight of gradient 1."""
     rates = []
@@ -291,7 +299,9 @@ def learning_rates(optimisation: Optimisation, steps_per_epoch: int, folder: Pat
     nn.init.zeros_(model.weight)
     optimisation = optimisation.model_copy(update={"weight_decay": 0.0})
     recorder = Recorder(folder / "checkpoint", {}, every=0)
-    train(Run(model, optimisation, steps_per_epoch, lambda *_: model.weight.sum(), 1, recorder), "test")
+    train(
+        Run(model, optimisation, steps_per_epoch, nothing, lambda _: model.weight.sum(), 1, recorder), "test"
+    )
     assert model.weight.item() == pytest.approx(-sum(rates), rel=1e-4)
     return rates
 
@@ -359,7 +369,7 @@ def test_running_averages_are_exact_in_either_precision() -> None:
     model = nn.Sequential(nn.BatchNorm2d(1))
     image = torch.ones(1, 1, 2, 2)
     optimisation = Optimisation(epochs=1, batch_size=1, learning_rate=1e-3, weight_decay=0)
-    train(Run(model, optimisation, 90, lambda *_: model(image).float().sum(), seed=1), "test")
+    train(Run(model, optimisation, 90, nothing, lambda _: model(image).float().sum(), seed=1), "test")
     # A mean with 8 bits would get stuck on its way from 0 to 1.
     assert model[0].running_mean.item() == pytest.approx(1 - 0.9**90, abs=1e-5)
 
@@ -369,16 +379,19 @@ def test_history_holds_the_mean_loss_of_each_epoch() -> None:
     losses = np.random.default_rng(0).random((3, 4))
     figures = iter([0.1, 0.2, 0.3])
 
-    def loss_of(epoch: int, step: int) -> Tensor:
+    def inputs_of(epoch: int, step: int) -> Inputs:
+        return Inputs(nothing().batch, torch.tensor(losses[epoch, step]))
+
+    def loss_of(inputs: Inputs) -> Tensor:
         assert model.training
-        return 0 * model.weight.sum().float() + float(losses[epoch, step])
+        return 0 * model.weight.sum().float() + inputs.targets
 
     def after_epoch() -> dict[str, float]:
         assert not model.training
         return {"figure": next(figures)}
 
     optimisation = Optimisation(epochs=3, batch_size=1, learning_rate=1, weight_decay=0)
-    history = train(Run(model, optimisation, 4, loss_of, seed=1), "test", after_epoch)
+    history = train(Run(model, optimisation, 4, inputs_of, loss_of, seed=1), "test", after_epoch)
     assert not model.training
     assert [(record["epoch"], record["figure"]) for record in history] == [(1, 0.1), (2, 0.2), (3, 0.3)]
     np.testing.assert_allclose([record["loss"] for record in history], losses.mean(1), rtol=1e-6)

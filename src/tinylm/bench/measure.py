@@ -18,9 +18,12 @@ import numpy as np
 import torch
 from rich.table import Table
 
+from tinylm.model.device import CPU
+
 MILLISECONDS = "ms"
 # Rows, inputs and outputs of the products that dominate a block of width 768.
 SHAPES = ((3072, 768, 768), (3072, 768, 3072), (3072, 3072, 768))
+GPU_SHAPES = ((8192, 8192, 8192),)  # the machine's rate, which those leave unused
 REPEATS = 3
 
 
@@ -87,16 +90,23 @@ class Measured:
     details: dict[str, Any]
 
 
-def measure_machine() -> Machine:
-    """Time matrix products of the shapes in use; the best of each precision counts."""
-    return Machine(torch.get_num_threads(), _product_rate(torch.bfloat16), _product_rate(torch.float32))
+def measure_machine(device: torch.device = CPU) -> Machine:
+    """Time matrix products, on a CPU of the shapes in use; the best of each precision counts."""
+    rates = (_product_rate(dtype, device) for dtype in (torch.bfloat16, torch.float32))
+    return Machine(torch.get_num_threads(), *rates)
 
 
-def _product_rate(dtype: torch.dtype) -> float:
+def _product_rate(dtype: torch.dtype, device: torch.device) -> float:
     best = 0.0
-    for rows, inputs, outputs in SHAPES:
-        x, weight = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
-        seconds = alternate([lambda x=x, weight=weight: x @ weight.T], REPEATS)  # type: ignore[misc]
+    for rows, inputs, outputs in SHAPES if device.type == "cpu" else GPU_SHAPES:
+        x, weight = (torch.randn(n, inputs, device=device).to(dtype) for n in (rows, outputs))
+
+        def product(x: torch.Tensor = x, weight: torch.Tensor = weight) -> None:
+            torch.mm(x, weight.T)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
+        seconds = alternate([product], REPEATS)
         best = max(best, 2 * rows * inputs * outputs / seconds[1:].min())
     return best
 

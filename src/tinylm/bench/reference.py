@@ -22,13 +22,14 @@ from torch import Tensor, nn
 
 from tinylm.model.batch import Batch, make_batch
 from tinylm.model.config import Convolution, ModelConfig
+from tinylm.model.device import CPU
+from tinylm.model.functions import IGNORED
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.batching import MASKS, Masking, epoch_batches, generator
 from tinylm.train.finetune import EncodedTask
 from tinylm.train.recipes import Optimisation, Recipe
 
-IGNORED = -100  # label of a position without loss, in `transformers`
 BATCH = 32
 
 
@@ -40,6 +41,7 @@ class ReferenceRun:
         optimisation: learning rate and weight decay; the rate stays at its highest.
         steps_per_epoch: batches of one epoch.
         inputs: the padded batch of a step, counted from 0.
+        device: where it is trained.
     """
 
     def __init__(
@@ -48,18 +50,31 @@ class ReferenceRun:
         optimisation: Optimisation,
         steps_per_epoch: int,
         inputs: Callable[[int], dict[str, Tensor]],
+        device: torch.device = CPU,
     ) -> None:
-        self.model, self.steps_per_epoch, self.inputs = model.train(), steps_per_epoch, inputs
+        self.model, self.steps_per_epoch, self.inputs = model.train().to(device), steps_per_epoch, inputs
+        self.device, self.scaler = device, torch.amp.GradScaler("cuda", enabled=device.type == "cuda")
         rate, decay = optimisation.learning_rate, optimisation.weight_decay
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
 
     def step(self, number: int, *, autocast: bool = False) -> float:
-        """Take the step of that number, in fp32 or with products in bf16, and return its loss."""
+        """Take the step of that number and return its loss.
+
+        With `autocast`, products are in bf16 on a CPU; on a GPU in fp16, whose small range
+        `GradScaler` makes up for.
+        """
         self.optimizer.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            loss = self.model(**self.inputs(number)).loss
-        loss.backward()
-        self.optimizer.step()
+        inputs = {name: tensor.to(self.device) for name, tensor in self.inputs(number).items()}
+        half = torch.bfloat16 if self.device.type == "cpu" else torch.float16
+        with torch.autocast(self.device.type, half, enabled=autocast):
+            loss = self.model(**inputs).loss
+        if autocast and self.scaler.is_enabled():
+            self.scaler.scale(loss).backward()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+        else:
+            loss.backward()
+            self.optimizer.step()
         return loss.item()
 
 
@@ -113,7 +128,13 @@ def _serve(connection: Connection, make: Callable[[], ReferenceRun], threads: in
 
 
 def pretraining_reference(
-    paragraphs: TokenIds, tokenizer: Tokenizer, config: ModelConfig, recipe: Recipe, *, seed: int
+    paragraphs: TokenIds,
+    tokenizer: Tokenizer,
+    config: ModelConfig,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device = CPU,
 ) -> ReferenceRun:
     """The counterpart of `tinylm.train.pretrain.pretraining_run`; arguments as there."""
     masking = Masking(tokenizer, recipe.mask_rate)
@@ -131,11 +152,11 @@ def pretraining_reference(
 
     settings = bert_config(config, dropout=recipe.pretrain.dropout)
     model = with_front_end(transformers.BertForMaskedLM(settings), config.convolution)
-    return ReferenceRun(model, recipe.pretrain, steps_per_epoch, inputs)
+    return ReferenceRun(model, recipe.pretrain, steps_per_epoch, inputs, device)
 
 
 def finetuning_reference(
-    task: EncodedTask, config: ModelConfig, recipe: Recipe, *, seed: int
+    task: EncodedTask, config: ModelConfig, recipe: Recipe, *, seed: int, device: torch.device = CPU
 ) -> ReferenceRun:
     """The counterpart of `tinylm.train.finetune.finetuning_run`; arguments as there."""
     batch_size = recipe.finetune.batch_size
@@ -150,7 +171,7 @@ def finetuning_reference(
 
     settings = bert_config(config, dropout=recipe.finetune.dropout, num_labels=task.n_labels)
     model = with_front_end(transformers.BertForSequenceClassification(settings), config.convolution)
-    return ReferenceRun(model, recipe.finetune, steps_per_epoch, inputs)
+    return ReferenceRun(model, recipe.finetune, steps_per_epoch, inputs, device)
 
 
 def bert_config(config: ModelConfig, *, dropout: float = 0.0, num_labels: int = 2) -> transformers.BertConfig:

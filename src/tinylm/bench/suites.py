@@ -10,6 +10,7 @@ import torch
 from tinylm.bench import inference, training
 from tinylm.bench.measure import Machine, Measured, measure_machine
 from tinylm.errors import UserError
+from tinylm.model.device import CPU
 from tinylm.parallel import threads
 from tinylm.progress import progress_bars
 
@@ -22,16 +23,19 @@ class Suite:
         cases: their names.
         measure_case: measures one of them in so many rounds.
         threads: of PyTorch; None leaves its default.
+        device: of which the rate is measured.
     """
 
     cases: Collection[str]
     measure_case: Callable[[str, int, Machine], Measured]
     threads: int | None = None
+    device: torch.device = CPU
 
 
 SUITES = {
     "cpu": Suite(training.CASES, training.measure_case),
     "inference": Suite(inference.CASES, inference.measure_case, inference.THREADS),
+    "gpu": Suite(training.CASES, training.measure_gpu_case, device=training.CUDA),
 }
 
 
@@ -42,7 +46,7 @@ def run_suite(name: str, rounds: int, only: Sequence[str] = ()) -> list[Measured
         UserError: an unknown suite or case.
     """
     if name not in SUITES:
-        raise UserError(f"suite '{name}' is unknown; there are: {', '.join(SUITES)}, gpu.")
+        raise UserError(f"suite '{name}' is unknown; there are: {', '.join(SUITES)}.")
     suite = SUITES[name]
     for case in only:
         if case not in suite.cases:
@@ -50,7 +54,7 @@ def run_suite(name: str, rounds: int, only: Sequence[str] = ()) -> list[Measured
     chosen = [case for case in suite.cases if not only or case in only]
     results = []
     with threads(suite.threads or torch.get_num_threads()), progress_bars() as bars:
-        machine = measure_machine()
+        machine = measure_machine(suite.device)
         facts = {
             "threads": machine.threads,
             "rounds": rounds,

@@ -1,8 +1,8 @@
-"""Suite `cpu`: training steps of the library beside the authors', in real tokens per second.
+"""Suites `cpu` and `gpu`: training steps of the library beside the authors', in real tokens per second.
 
 Ours are the steps of `pretraining_run` and `finetuning_run` with the paper's recipe. A
-round is one epoch of a few batches on each side: of ours, of the reference in fp32, of
-the reference with bf16 autocast.
+round is one epoch of a few batches on each side: of ours, and of the reference in fp32 and
+with autocast.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import torch
 from tinylm.bench import arithmetic
 from tinylm.bench.measure import Machine, Measured, alternate, summarise
 from tinylm.bench.reference import (
-    IGNORED,
     ReferenceProcess,
     ReferenceRun,
     finetuning_reference,
@@ -26,6 +25,8 @@ from tinylm.bench.reference import (
 )
 from tinylm.bench.texts import N_LABELS, openings, sentences
 from tinylm.model.config import Convolution, ModelConfig
+from tinylm.model.device import CPU
+from tinylm.model.functions import IGNORED
 from tinylm.model.int8_training import int8_pays
 from tinylm.train.finetune import EncodedTask, finetuning_run
 from tinylm.train.loop import Run
@@ -33,8 +34,13 @@ from tinylm.train.pretrain import pretraining_run
 from tinylm.train.recipes import RECIPES
 
 RECIPE = RECIPES["paper"]
-BATCHES = 2  # of one epoch
 SEED = 0
+CUDA = torch.device("cuda")
+# Batches of one epoch. A GPU takes them faster, and records a step for each shape of its
+# inputs: the warm-up should have met most of them.
+BATCHES = {"cpu": 2, "cuda": 150}
+WARM_UP = {"cpu": 1, "cuda": 3}  # epochs of ours
+W_S, EPOCHS = 90_000, 50  # of the paper's largest pre-training
 
 
 @dataclass(frozen=True)
@@ -79,27 +85,28 @@ class PreparedCase:
     texts: str
 
 
-def prepare_case(name: str) -> PreparedCase:
+def prepare_case(name: str, device: torch.device = CPU) -> PreparedCase:
     """Prepare one of CASES."""
-    case = CASES[name]
+    case, batches = CASES[name], BATCHES[device.type]
     source, texts = openings(case.vocabulary)
     config = RECIPE.model_config_for(len(source.tokenizer), **case.shape)
     if case.finetune:
-        count = BATCHES * RECIPE.finetune.batch_size
+        count = batches * RECIPE.finetune.batch_size
         chosen = sentences()
         encoded = source.tokenizer.encode(chosen.texts[:count], config.max_tokens)
         labels = chosen.labels[:count]
         task = EncodedTask(encoded, labels, encoded, labels, N_LABELS)  # nothing is tested
         texts = f"{chosen.source}, {texts.split(', ')[1]}"
-        _, run = finetuning_run(task, source.tokenizer, config, RECIPE, seed=SEED)
-        return PreparedCase(
-            config, run, partial(finetuning_reference, task, config, RECIPE, seed=SEED), texts
-        )
-    count = BATCHES * RECIPE.pretrain.batch_size
+        _, run = finetuning_run(task, source.tokenizer, config, RECIPE, seed=SEED, device=device)
+        make = partial(finetuning_reference, task, config, RECIPE, seed=SEED, device=device)
+        return PreparedCase(config, run, make, texts)
+    count = min(batches * RECIPE.pretrain.batch_size, len(source.paragraphs))
     rows = np.random.default_rng(SEED).choice(len(source.paragraphs), count, replace=False)
     paragraphs = source.paragraphs.take(rows)
-    _, run = pretraining_run(paragraphs, source.tokenizer, config, RECIPE, seed=SEED)
-    make = partial(pretraining_reference, paragraphs, source.tokenizer, config, RECIPE, seed=SEED)
+    _, run = pretraining_run(paragraphs, source.tokenizer, config, RECIPE, seed=SEED, device=device)
+    make = partial(
+        pretraining_reference, paragraphs, source.tokenizer, config, RECIPE, seed=SEED, device=device
+    )
     return PreparedCase(config, run, make, texts)
 
 
@@ -114,6 +121,13 @@ def measure_case(name: str, rounds: int, machine: Machine) -> Measured:
         reference.close()
 
 
+def measure_gpu_case(name: str, rounds: int, machine: Machine) -> Measured:
+    """Measure one of CASES on a GPU, in this process: the C library's allocator matters little there."""
+    prepared = prepare_case(name, CUDA)
+    details = {"texts": prepared.texts, "gpu": torch.cuda.get_device_name()}
+    return compare(name, prepared.config, prepared.run, prepared.reference(), rounds, machine, details, CUDA)
+
+
 def compare(
     name: str,
     config: ModelConfig,
@@ -122,8 +136,12 @@ def compare(
     rounds: int,
     machine: Machine,
     details: dict[str, Any],
+    device: torch.device = CPU,
 ) -> Measured:
-    """Train both in turn for `rounds` epochs after a warm-up: of ours an epoch, of the reference a step."""
+    """Train both in turn for `rounds` epochs after a warm-up: of ours some epochs, of the reference a step.
+
+    The authors use autocast on a GPU, so there that is the reference and fp32 the other one.
+    """
     steps = range(run.steps_per_epoch)
     lengths, needed = np.zeros(0, np.int64), 0.0
     for step in steps:
@@ -146,15 +164,30 @@ def compare(
         for step in steps:
             reference.step(first + step, autocast=autocast)
 
-    ours()
+    for _ in range(WARM_UP[device.type]):
+        ours()
     reference.step(0)
     reference.step(0, autocast=True)
-    seconds = alternate([ours, lambda: theirs(False), lambda: theirs(True)], rounds)
+    on_gpu = device.type == "cuda"
+    seconds = alternate([ours, lambda: theirs(on_gpu), lambda: theirs(not on_gpu)], rounds)
     half = torch.bfloat16 in {parameter.dtype for parameter in run.model.parameters()}
     details = details | {
         "texts_per_batch": len(lengths) // len(steps),
         "tokens_per_text": round(tokens / len(lengths), 1),
-        "precision": ("bf16 and int8" if int8_pays() else "bf16") + " with fp32 masters" if half else "fp32",
+        "precision": _precision(half, on_gpu),
     }
     limit = machine.best * tokens / (arithmetic.TRAINING * needed)
-    return summarise(name, tokens / seconds, "tokens/s", limit, "reference with bf16 autocast", details)
+    other = "reference in fp32" if on_gpu else "reference with bf16 autocast"
+    if on_gpu:
+        epoch = float(np.median(seconds[:, 0]))
+        details["utilisation"] = round(tokens / epoch / limit, 3)
+        if name.startswith("mlm"):
+            minutes = epoch / len(lengths) * W_S * EPOCHS / 60
+            details["minutes for W_S = 90,000 x 50 epochs"] = round(minutes, 1)
+    return summarise(name, tokens / seconds, "tokens/s", limit, other, details)
+
+
+def _precision(half: bool, on_gpu: bool) -> str:
+    if not half:
+        return "fp32"
+    return ("bf16 and int8" if int8_pays() and not on_gpu else "bf16") + " with fp32 masters"

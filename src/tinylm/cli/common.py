@@ -76,6 +76,9 @@ Labels = Annotated[
 ]
 PerLabel = Annotated[int | None, typer.Option(help="Rows of each label; default as in the paper.", min=1)]
 RecipeName = Annotated[str, typer.Option("--recipe", help="paper (faithful) or fast (best per second).")]
+Device = Annotated[
+    str, typer.Option(help="cpu, cuda, or cuda:1 for the second GPU; on GPUs it has never been run yet.")
+]
 Seed = Annotated[
     int, typer.Option(help="Determines weights, order, masks and dropout.", min=0, max=2**32 - 1)
 ]

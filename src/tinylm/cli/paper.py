@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tinylm.cli.common import console, remark, say
+from tinylm.cli.common import Device, console, remark, say
 from tinylm.errors import UserError
 
 paper = typer.Typer(
@@ -52,16 +52,26 @@ def run_command(
     corpus: Annotated[
         str | None, typer.Option(help="Pre-training text in place of the preset's, as in 'tinylm corpus'.")
     ] = None,
+    device: Device = "cpu",
 ) -> None:
     """Run what is missing of tables; what was run before is found, a killed run goes on.
 
     Example: `tinylm paper run table5 --preset cpu`
     """
+    from tinylm.model.device import device_named
     from tinylm.paper.runner import run_tables
 
     folder = results or _default_folder(preset)
     chosen = None if rows is None else [name.strip() for name in rows.split(",")]
-    summary = run_tables(tables, preset_name=preset, folder=folder, trials=trials, rows=chosen, corpus=corpus)
+    summary = run_tables(
+        tables,
+        preset_name=preset,
+        folder=folder,
+        trials=trials,
+        rows=chosen,
+        corpus=corpus,
+        device=device_named(device),
+    )
     for sentence in [*summary.notes, *summary.failed]:
         remark(sentence)
     say(

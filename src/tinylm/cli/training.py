@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from tinylm.cli.common import (
+    Device,
     LabelColumn,
     Labels,
     Out,
@@ -53,6 +54,7 @@ def pretrain_command(
     ] = None,
     vocabulary: Annotated[int | None, typer.Option(help="As in 'tinylm corpus'.")] = None,
     text_column: TextColumn = "text",
+    device: Device = "cpu",
     seed: Seed = 0,
     settings: Settings = None,
 ) -> None:
@@ -61,6 +63,7 @@ def pretrain_command(
     Example: `tinylm pretrain --corpus vital --size 5000 --layers 1 --heads 2 --recipe fast --out bert1`
     """
     from tinylm.folders import new_folder, write_record
+    from tinylm.model.device import device_named
     from tinylm.model.huggingface import save_model
     from tinylm.text.prepare import prepare
     from tinylm.text.select import random_rows
@@ -69,7 +72,7 @@ def pretrain_command(
     from tinylm.train.pretrain import pretrain
     from tinylm.train.recipes import recipe_named
 
-    chosen = recipe_named(recipe).with_epochs(pretrain=epochs)
+    chosen, where = recipe_named(recipe).with_epochs(pretrain=epochs), device_named(device)
     wanted = vocabulary_of(tokenizer, vocabulary)
     if wanted is None and not is_store(Path(corpus)):
         wanted = chosen.vocabulary
@@ -89,7 +92,7 @@ def pretrain_command(
         checkpoint = Checkpoint(checkpoint_path(out), identity)
         print_left_out(source.meta)
         trained, history = pretrain(
-            paragraphs, source.tokenizer, config, chosen, seed=seed, checkpoint=checkpoint
+            paragraphs, source.tokenizer, config, chosen, seed=seed, checkpoint=checkpoint, device=where
         )
         save_model(trained, folder)
         source.tokenizer.save(folder, config.max_tokens)
@@ -116,6 +119,7 @@ def finetune_command(
     recipe: Annotated[str | None, typer.Option(help="Default: that of the pre-training.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Default: the recipe's.", min=1e-9)] = None,
+    device: Device = "cpu",
     seed: Seed = 0,
     settings: Settings = None,
 ) -> None:
@@ -125,6 +129,7 @@ def finetune_command(
     """
     from tinylm.classifier import Classifier
     from tinylm.folders import new_folder, read_record, write_record
+    from tinylm.model.device import device_named
     from tinylm.model.huggingface import WEIGHTS, load_masked_language_model
     from tinylm.text.corpus import hash_files
     from tinylm.text.prepare import held_out_titles
@@ -133,6 +138,7 @@ def finetune_command(
     from tinylm.train.finetune import encode_task, finetune
     from tinylm.train.recipes import recipe_named
 
+    where = device_named(device)
     with new_folder(out) as folder:
         pretrained = load_masked_language_model(model)
         tokenizer = load_tokenizer(model)
@@ -162,6 +168,7 @@ def finetune_command(
             chosen,
             seed=seed,
             checkpoint=checkpoint,
+            device=where,
         )
         figures = {"accuracy": result.accuracy, "best_epoch_accuracy": result.best_epoch_accuracy}
         Classifier(result.model, tokenizer, loaded.label_names).save(folder)

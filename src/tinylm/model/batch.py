@@ -19,6 +19,8 @@ from torch import Tensor
 
 from tinylm.text.store import TokenIds
 
+PAD_ID = 0  # every tokenizer here has [PAD] first, as bert-base-uncased has
+
 # A text joins the group of longer ones while at least this share of its padded row
 # would be real tokens. More groups would pad less, but many small products take longer.
 GROUP_FILL = 0.5
@@ -35,6 +37,9 @@ class Span:
 
     starts: np.ndarray
     lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.lengths)
 
     @property
     def longest(self) -> int:
@@ -64,7 +69,7 @@ class Span:
         if not self._is_full:
             places = torch.from_numpy(np.flatnonzero(self._filled)).to(x.device)
             x = x.new_zeros(self._filled.size, x.shape[1]).index_copy(0, places, x)
-        return x.unflatten(0, (len(self.lengths), self.longest))
+        return x.unflatten(0, (len(self), self.longest))
 
     def unpad(self, padded: Tensor) -> Tensor:
         """`[texts, longest, width]` to the packed rows of these texts."""
@@ -101,6 +106,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return int(self.lengths[0])
 
     @cached_property
     def starts(self) -> np.ndarray:
@@ -146,9 +156,27 @@ class Batch:
             for group, (a, b) in zip(self.groups, self._group_bounds, strict=True)
         ]
 
+    def take(self, x: Tensor, places: Tensor) -> Tensor:
+        """The rows `places` (`int64`, rising) of `x [tokens, width]`."""
+        return x[places]
+
+    def padded_ids(self, height: int) -> Tensor:
+        """`int64 [texts, height]`: the tokens of each text, then padding."""
+        places = self.text_of_token * height + self.positions
+        flat = self.ids.new_full((len(self) * height,), PAD_ID).index_copy(0, places, self.ids)
+        return flat.unflatten(0, (len(self), height))
+
+    def unpadded(self, padded: Tensor) -> Tensor:
+        """`[texts, longest, width]` to `[tokens, width]`."""
+        return padded.flatten(0, 1)[self.text_of_token * self.longest + self.positions]
+
     def with_ids(self, ids: Tensor) -> Batch:
         """The same texts with other tokens in their places."""
         return Batch(ids, self.lengths)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device; itself where it is there."""
+        return self if self.ids.device == device else self.with_ids(self.ids.to(device))
 
 
 def make_batch(

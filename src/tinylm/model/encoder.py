@@ -10,20 +10,18 @@ Two things differ from a textbook BERT, neither of them in what is computed:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from tinylm.model.batch import Batch, Group
+from tinylm.model.batch import PAD_ID, Batch
 from tinylm.model.config import HEAD_WIDTH, ModelConfig
 from tinylm.model.convolution import ConvolutionalFrontEnd, FoldedFrontEnd
-from tinylm.model.functions import attention, dropout, dropout_add_norm, word_embedding
+from tinylm.model.functions import Groups, attention, dropout, dropout_add_norm, word_embedding
 from tinylm.model.int8_training import Linear
+from tinylm.model.static import StaticBatch
 
 LAYER_NORM_EPS = 1e-12
-PAD_ID = 0  # every tokenizer here has [PAD] first, as bert-base-uncased has
 
 
 class Embeddings(nn.Module):
@@ -60,14 +58,14 @@ class Attention(nn.Module):
         self.output = Linear(config.width, config.width)
         self.dropout = config.dropout
 
-    def forward(self, asking: Tensor, x: Tensor, groups: Sequence[Group]) -> Tensor:
+    def forward(self, asking: Tensor, x: Tensor, groups: Groups) -> Tensor:
         """Rows `asking [queries, width]` look at all of `x [tokens, width]`: `[queries, width]`."""
         probability = self.dropout if self.training else 0.0
         query, key_value = self.query(asking), self.key_value(x)
         out: Tensor = self.output(attention(query, key_value, groups, self.heads, probability))
         return out
 
-    def first_tokens(self, x: Tensor, batch: Batch) -> Tensor:
+    def first_tokens(self, x: Tensor, batch: Batch | StaticBatch) -> Tensor:
         """What `forward` gives where the first token of each text asks, `[texts, width]`.
 
         With one query per text the keys need not be formed: q . (W_k x + b_k) is
@@ -80,9 +78,10 @@ class Attention(nn.Module):
         query = self.query(x[batch.first]).unflatten(1, per_head).transpose(0, 1)  # [heads, texts, 64]
         # Each head's query as seen from x: [texts, heads, width].
         probe = (query @ w_key).transpose(0, 1) * HEAD_WIDTH**-0.5
-        probes = probe.split([len(group.keys.lengths) for group in batch.groups])
+        groups: Groups = batch.groups
+        probes = probe.split([len(group.keys) for group in groups])
         sums, shares = [], []
-        for group, questions in zip(batch.groups, probes, strict=True):
+        for group, questions in zip(groups, probes, strict=True):
             padded = group.keys.pad(x)
             scores = questions @ padded.transpose(1, 2)  # [texts, heads, longest]
             mask = group.keys.mask(x.device)
@@ -109,12 +108,14 @@ class Block(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, batch: Batch, read: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, batch: Batch | StaticBatch, read: Tensor | None = None) -> Tensor:
         """`[tokens, width]` to `[tokens, width]`, or to the rows `read` (rising) of that."""
-        asking, groups = (x, batch.groups) if read is None else (x[read], batch.groups_asking(read))
-        return self._finish(self.attention(asking, x, groups), asking)
+        if read is None:
+            return self._finish(self.attention(x, x, batch.groups), x)
+        asking = batch.take(x, read)
+        return self._finish(self.attention(asking, x, batch.groups_asking(read)), asking)
 
-    def first_tokens(self, x: Tensor, batch: Batch) -> Tensor:
+    def first_tokens(self, x: Tensor, batch: Batch | StaticBatch) -> Tensor:
         """`forward` at the first token of each text, `[texts, width]`."""
         return self._finish(self.attention.first_tokens(x, batch), x[batch.first])
 
@@ -138,39 +139,36 @@ class Encoder(nn.Module):
         )
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
 
-    def forward(self, batch: Batch, read: Tensor | None = None) -> Tensor:
+    def forward(self, batch: Batch | StaticBatch, read: Tensor | None = None) -> Tensor:
         """Hidden state of every token, `[tokens, width]`, or of the tokens `read` (rising)."""
         out: Tensor = self.blocks[-1](self._below_last(batch), batch, read)
         return out
 
-    def first_tokens(self, batch: Batch) -> Tensor:
+    def first_tokens(self, batch: Batch | StaticBatch) -> Tensor:
         """Hidden state of each text's [CLS], `[texts, width]`: `forward` at those rows."""
         last = self.blocks[-1]
         assert isinstance(last, Block)
         return last.first_tokens(self._below_last(batch), batch)
 
-    def _below_last(self, batch: Batch) -> Tensor:
+    def _below_last(self, batch: Batch | StaticBatch) -> Tensor:
         """What enters the last block, `[tokens, width]`."""
         x = self.embed(batch)
         for block in self.blocks[:-1]:
             x = block(x, batch)
         return x
 
-    def embed(self, batch: Batch) -> Tensor:
+    def embed(self, batch: Batch | StaticBatch) -> Tensor:
         """What enters the first block, `[tokens, width]`."""
         if self.convolution is None:
             out: Tensor = self.embeddings(batch.ids, batch.positions)
             return out
         # In training the image has max_tokens rows whatever the texts' lengths, since padding
         # takes part in the statistics of BatchNorm.
-        config, longest = self.config, int(batch.lengths[0])
-        height = config.max_tokens if self.training else config.image_height(longest)
-        places = batch.text_of_token * height + batch.positions
-        ids = batch.ids.new_full((len(batch) * height,), PAD_ID).index_copy(0, places, batch.ids)
+        height = self.config.max_tokens if self.training else self.config.image_height(batch.longest)
+        ids = batch.padded_ids(height)
         positions = torch.arange(height, device=ids.device).repeat(len(batch))
-        image = self.embeddings(ids, positions).unflatten(0, (len(batch), height))
-        rows: Tensor = self.convolution(image, longest).flatten(0, 1)
-        return rows[batch.text_of_token * longest + batch.positions]
+        image = self.embeddings(ids.flatten(), positions).unflatten(0, ids.shape)
+        return batch.unpadded(self.convolution(image, batch.longest))
 
 
 def initialise(module: nn.Module, std: float) -> None:

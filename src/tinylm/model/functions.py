@@ -18,11 +18,10 @@ from tinylm.model import kernels
 from tinylm.model.batch import Group, Span
 from tinylm.model.config import HEAD_WIDTH
 from tinylm.model.kernels import dropout_parameters, parallel, raw
+from tinylm.model.static import StaticGroup
 
-
-def bf16_pays() -> bool:
-    """Whether this processor multiplies bf16 matrices in hardware."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+Groups = Sequence[Group | StaticGroup]
+IGNORED = -100  # target of a place that carries no loss
 
 
 def has_kernels(x: Tensor) -> bool:
@@ -60,9 +59,7 @@ def norm_gelu(image: Tensor, norm: nn.BatchNorm2d) -> Tensor:
     return out.view(pixels.shape).permute(0, 3, 1, 2)
 
 
-def attention(
-    query: Tensor, key_value: Tensor, groups: Sequence[Group], heads: int, probability: float
-) -> Tensor:
+def attention(query: Tensor, key_value: Tensor, groups: Groups, heads: int, probability: float) -> Tensor:
     """Multi-head attention, each text by itself, dropout on the attention weights.
 
     Args:
@@ -106,10 +103,14 @@ def word_embedding(weight: Tensor, ids: Tensor, padding_id: int) -> Tensor:
 
 
 def cross_entropy(logits: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy of `logits + bias`. With our kernels `logits` are overwritten by their gradient."""
+    """Mean cross-entropy of `logits + bias` where the target is not IGNORED.
+
+    With our kernels, which ignore no target, `logits` are overwritten by their gradient.
+    """
     if has_kernels(logits):
         return _CrossEntropy.apply(logits, bias, targets)
-    return F.cross_entropy(logits + bias, targets)
+    total = F.cross_entropy((logits + bias).float(), targets, ignore_index=IGNORED, reduction="sum")
+    return total / (targets != IGNORED).sum().clamp(min=1)
 
 
 class _Dropout(Function):

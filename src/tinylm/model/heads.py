@@ -11,6 +11,7 @@ from tinylm.model.batch import Batch
 from tinylm.model.config import ModelConfig
 from tinylm.model.encoder import LAYER_NORM_EPS, Encoder, initialise
 from tinylm.model.functions import cross_entropy, dropout
+from tinylm.model.static import StaticBatch
 
 
 class MaskedLanguageModel(nn.Module):
@@ -25,7 +26,7 @@ class MaskedLanguageModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         initialise(self, config.init_std)
 
-    def forward(self, batch: Batch, places: Tensor, targets: Tensor | None = None) -> Tensor:
+    def forward(self, batch: Batch | StaticBatch, places: Tensor, targets: Tensor | None = None) -> Tensor:
         """Vocabulary logits at the packed token numbers `places` (rising), `[places, vocab]`.
 
         Only these positions pass through the last block and the vocabulary
@@ -68,8 +69,9 @@ class SequenceClassifier(nn.Module):
         """Weight `[labels, width]` and bias `[labels]` of the last layer, fp32."""
         return self.classifier.weight.detach().float().numpy(), self.classifier.bias.detach().float().numpy()
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: Batch | StaticBatch) -> Tensor:
         """Raw output fields (logits), `[texts, labels]`, in the batch's order of texts."""
+        batch = batch.to(self.classifier.weight.device)
         pooled = torch.tanh(self.pooler(self.encoder.first_tokens(batch)))
         if self.training:
             pooled = dropout(pooled, self.config.dropout)

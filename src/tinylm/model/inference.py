@@ -48,7 +48,7 @@ def _answers(models: Sequence[Model], batch: Batch) -> list[np.ndarray]:
 
     def answer(model: Model) -> np.ndarray:
         with torch.inference_mode():  # every thread has to say so
-            logits: np.ndarray = model(batch).float().numpy()
+            logits: np.ndarray = model(batch).float().cpu().numpy()
             return logits
 
     # Our kernels share out a batch among the threads text by text. One text cannot be shared

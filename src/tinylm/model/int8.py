@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from tinylm.model.batch import Batch
 from tinylm.model.config import HEAD_WIDTH
 from tinylm.model.convolution import ConvolutionalFrontEnd, FoldedFrontEnd
+from tinylm.model.device import bf16_pays
 from tinylm.model.encoder import LAYER_NORM_EPS, Block, Embeddings
-from tinylm.model.functions import bf16_pays
 from tinylm.model.heads import SequenceClassifier
 from tinylm.model.kernels import ONE, TOP, ZERO, exp, f4, kernel, nearest, normal, parallel
 

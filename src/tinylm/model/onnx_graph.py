@@ -22,9 +22,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from tinylm.model.batch import PAD_ID
 from tinylm.model.config import HEAD_WIDTH
 from tinylm.model.convolution import ConvolutionalFrontEnd
-from tinylm.model.encoder import PAD_ID, Attention, Block, Embeddings, Encoder
+from tinylm.model.encoder import Attention, Block, Embeddings, Encoder
 from tinylm.model.heads import SequenceClassifier
 from tinylm.model.linear import LinearClassifier
 from tinylm.model.rounding import to_int8

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 
 from tinylm.errors import UserError
+from tinylm.model.device import CPU
 from tinylm.paper.cells import (
     BaselineCell,
     FinetuningCell,
@@ -65,6 +67,7 @@ def run_tables(
     trials: int | None = None,
     rows: Sequence[str] | None = None,
     corpus: str | None = None,
+    device: torch.device = CPU,
 ) -> Summary:
     """Run tables of the paper, or of the user's own spec files.
 
@@ -75,6 +78,7 @@ def run_tables(
         trials: of each cell; the preset's when None.
         rows: only the rows of these names.
         corpus: a corpus in place of the preset's, as `open_corpus` takes it.
+        device: where models are trained.
 
     Raises:
         UserError: an unknown table, row or preset, a bad spec or a missing data set.
@@ -108,7 +112,7 @@ def run_tables(
         soft_wrap=True,
     )
     store_latencies(plans, results, source)  # first, while nothing else runs
-    failed = _run(jobs, preset.model_dump_json(), results, console) if jobs else []
+    failed = _run(jobs, preset.model_dump_json(), results, console, device) if jobs else []
     notes = [f"{plan.name} {row.row.name}: {row.note}" for plan in plans for panel in plan.panels
              for row in panel.rows if row.note]  # fmt: skip
     notes += store_committees(results)
@@ -154,7 +158,9 @@ def _trained(cell: Pretraining, results: Results) -> bool:
     return results.has(cell.key) and weights_folder(cell.key).is_dir()
 
 
-def _run(jobs: list[Cell], preset: str, results: Results, console: Console) -> list[str]:
+def _run(
+    jobs: list[Cell], preset: str, results: Results, console: Console, device: torch.device
+) -> list[str]:
     """Run cells side by side; returns a sentence for each that failed."""
     waiting = list(jobs)
     done, spent, worked = 0, 0.0, 0.0  # cells, their seconds, their multiplications
@@ -166,7 +172,7 @@ def _run(jobs: list[Cell], preset: str, results: Results, console: Console) -> l
         while waiting or running:
             for job in _ready(waiting, unfinished, failed, held_until, (os.cpu_count() or 1) - len(running)):
                 waiting.remove(job)
-                running[submit(run_cell, job, preset, results.folder)] = (job, time.monotonic())
+                running[submit(run_cell, job, preset, results.folder, device)] = (job, time.monotonic())
             for job in [job for job in waiting if _start_key(job) in failed]:
                 waiting.remove(job)
                 failed[job.key] = f"{job.label}: not run, as its pre-training failed."

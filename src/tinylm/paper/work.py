@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from tinylm.baselines import fasttext_accuracy, tfidf_accuracy
 from tinylm.errors import UserError
 from tinylm.folders import LIBRARIES, new_folder
 from tinylm.model.config import ModelConfig
+from tinylm.model.device import CPU
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.model.huggingface import load_masked_language_model, save_model
 from tinylm.model.inference import logits_of
@@ -51,13 +53,16 @@ def weights_folder(key: str) -> Path:
     return cache_folder() / "paper" / "pretrained" / key
 
 
-def run_cell(cell: Pretraining | FinetuningCell | BaselineCell, preset: str, folder: Path) -> Outcome:
+def run_cell(
+    cell: Pretraining | FinetuningCell | BaselineCell, preset: str, folder: Path, device: torch.device = CPU
+) -> Outcome:
     """Compute a cell and store its result, unless that is done or being done.
 
     Args:
         cell: what to compute.
         preset: as JSON.
         folder: of the results.
+        device: where models are trained.
     """
     results = Results(folder)
     # Weights are shared by all results folders, so a pre-training is locked where they lie.
@@ -70,11 +75,11 @@ def run_cell(cell: Pretraining | FinetuningCell | BaselineCell, preset: str, fol
                 return Outcome(busy=True)
             source = materials(preset)
             if isinstance(cell, Pretraining):
-                return _pretrain(cell, source, results)
+                return _pretrain(cell, source, results, device)
             if results.has(cell.key):
                 return Outcome("done by another runner")
             if isinstance(cell, FinetuningCell):
-                return _finetune(cell, source, results)
+                return _finetune(cell, source, results, device)
             return _baseline(cell, source, results)
     except UserError as error:
         return Outcome(error=str(error))
@@ -83,7 +88,7 @@ def run_cell(cell: Pretraining | FinetuningCell | BaselineCell, preset: str, fol
         return Outcome(error=f"{type(error).__name__}: {error}")
 
 
-def _pretrain(cell: Pretraining, source: Materials, results: Results) -> Outcome:
+def _pretrain(cell: Pretraining, source: Materials, results: Results, device: torch.device) -> Outcome:
     folder = weights_folder(cell.key)
     record = folder / "pretraining.json"
     if not record.is_file():
@@ -98,6 +103,7 @@ def _pretrain(cell: Pretraining, source: Materials, results: Results) -> Outcome
             seed=cell.seed,
             label=cell.label,
             checkpoint=checkpoint,
+            device=device,
         )
         content = _record(cell.identity, time.monotonic() - start) | {
             "history": history,
@@ -114,7 +120,7 @@ def _pretrain(cell: Pretraining, source: Materials, results: Results) -> Outcome
     return Outcome(f"loss {content['history'][-1]['loss']:.3f}")
 
 
-def _finetune(cell: FinetuningCell, source: Materials, results: Results) -> Outcome:
+def _finetune(cell: FinetuningCell, source: Materials, results: Results, device: torch.device) -> Outcome:
     data = source.of(cell.task)
     start: MaskedLanguageModel | ModelConfig = cell.config
     if isinstance(cell.start, Pretraining):
@@ -122,7 +128,15 @@ def _finetune(cell: FinetuningCell, source: Materials, results: Results) -> Outc
     elif isinstance(cell.start, Public):
         start = _pretrained(cell.start.folder)
     began = time.monotonic()
-    tuned = finetune(data.encoded, source.tokenizer, start, cell.recipe, seed=cell.seed, label=cell.label)
+    tuned = finetune(
+        data.encoded,
+        source.tokenizer,
+        start,
+        cell.recipe,
+        seed=cell.seed,
+        label=cell.label,
+        device=device,
+    )
     seconds = time.monotonic() - began
     labels = data.encoded.test_labels
     right = tuned.test_logits.argmax(1) == labels

@@ -14,6 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinylm.model.batch import Batch
+from tinylm.model.functions import IGNORED
+from tinylm.model.static import Shape, StaticBatch, fill, static_batch
 from tinylm.text.tokenizer import Tokenizer
 
 ORDER, MASKS, DROPOUT = range(3)  # purposes of random numbers
@@ -75,3 +78,50 @@ class Masking:
         swapped = places[(kind >= 0.8) & (kind < 0.9)]
         hidden[swapped] = random.integers(0, self.vocab_size, len(swapped))
         return Masked(torch.from_numpy(hidden), torch.from_numpy(places), torch.from_numpy(tokens[places]))
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What one step learns from.
+
+    Attributes:
+        batch: texts.
+        targets: `int64 [hidden]`, what stood at `places`; in fine-tuning, a label of each text or
+            whatever else the loss compares its logits with.
+        places: `int64 [hidden]`, rising: the hidden tokens; None in fine-tuning.
+    """
+
+    batch: Batch
+    targets: Tensor
+    places: Tensor | None = None
+
+    def static(self, max_tokens: int) -> StaticInputs:
+        """The same in fixed shapes."""
+        batch = static_batch(self.batch, max_tokens, self.places)
+        if self.places is None:
+            return StaticInputs(batch, self.targets)
+        return StaticInputs(batch, fill(self.targets, batch.shape.places, IGNORED), batch.places)
+
+
+@dataclass(frozen=True)
+class StaticInputs:
+    """What `Inputs` is, with a batch of fixed shape."""
+
+    batch: StaticBatch
+    targets: Tensor
+    places: Tensor | None = None
+
+    @property
+    def shape(self) -> Shape:
+        """Equal for inputs that one recording serves."""
+        return self.batch.shape
+
+    def to(self, device: torch.device) -> StaticInputs:
+        """The same on a device."""
+        batch = self.batch.to(device)
+        return StaticInputs(batch, self.targets.to(device), None if self.places is None else batch.places)
+
+    def copy_(self, other: StaticInputs) -> None:
+        """Take the values of inputs of the same shape."""
+        self.batch.numbers.copy_(other.batch.numbers, non_blocking=True)
+        self.targets.copy_(other.targets, non_blocking=True)

@@ -121,4 +121,4 @@ def _restore_optimizers(model: nn.Module, optimizers: list[Optimizer], tensors: 
         if full_name.startswith(OPTIMIZER):
             name, key = full_name.removeprefix(OPTIMIZER).rsplit("/", 1)
             parameter = parameters[name]
-            owner[id(parameter)].state[parameter][key] = value
+            owner[id(parameter)].state[parameter][key] = value.to(parameter.device)

@@ -13,12 +13,13 @@ from torch import Tensor
 
 from tinylm.model.batch import make_batch
 from tinylm.model.config import ModelConfig
+from tinylm.model.device import CPU
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.model.inference import logits_of
 from tinylm.text.store import TokenIds
 from tinylm.text.tasks import Task
 from tinylm.text.tokenizer import Tokenizer
-from tinylm.train.batching import epoch_batches
+from tinylm.train.batching import Inputs, StaticInputs, epoch_batches
 from tinylm.train.checkpoint import Checkpoint
 from tinylm.train.loop import Run, train
 from tinylm.train.pretrain import check_vocabulary
@@ -77,6 +78,7 @@ def finetune(
     label: str = "fine-tuning",
     checkpoint: Checkpoint | None = None,
     test_each_epoch: bool = True,
+    device: torch.device = CPU,
 ) -> Finetuned:
     """Fine-tune all weights with cross-entropy (section 2 of the paper).
 
@@ -90,14 +92,18 @@ def finetune(
         checkpoint: see `Run`.
         test_each_epoch: measure the test accuracy after every epoch, which takes about
             half as long as the training; only the last one's is known otherwise.
+        device: see `Run`.
     """
-    model, run = finetuning_run(task, tokenizer, start, recipe, seed=seed, checkpoint=checkpoint)
+    model, run = finetuning_run(
+        task, tokenizer, start, recipe, seed=seed, checkpoint=checkpoint, device=device
+    )
 
     def test_accuracy() -> dict[str, float]:
         return {"test_accuracy": accuracy_of(logits_of(model, task.test), task.test_labels)}
 
     history = train(run, label, test_accuracy if test_each_epoch else None)
     logits = logits_of(model, task.test)
+    model.to(CPU)
     accuracy = accuracy_of(logits, task.test_labels)
     # The epochs were measured on the working weights, the last result on their masters.
     best = max([accuracy, *(record["test_accuracy"] for record in history if test_each_epoch)])
@@ -113,6 +119,7 @@ def finetuning_run(
     seed: int,
     checkpoint: Checkpoint | None = None,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    device: torch.device = CPU,
 ) -> tuple[SequenceClassifier, Run]:
     """What `finetune` trains, before its first step; arguments as there.
 
@@ -132,12 +139,16 @@ def finetuning_run(
     def batches(epoch: int) -> list[np.ndarray]:
         return epoch_batches(len(task.train), batch_size, seed, epoch)
 
-    def loss_of(epoch: int, step: int) -> Tensor:
+    def inputs_of(epoch: int, step: int) -> Inputs:
         batch, rows = make_batch(task.train, batches(epoch)[step], config.max_tokens)
-        return loss(model(batch).float(), labels[rows])
+        return Inputs(batch, labels[rows])
+
+    def loss_of(inputs: Inputs | StaticInputs) -> Tensor:
+        return loss(model(inputs.batch).float(), inputs.targets)
 
     steps_per_epoch = -(-len(task.train) // batch_size)
-    return model, Run(model, recipe.finetune, steps_per_epoch, loss_of, seed, checkpoint)
+    run = Run(model, recipe.finetune, steps_per_epoch, inputs_of, loss_of, seed, checkpoint, device)
+    return model, run
 
 
 def accuracy_of(logits: np.ndarray, labels: np.ndarray) -> float:

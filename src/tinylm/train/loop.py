@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tinylm.errors import UserError
 from tinylm.memory import keep_memory
-from tinylm.model.functions import bf16_pays
+from tinylm.model.device import CPU, bf16_pays
+from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.progress import progress_bars
-from tinylm.train.batching import seed_dropout
+from tinylm.train.batching import Inputs, StaticInputs, seed_dropout
 from tinylm.train.checkpoint import Checkpoint, Place
-from tinylm.train.optimizers import make_optimizers, masters_of, restore_masters, settle
+from tinylm.train.graphs import Graphs
+from tinylm.train.optimizers import make_optimizers, masters_of, restore_masters, set_share, settle
 from tinylm.train.recipes import Optimisation
 
 
@@ -24,10 +28,12 @@ class Run:
         model: trained in place, in bf16 where that pays; see `finish`.
         optimisation: epochs, learning rate and the like.
         steps_per_epoch: batches of one epoch.
-        loss_of: the loss of step `step` of epoch `epoch`, both from 0; it must
+        inputs_of: what step `step` of epoch `epoch`, both from 0, learns from; it must
             depend on nothing else, so that a run can go on anywhere.
+        loss_of: the loss of such inputs.
         seed: of dropout.
         checkpoint: where the run's state is kept; a run found there goes on.
+        device: where it is trained; on a GPU as CUDA graphs, see `graphs.py`.
     """
 
     def __init__(
@@ -35,31 +41,47 @@ class Run:
         model: nn.Module,
         optimisation: Optimisation,
         steps_per_epoch: int,
-        loss_of: Callable[[int, int], Tensor],
+        inputs_of: Callable[[int, int], Inputs],
+        loss_of: Callable[[Any], Tensor],
         seed: int,
         checkpoint: Checkpoint | None = None,
+        device: torch.device = CPU,
     ) -> None:
         keep_memory()
-        self.model, self.optimisation, self.steps_per_epoch = model, optimisation, steps_per_epoch
-        self.loss_of, self.seed, self.checkpoint = loss_of, seed, checkpoint
-        self.optimizers = make_optimizers(model, optimisation, bf16=bf16_pays())
+        self.model, self.optimisation, self.steps_per_epoch = model.to(device), optimisation, steps_per_epoch
+        self.inputs_of, self.loss_of, self.seed, self.checkpoint = inputs_of, loss_of, seed, checkpoint
+        self.optimizers = make_optimizers(model, optimisation, bf16=bf16_pays(device))
         self.place = checkpoint.restore(model, self.optimizers) if checkpoint else Place()
+        self.graphs = None if device.type == "cpu" else Graphs(self.learn, device)
 
     def step(self) -> float:
         """Take one optimisation step and return its loss."""
-        epoch, step = divmod(self.place.step, self.steps_per_epoch)
+        number = self.place.step
         self.model.train()
-        seed_dropout(self.seed, self.place.step)
-        loss = self.loss_of(epoch, step)
-        self.model.zero_grad()
-        loss.backward()
-        share = self.optimisation.schedule(epoch, step, self.steps_per_epoch)
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = share * optimizer.defaults["lr"]
-            optimizer.step()
+        seed_dropout(self.seed, number)
+        epoch, step = divmod(number, self.steps_per_epoch)
+        set_share(self.optimizers, self.optimisation.schedule(epoch, step, self.steps_per_epoch))
+        if self.graphs is None:
+            loss = self.learn(self.inputs_of(epoch, step))
+        else:
+            loss = self.graphs.step(number, self._static_inputs)
         self.place.step += 1
         return loss.item()
+
+    def learn(self, inputs: Inputs | StaticInputs) -> Tensor:
+        """Form the loss of `inputs` and its gradients, and update the weights."""
+        loss = self.loss_of(inputs)
+        self.model.zero_grad()
+        loss.backward()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss.detach()
+
+    def _static_inputs(self, number: int) -> StaticInputs:
+        """What step `number` learns from, in fixed shapes, still on the CPU."""
+        assert isinstance(self.model, MaskedLanguageModel | SequenceClassifier)
+        inputs = self.inputs_of(*divmod(number, self.steps_per_epoch))
+        return inputs.static(self.model.config.max_tokens)
 
     def save(self) -> None:
         """Write the checkpoint where one is due."""
@@ -71,7 +93,10 @@ class Run:
         """A copy of the model's state as `finish` would leave it, to come back to later."""
         masters = masters_of(self.optimizers)
         state = self.model.state_dict(keep_vars=True)
-        return {name: masters.get(value, value).detach().float().clone() for name, value in state.items()}
+        return {
+            name: masters.get(value, value).detach().float().to(CPU, copy=True)
+            for name, value in state.items()
+        }
 
     def finish(self) -> None:
         """Leave the model in fp32 and evaluation mode."""

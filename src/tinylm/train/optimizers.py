@@ -1,8 +1,10 @@
 """Which optimizer trains which weights, and in which precision.
 
-On a CPU with bf16 the weights that compute are bf16 and each has an fp32 master:
+Where bf16 pays the weights that compute are bf16 and each has an fp32 master:
 the optimizer updates the master and rounds it. bf16 alone would lose every update
 smaller than 1/256 of a weight. Elsewhere the weights are their own masters.
+
+On a GPU learning rates are tensors, since a CUDA graph repeats numbers as it has recorded them.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.adamw import adamw
 
 from tinylm.model import kernels
+from tinylm.model.device import bf16_pays
 from tinylm.model.encoder import Embeddings
-from tinylm.model.functions import bf16_pays
 from tinylm.model.kernels import parallel, raw
 from tinylm.train.recipes import Optimisation
 
@@ -60,14 +63,33 @@ def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool)
                 part.float()
     optimizers: list[Optimizer] = []
     rest = [p for p in model.parameters() if p not in matrices]
+    on_cpu = all(p.device.type == "cpu" for p in rest)
     if halves := [p for p in rest if p.dtype == torch.bfloat16]:
-        optimizers.append(MasterAdamW(halves, optimisation, masters))
+        kind = MasterAdamW if on_cpu else FusedMasterAdamW
+        optimizers.append(kind(halves, optimisation, masters))
     if wholes := [p for p in rest if p.dtype != torch.bfloat16]:
         rate, decay = optimisation.learning_rate, optimisation.weight_decay
-        optimizers.append(torch.optim.AdamW(wholes, rate, BETAS, EPS, decay, fused=True))
+        optimizers.append(
+            torch.optim.AdamW(wholes, rate, BETAS, EPS, decay, fused=True, capturable=not on_cpu)
+        )
     if optimisation.matrix_learning_rate is not None:
         optimizers.append(Muon([p for p in model.parameters() if p in matrices], optimisation, masters))
+    if not on_cpu:
+        for optimizer in optimizers:
+            (group,) = optimizer.param_groups
+            group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
     return optimizers
+
+
+def set_share(optimizers: Sequence[Optimizer], share: float) -> None:
+    """Set all learning rates to this share of their highest."""
+    for optimizer in optimizers:
+        (group,) = optimizer.param_groups
+        rate = share * optimizer.defaults["lr"]
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
 
 
 def settle(optimizers: Sequence[Optimizer]) -> None:
@@ -218,6 +240,49 @@ def _adamw_step(
         kernels.adamw(0, 0, len(master), *arguments)
 
 
+class FusedMasterAdamW(Optimizer):
+    """AdamW for bf16 weights on a GPU: PyTorch's fused step on the masters, which are then rounded."""
+
+    def __init__(
+        self, parameters: list[nn.Parameter], optimisation: Optimisation, masters: dict[nn.Parameter, Tensor]
+    ) -> None:
+        super().__init__(parameters, {"lr": optimisation.learning_rate})
+        self.decay = optimisation.weight_decay
+        for p in parameters:
+            self.state[p] = {
+                "master": masters[p],
+                "first": torch.zeros_like(masters[p]),
+                "second": torch.zeros_like(masters[p]),
+                "step": torch.zeros((), device=p.device),
+            }
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update all weights that have a gradient."""
+        (group,) = self.param_groups
+        updated = [p for p in group["params"] if p.grad is not None]
+        masters, firsts, seconds, steps = (
+            [self.state[p][name] for p in updated] for name in ("master", "first", "second", "step")
+        )
+        adamw(
+            masters,
+            [p.grad.float() for p in updated],
+            firsts,
+            seconds,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=group["lr"],
+            weight_decay=self.decay,
+            eps=EPS,
+            maximize=False,
+        )
+        torch._foreach_copy_(updated, masters)
+
+
 class Muon(Optimizer):
     """Momentum orthogonalised by Newton-Schulz, for weight matrices with masters.
 
@@ -255,14 +320,14 @@ class Muon(Optimizer):
                 # A tall matrix has longer columns: the same change per output needs more.
                 scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
                 change = update.T if p.shape[0] > p.shape[1] else update
-                master.mul_(1 - group["lr"] * self.decay).sub_(change, alpha=group["lr"] * scale)
+                master.mul_(1 - group["lr"] * self.decay).sub_(change * (group["lr"] * scale))
                 p.copy_(master)
 
 
 def orthogonalised(matrices: Tensor) -> Tensor:
     """`matrices [count, n, m]`, none taller than wide, with singular values brought near 1, fp32."""
     a, b, c = QUINTIC
-    x = matrices.bfloat16() if bf16_pays() else matrices
+    x = matrices.bfloat16() if bf16_pays(matrices.device) else matrices
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(STEPS):
         square = x @ x.mT

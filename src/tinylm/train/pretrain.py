@@ -12,12 +12,13 @@ from torch import Tensor
 from tinylm.errors import UserError
 from tinylm.model.batch import make_batch
 from tinylm.model.config import ModelConfig
+from tinylm.model.device import CPU
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.model.linear import LinearConfig
 from tinylm.text.coverage import token_counts
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
-from tinylm.train.batching import MASKS, Masking, epoch_batches, generator
+from tinylm.train.batching import MASKS, Inputs, Masking, StaticInputs, epoch_batches, generator
 from tinylm.train.checkpoint import Checkpoint
 from tinylm.train.cooccurrence import begin_from, token_vectors
 from tinylm.train.loop import Run, train
@@ -35,6 +36,7 @@ def pretrain(
     checkpoint: Checkpoint | None = None,
     stop: Callable[[], bool] | None = None,
     vectors: np.ndarray | None = None,
+    device: torch.device = CPU,
 ) -> tuple[MaskedLanguageModel, list[dict[str, float]]]:
     """Pre-train a BERT-n from random weights on W_S (section 2 of the paper).
 
@@ -49,14 +51,23 @@ def pretrain(
         stop: see `train`.
         vectors: what `token_vectors` gives for a recipe that begins from them, at least as wide
             as the model; computed here when None.
+        device: see `Run`.
 
     Returns:
         The model, and for each epoch its mean loss.
     """
     model, run = pretraining_run(
-        paragraphs, tokenizer, config, recipe, seed=seed, checkpoint=checkpoint, vectors=vectors
+        paragraphs,
+        tokenizer,
+        config,
+        recipe,
+        seed=seed,
+        checkpoint=checkpoint,
+        vectors=vectors,
+        device=device,
     )
-    return model, train(run, label, stop=stop)
+    history = train(run, label, stop=stop)
+    return model.to(CPU), history
 
 
 def pretraining_run(
@@ -68,6 +79,7 @@ def pretraining_run(
     seed: int,
     checkpoint: Checkpoint | None = None,
     vectors: np.ndarray | None = None,
+    device: torch.device = CPU,
 ) -> tuple[MaskedLanguageModel, Run]:
     """What `pretrain` trains, before its first step; arguments as there."""
     model = new_model(paragraphs, tokenizer, config, recipe, seed=seed, vectors=vectors)
@@ -79,14 +91,20 @@ def pretraining_run(
     def batches(epoch: int) -> list[np.ndarray]:
         return epoch_batches(len(paragraphs), batch_size, seed, epoch)
 
-    def loss_of(epoch: int, step: int) -> Tensor:
+    def inputs_of(epoch: int, step: int) -> Inputs:
         batch, _ = make_batch(paragraphs, batches(epoch)[step], config.max_tokens)
         masked = masking.draw(batch.ids, generator(seed, MASKS, epoch * steps_per_epoch + step))
-        if not len(masked.places):  # so few tokens that none was hidden: nothing to learn
-            return model.bias.sum() * 0
-        return model(batch.with_ids(masked.ids), masked.places, masked.targets)
+        return Inputs(batch.with_ids(masked.ids), masked.targets, masked.places)
 
-    return model, Run(model, recipe.pretrain, steps_per_epoch, loss_of, seed, checkpoint)
+    def loss_of(inputs: Inputs | StaticInputs) -> Tensor:
+        assert inputs.places is not None
+        if not len(inputs.places):  # so few tokens that none was hidden: nothing to learn
+            return model.bias.sum() * 0
+        out: Tensor = model(inputs.batch, inputs.places, inputs.targets)
+        return out
+
+    run = Run(model, recipe.pretrain, steps_per_epoch, inputs_of, loss_of, seed, checkpoint, device)
+    return model, run
 
 
 def new_model(
