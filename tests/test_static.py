@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tinylm.model import functions
 from tinylm.model.batch import make_batch
 from tinylm.model.config import Convolution, ModelConfig
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
@@ -19,8 +20,8 @@ from tinylm.train import graphs
 from tinylm.train.batching import Inputs, StaticInputs
 from tinylm.train.graphs import Graphs
 from tinylm.train.optimizers import (
-    FusedMasterAdamW,
-    MasterAdamW,
+    CpuAdamW,
+    GpuAdamW,
     Muon,
     make_optimizers,
     masters_of,
@@ -41,6 +42,12 @@ CONFIGS = {
         convolution=Convolution(layers=2, channels=3),
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where all operations are PyTorch's."""
+    monkeypatch.setattr(functions, "has_kernels", lambda x: False)
 
 
 def inputs_of(lengths: list[int], hidden: int | None, seed: int = 0) -> Inputs:
@@ -131,7 +138,7 @@ def test_a_step_stays_on_its_device(config: ModelConfig, hidden: int | None, rec
     config = config.model_copy(update={"dropout": 0.1})
     model = (MaskedLanguageModel(config) if hidden else SequenceClassifier(config, 4)).to("meta").train()
     optimizers = make_optimizers(model, RECIPES[recipe].pretrain, bf16=True)
-    assert isinstance(optimizers[0], FusedMasterAdamW)
+    assert isinstance(optimizers[0], GpuAdamW)
     inputs = inputs_of([17, 3, 80, 1, 41], hidden).static(80).to(torch.device("meta"))
     set_share(optimizers, 0.5)
     if hidden:
@@ -156,7 +163,7 @@ def test_the_fused_step_on_masters_is_adamw(tensor_rate: bool) -> None:
     optimisation = RECIPES["paper"].pretrain.model_copy(update={"learning_rate": 1e-2})
     masters = {p: p.detach().clone() for p in model.parameters()}
     model.to(torch.bfloat16)
-    ours = FusedMasterAdamW(list(model.parameters()), optimisation, masters)
+    ours = GpuAdamW(list(model.parameters()), optimisation, masters)
     if tensor_rate:
         ours.param_groups[0]["lr"] = torch.tensor(0.0)
     theirs = torch.optim.AdamW(other.parameters(), 1e-2, weight_decay=optimisation.weight_decay)
@@ -179,7 +186,7 @@ def test_the_fused_step_on_masters_is_adamw(tensor_rate: bool) -> None:
 def test_the_cpu_keeps_its_own_optimizer() -> None:
     model = nn.Linear(3, 3)
     (optimizer,) = make_optimizers(model, RECIPES["paper"].pretrain, bf16=True)
-    assert isinstance(optimizer, MasterAdamW)
+    assert isinstance(optimizer, CpuAdamW)
 
 
 # The order of recording and repeating, with a stand-in for CUDA that repeats a step by calling it.

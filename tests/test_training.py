@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tinylm.errors import UserError
-from tinylm.model.batch import Batch
+from tinylm.model.batch import Batch, make_batch
 from tinylm.model.config import Convolution, ModelConfig
 from tinylm.model.device import CPU
 from tinylm.text.store import TokenIds
@@ -362,6 +362,24 @@ def test_the_paper_recipe_is_the_papers() -> None:
     assert (config.dropout, config.init_std, config.convolution) == (0.1, 0.02, None)
     with pytest.raises(UserError, match="'papr' is unknown.*paper, fast"):
         recipe_named("papr")
+
+
+@pytest.mark.usefixtures("precision")
+def test_a_trained_model_learns_from_any_optimizer(
+    tokenizer: Tokenizer, corpus: TokenIds, task: EncodedTask
+) -> None:
+    """Our optimizers take gradients of words row by row, which those of PyTorch would miss."""
+    recipe = scaled("paper")
+    start, _ = pretrain(corpus, tokenizer, config_for(recipe, tokenizer), recipe, seed=1)
+    model = finetune(task, tokenizer, start, recipe, seed=1).model.train()
+    batch, _ = make_batch(task.train, [0, 1], 16)
+    words = model.encoder.embeddings.word.weight
+    for trained, loss in ((start, start(batch, batch.first).sum()), (model, model(batch).sum())):
+        loss.backward()
+        assert trained.encoder.embeddings.word.weight.grad.any()
+    before = words.detach().clone()
+    torch.optim.SGD(model.parameters(), 0.1).step()
+    assert (words != before).any()
 
 
 @pytest.mark.usefixtures("precision")

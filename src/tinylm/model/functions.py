@@ -1,6 +1,7 @@
-"""The operations of a BERT-n: in bf16 on the CPU through our kernels, elsewhere through PyTorch.
+"""The operations of a BERT-n: on the CPU through our kernels, elsewhere through PyTorch.
 
-Both ways compute the same thing; the tests hold one against the other.
+fp32 models that answer and do not learn use PyTorch as well. Both ways compute the same thing; the
+tests hold one against the other.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ IGNORED = -100  # target of a place that carries no loss
 
 def has_kernels(x: Tensor) -> bool:
     """Whether our kernels work on `x`."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu"
+    if x.device.type != "cpu":
+        return False
+    return x.dtype == torch.bfloat16 or (x.dtype == torch.float32 and torch.is_grad_enabled())
 
 
 def dropout(x: Tensor, probability: float) -> Tensor:
@@ -89,14 +92,14 @@ def attention(query: Tensor, key_value: Tensor, groups: Groups, heads: int, prob
 def word_embedding(weight: Tensor, ids: Tensor, padding_id: int) -> Tensor:
     """Rows `ids` of an embedding; the row of padding gets no gradient.
 
-    With our kernels the gradient stays in the few rows that were read: it is left in
-    `weight.row_gradient` (rows, sums in fp32), where the optimizer finds it. A dense
+    Where the optimizer asks for it (`weight.takes_rows`), the gradient stays in the few rows that
+    were read: it is left in `weight.row_gradient` (rows, sums in fp32). A dense
     gradient of the whole vocabulary would cost more than a transformer block. The
     optimizer in turn may leave rows behind until they are read, see `MasterAdamW`.
     """
     if before_read := getattr(weight, "before_read", None):
         before_read(ids.numpy())
-    if has_kernels(weight) and weight.requires_grad and torch.is_grad_enabled():
+    if has_kernels(weight) and hasattr(weight, "takes_rows") and torch.is_grad_enabled():
         # Autograd calls `backward` only where an input asks for a gradient.
         return _WordRows.apply(torch.zeros((), requires_grad=True), weight, ids, padding_id)
     return F.embedding(ids, weight, padding_id)

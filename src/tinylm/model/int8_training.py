@@ -1,4 +1,4 @@
-# mypy: disable-error-code="no-untyped-def, no-untyped-call, misc"
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated, misc"
 # (numba compiles functions that carry no types)
 """Linear layers that multiply in int8 while they train.
 
@@ -55,7 +55,7 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """`[rows, in]` to `[rows, out]`."""
         large = len(x) >= ROWS and min(self.weight.shape) >= WIDTH
-        if large and has_kernels(x) and torch.is_grad_enabled() and int8_pays():
+        if large and x.dtype == torch.bfloat16 and has_kernels(x) and torch.is_grad_enabled() and int8_pays():
             return _Linear.apply(x, self.weight, self.bias)
         return F.linear(x, self.weight, self.bias)
 
@@ -132,7 +132,7 @@ def _rescale(part, lo, hi, products, row_scale, column_scale, bias, out):
     for r in range(lo, hi):
         factor = row_scale[r]
         for j in range(out.shape[1]):
-            out[r, j] = store(f4(products[r, j]) * factor * column_scale[j] + load(bias[j]))
+            out[r, j] = store(out, f4(products[r, j]) * factor * column_scale[j] + load(bias[j]))
 
 
 @kernel
@@ -141,4 +141,4 @@ def _rescale_rows(part, lo, hi, products, row_scale, out):
     for r in range(lo, hi):
         factor = row_scale[r]
         for j in range(out.shape[1]):
-            out[r, j] = store(f4(products[r, j]) * factor)
+            out[r, j] = store(out, f4(products[r, j]) * factor)

@@ -1,9 +1,9 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated, misc"
 # (numba compiles functions that carry no types)
-"""Element-wise kernels in bf16 for the CPU, compiled by numba, so without a C compiler.
+"""Element-wise kernels in bf16 and fp32 for the CPU, compiled by numba, so without a C compiler.
 
-Matrix products are PyTorch's, and on a processor with bf16 they take most of the
-time; what is between them must not cost more. PyTorch's element-wise operations
+Matrix products are PyTorch's, and they take most of the time; what is between them must
+not cost more. PyTorch's element-wise operations
 would: each reads and writes its operands once more, dropout draws its mask on one
 thread and keeps it, and fresh memory is expensive. Here each run of element-wise
 steps is one pass over memory, computed in fp32, and a dropout mask is a hash of
@@ -55,24 +55,33 @@ def _bits_to_float(typing: Any, bits: Any) -> Any:
 
 
 @intrinsic
-def _float_to_bits(typing: Any, number: Any) -> Any:
+def load(typing: Any, number: Any) -> Any:
+    """An entry of an array as float32; bf16 is the upper half of a float32."""
+
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.bitcast(arguments[0], context.get_value_type(types.uint32))
+        if number == types.float32:
+            return arguments[0]
+        bits = context.get_value_type(types.uint32)
+        wide = builder.shl(builder.zext(arguments[0], bits), bits(16))
+        return builder.bitcast(wide, context.get_value_type(types.float32))
 
-    return types.uint32(types.float32), generate
-
-
-@inline
-def load(bits):
-    """bf16 bits to float32: bf16 is the upper half of a float32."""
-    return _bits_to_float(u4(u4(bits) << u4(16)))
+    return types.float32(number), generate
 
 
-@inline
-def store(number):
-    """float32 to bf16 bits, rounded to nearest even."""
-    bits = _float_to_bits(number)
-    return u2(u4(bits + u4(u4(0x7FFF) + u4(u4(bits >> u4(16)) & u4(1)))) >> u4(16))
+@intrinsic
+def store(typing: Any, array: Any, number: Any) -> Any:
+    """float32 as an entry of `array`; to bf16 it is rounded to nearest even."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if array.dtype == types.float32:
+            return arguments[1]
+        wide, half = (context.get_value_type(kind) for kind in (types.uint32, types.uint16))
+        bits = builder.bitcast(arguments[1], wide)
+        odd = builder.and_(builder.lshr(bits, wide(16)), wide(1))
+        rounded = builder.add(bits, builder.add(odd, wide(0x7FFF)))
+        return builder.trunc(builder.lshr(rounded, wide(16)), half)
+
+    return array.dtype(array, types.float32), generate
 
 
 @inline
@@ -144,7 +153,7 @@ def nearest(row, rounded):
 def dropout(part, lo, hi, x, y, seed, cut, scale):
     """y = dropout(x), flat; its own backward pass."""
     for i in range(lo, hi):
-        y[i] = store(load(x[i]) * kept(seed, i, cut, scale))
+        y[i] = store(y, load(x[i]) * kept(seed, i, cut, scale))
 
 
 @kernel
@@ -157,9 +166,11 @@ def dropout_add_norm(part, lo, hi, h, residual, weight, bias, total, y, mean, in
         first = u4(r * width)
         s = ZERO
         for j in range(width):
-            bits = store(load(h[r, j]) * kept(seed, u4(first + u4(j)), cut, scale) + load(residual[r, j]))
-            total[r, j] = bits
-            row[j] = load(bits)
+            number = store(
+                total, load(h[r, j]) * kept(seed, u4(first + u4(j)), cut, scale) + load(residual[r, j])
+            )
+            total[r, j] = number
+            row[j] = load(number)
             s += row[j]
         mu = s * share
         q = ZERO
@@ -170,7 +181,7 @@ def dropout_add_norm(part, lo, hi, h, residual, weight, bias, total, y, mean, in
         mean[r] = mu
         inverse[r] = inv
         for j in range(width):
-            y[r, j] = store((row[j] - mu) * inv * load(weight[j]) + load(bias[j]))
+            y[r, j] = store(y, (row[j] - mu) * inv * load(weight[j]) + load(bias[j]))
 
 
 @kernel
@@ -203,8 +214,8 @@ def dropout_add_norm_backward(
         b *= share
         for j in range(width):
             d = inv * (scaled[j] - a - normed[j] * b)
-            grad_residual[r, j] = store(d)
-            grad_h[r, j] = store(d * kept(seed, u4(first + u4(j)), cut, scale))
+            grad_residual[r, j] = store(grad_residual, d)
+            grad_h[r, j] = store(grad_h, d * kept(seed, u4(first + u4(j)), cut, scale))
 
 
 BLOCK = 1024  # rows that are summed in fp32 before they go into a sum in fp64
@@ -233,7 +244,7 @@ def scale_shift(part, lo, hi, x, scale, shift, y):
     """y = x * scale + shift of `x [rows, channels]`."""
     for r in range(lo, hi):
         for c in range(x.shape[1]):
-            y[r, c] = store(load(x[r, c]) * scale[c] + shift[c])
+            y[r, c] = store(y, load(x[r, c]) * scale[c] + shift[c])
 
 
 @kernel
@@ -260,7 +271,7 @@ def batch_norm_backward(part, lo, hi, grad, x, scale, mean, inverse, total, prod
     for r in range(lo, hi):
         for c in range(x.shape[1]):
             normed = (load(x[r, c]) - mean[c]) * inverse[c]
-            grad[r, c] = store(scale[c] * (load(grad[r, c]) - total[c] - normed * products[c]))
+            grad[r, c] = store(grad, scale[c] * (load(grad[r, c]) - total[c] - normed * products[c]))
 
 
 @kernel
@@ -287,8 +298,8 @@ def softmax(part, lo, hi, scores, weights, dropped, lengths, per_text, factor, s
         s = ONE / s
         for j in range(n):
             w = row[j] * s
-            weights[r, j] = store(w)
-            dropped[r, j] = store(w * kept(seed, u4(first + u4(j)), cut, scale))
+            weights[r, j] = store(weights, w)
+            dropped[r, j] = store(dropped, w * kept(seed, u4(first + u4(j)), cut, scale))
         for j in range(n, keys):
             weights[r, j] = u2(0)
             dropped[r, j] = u2(0)
@@ -308,7 +319,7 @@ def softmax_backward(part, lo, hi, grad, weights, lengths, per_text, factor, see
             row[j] = g
             s += g * load(weights[r, j])
         for j in range(n):
-            grad[r, j] = store((row[j] - s) * load(weights[r, j]) * factor)
+            grad[r, j] = store(grad, (row[j] - s) * load(weights[r, j]) * factor)
         for j in range(n, keys):
             grad[r, j] = u2(0)
 
@@ -338,7 +349,7 @@ def cross_entropy(part, lo, hi, logits, bias, targets, loss, sums, factor):
         row[k] -= s
         for j in range(vocabulary):
             g = row[j] * f
-            logits[r, j] = store(g)
+            logits[r, j] = store(logits, g)
             total[j] += g
 
 
@@ -400,8 +411,8 @@ def adamw(
 ):
     """One AdamW step in one pass over memory.
 
-    working: bf16 weights `[n, width]`; master, first, second: fp32 weights and moments.
-    grad: bf16 gradient; rows: fp32 gradients of some rows on top of it, row_of[r] the one
+    working: bf16 weights `[n, width]`, or None; master, first, second: fp32 weights and moments.
+    grad: gradient; rows: fp32 gradients of some rows on top of it, row_of[r] the one
     of row r or -1, or no entry where there are none.
     """
     width = master.shape[1]
@@ -418,7 +429,8 @@ def adamw(
             first[r, j] = m
             second[r, j] = v
             master[r, j] = w
-            working[r, j] = store(w)
+            if working is not None:
+                working[r, j] = store(working, w)
 
 
 @kernel
@@ -446,8 +458,9 @@ def adamw_rows(part, lo, hi, rows, working, master, first, second, done, ever, n
             else:
                 for j in range(width):
                     w[j] *= decay
-        for j in range(width):
-            working[r, j] = store(w[j])
+        if working is not None:
+            for j in range(width):
+                working[r, j] = store(working, w[j])
 
 
 @lru_cache(maxsize=1)

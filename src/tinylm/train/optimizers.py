@@ -49,7 +49,7 @@ def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool)
         model: with `bf16`, its weights become bf16 here, BatchNorm's excepted; see
             `restore_masters` for the way back.
         optimisation: learning rates and weight decay.
-        bf16: see above.
+        bf16: whether weights become bf16.
     """
     matrices: set[nn.Parameter] = set()
     if optimisation.matrix_learning_rate is not None:
@@ -61,17 +61,9 @@ def make_optimizers(model: nn.Module, optimisation: Optimisation, *, bf16: bool)
         for part in model.modules():
             if isinstance(part, nn.BatchNorm2d):  # running averages need more than 8 bits
                 part.float()
-    optimizers: list[Optimizer] = []
     rest = [p for p in model.parameters() if p not in matrices]
     on_cpu = all(p.device.type == "cpu" for p in rest)
-    if halves := [p for p in rest if p.dtype == torch.bfloat16]:
-        kind = MasterAdamW if on_cpu else FusedMasterAdamW
-        optimizers.append(kind(halves, optimisation, masters))
-    if wholes := [p for p in rest if p.dtype != torch.bfloat16]:
-        rate, decay = optimisation.learning_rate, optimisation.weight_decay
-        optimizers.append(
-            torch.optim.AdamW(wholes, rate, BETAS, EPS, decay, fused=True, capturable=not on_cpu)
-        )
+    optimizers: list[Optimizer] = [(CpuAdamW if on_cpu else GpuAdamW)(rest, optimisation, masters)]
     if optimisation.matrix_learning_rate is not None:
         optimizers.append(Muon([p for p in model.parameters() if p in matrices], optimisation, masters))
     if not on_cpu:
@@ -93,9 +85,9 @@ def set_share(optimizers: Sequence[Optimizer], share: float) -> None:
 
 
 def settle(optimizers: Sequence[Optimizer]) -> None:
-    """Bring all weights up to date, before they are saved or copied; see `MasterAdamW`."""
+    """Bring all weights up to date, before they are saved or copied; see `CpuAdamW`."""
     for optimizer in optimizers:
-        if isinstance(optimizer, MasterAdamW):
+        if isinstance(optimizer, CpuAdamW):
             optimizer.settle()
 
 
@@ -110,18 +102,20 @@ def masters_of(optimizers: Sequence[Optimizer]) -> dict[nn.Parameter, Tensor]:
 
 
 def restore_masters(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-    """Make the model fp32 again, with the weights of its masters."""
+    """Make the model fp32 again, with the weights of its masters, and fit for other optimizers."""
     masters = masters_of(optimizers)
     model.float()
+    for p in model.parameters():
+        p.__dict__.pop("takes_rows", None)
     with torch.no_grad():
         for p, master in masters.items():
             p.copy_(master)
 
 
-class MasterAdamW(Optimizer):
-    """AdamW for bf16 weights, one pass over memory per step.
+class CpuAdamW(Optimizer):
+    """AdamW on the CPU, one pass over memory per step.
 
-    The same update as `torch.optim.AdamW` on the masters. It also takes the row-wise
+    The same update as `torch.optim.AdamW`, of bf16 weights on their masters. It also takes the row-wise
     gradients that `word_embedding` leaves. Where these are all there is, as in fine-tuning,
     a step visits only the rows that have one; every other row is up to `TOGETHER` steps
     behind and makes up for them, step by step, when it is read next or all of them must be
@@ -135,12 +129,8 @@ class MasterAdamW(Optimizer):
         self.decay = optimisation.weight_decay
         self.behind: dict[nn.Parameter, Behind] = {}
         for p in parameters:
-            self.state[p] = {
-                "master": masters[p],
-                "first": torch.zeros_like(masters[p]),
-                "second": torch.zeros_like(masters[p]),
-                "step": torch.zeros((), dtype=torch.int64),
-            }
+            self.state[p] = _moments(p, masters) | {"step": torch.zeros((), dtype=torch.int64)}
+            p.__dict__["takes_rows"] = True
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -187,9 +177,11 @@ class MasterAdamW(Optimizer):
 
     def _update_rows(self, p: nn.Parameter, rows: np.ndarray, sums: np.ndarray) -> None:
         behind, state = self.behind[p], self.state[p]
-        tables = (raw(tensor) for tensor in (p, state["master"], state["first"], state["second"]))
+        master = state.get("master", p)
+        tables = (raw(tensor) for tensor in (master, state["first"], state["second"]))
         numbers = np.array(behind.numbers, np.float32)
-        arguments = (rows, *tables, behind.done, behind.ever, numbers, sums)
+        working = None if master is p else raw(p)
+        arguments = (rows, working, *tables, behind.done, behind.ever, numbers, sums)
         parallel(kernels.adamw_rows, len(rows), *arguments, *map(np.float32, (*BETAS, EPS)))
         behind.done[rows] = len(behind.numbers)
 
@@ -226,13 +218,14 @@ def _adamw_step(
         """As rows: a vector is one row, a kernel of a convolution one row per filter."""
         return raw(tensor.contiguous()).reshape(len(tensor) if tensor.ndim > 1 else 1, -1)
 
-    master = table(state["master"])
+    master = table(state.get("master", p))
+    working = table(p) if "master" in state else None
     row_of, sums = np.zeros(0, np.int64), np.zeros((1, master.shape[1]), np.float32)
     if rows is not None:
         row_of = np.full(len(master), -1)
         row_of[rows[0]] = np.arange(len(rows[0]))
         sums = rows[1].numpy()
-    arrays = (table(p), master, table(state["first"]), table(state["second"]), table(grad), row_of, sums)
+    arrays = (working, master, table(state["first"]), table(state["second"]), table(grad), row_of, sums)
     arguments = (*arrays, *map(np.float32, (*numbers, *BETAS, EPS)))
     if p.numel() > PARALLEL:
         parallel(kernels.adamw, len(master), *arguments)
@@ -240,8 +233,8 @@ def _adamw_step(
         kernels.adamw(0, 0, len(master), *arguments)
 
 
-class FusedMasterAdamW(Optimizer):
-    """AdamW for bf16 weights on a GPU: PyTorch's fused step on the masters, which are then rounded."""
+class GpuAdamW(Optimizer):
+    """AdamW on a GPU: PyTorch's fused step, of bf16 weights on their masters, which are then rounded."""
 
     def __init__(
         self, parameters: list[nn.Parameter], optimisation: Optimisation, masters: dict[nn.Parameter, Tensor]
@@ -249,23 +242,17 @@ class FusedMasterAdamW(Optimizer):
         super().__init__(parameters, {"lr": optimisation.learning_rate})
         self.decay = optimisation.weight_decay
         for p in parameters:
-            self.state[p] = {
-                "master": masters[p],
-                "first": torch.zeros_like(masters[p]),
-                "second": torch.zeros_like(masters[p]),
-                "step": torch.zeros((), device=p.device),
-            }
+            self.state[p] = _moments(p, masters) | {"step": torch.zeros((), device=p.device)}
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update all weights that have a gradient."""
         (group,) = self.param_groups
         updated = [p for p in group["params"] if p.grad is not None]
-        masters, firsts, seconds, steps = (
-            [self.state[p][name] for p in updated] for name in ("master", "first", "second", "step")
-        )
+        states = [self.state[p] for p in updated]
+        firsts, seconds, steps = ([state[name] for state in states] for name in ("first", "second", "step"))
         adamw(
-            masters,
+            [state.get("master", p) for p, state in zip(updated, states, strict=True)],
             [p.grad.float() for p in updated],
             firsts,
             seconds,
@@ -280,7 +267,15 @@ class FusedMasterAdamW(Optimizer):
             eps=EPS,
             maximize=False,
         )
-        torch._foreach_copy_(updated, masters)
+        halves = [p for p in updated if "master" in self.state[p]]
+        if halves:
+            torch._foreach_copy_(halves, [self.state[p]["master"] for p in halves])
+
+
+def _moments(p: nn.Parameter, masters: dict[nn.Parameter, Tensor]) -> dict[str, Tensor]:
+    """What AdamW knows of a weight at first; an fp32 weight is its own master."""
+    state = {name: torch.zeros_like(p, dtype=torch.float32) for name in ("first", "second")}
+    return state | ({"master": masters[p]} if p.dtype == torch.bfloat16 else {})
 
 
 class Muon(Optimizer):
@@ -296,7 +291,7 @@ class Muon(Optimizer):
         self.decay = optimisation.weight_decay
         for p in parameters:
             self.state[p] = {"momentum": torch.zeros_like(p, dtype=torch.float32)}
-            if p.dtype == torch.bfloat16:  # an fp32 weight is its own master
+            if p.dtype == torch.bfloat16:
                 self.state[p]["master"] = masters[p]
 
     @torch.no_grad()
