@@ -62,6 +62,18 @@ def test_add_and_norm(dtype: torch.dtype, threads: int, monkeypatch: pytest.Monk
     assert_near(norm.bias.grad, exact_norm.bias.grad, 3)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_gelu(dtype: torch.dtype, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    x, exact_x = pair(dtype, 31, 67)
+    grad = torch.randn(31, 67).to(dtype)
+    y, expected = functions.gelu(3 * x), F.gelu(3 * exact_x)
+    y.backward(grad)
+    expected.backward(grad.float())
+    assert_near(y, expected, 2)
+    assert_near(x.grad, exact_x.grad, 2)
+
+
 def test_dropout_in_add_and_norm_drops_the_same_forward_and_backward(dtype: torch.dtype) -> None:
     """With a residual of 0, what was dropped has gradient 0, and the rest its share."""
     x = torch.ones(200, 64).to(dtype).requires_grad_()
@@ -113,6 +125,14 @@ def test_cross_entropy_and_its_gradient(dtype: torch.dtype) -> None:
     assert_near(bias.grad, exact_bias.grad, 2)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-5)
     assert_near(logits.grad, exact.grad, 2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -float("nan"), float("inf")])
+def test_a_diverging_run_shows(dtype: torch.dtype, value: float) -> None:
+    logits = torch.randn(2, 100).to(dtype)
+    logits[1, 17] = value
+    bias, targets = torch.zeros(100).to(dtype), torch.zeros(2, dtype=torch.int64)
+    assert functions.cross_entropy(logits.requires_grad_(), bias, targets).isnan()
 
 
 def test_word_embedding_leaves_summed_rows(dtype: torch.dtype) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tinylm.model.batch import PAD_ID, Batch
 from tinylm.model.config import HEAD_WIDTH, ModelConfig
 from tinylm.model.convolution import ConvolutionalFrontEnd, FoldedFrontEnd
-from tinylm.model.functions import Groups, attention, dropout, dropout_add_norm, word_embedding
+from tinylm.model.functions import Groups, attention, dropout, dropout_add_norm, gelu, word_embedding
 from tinylm.model.int8_training import Linear
 from tinylm.model.static import StaticBatch
 
@@ -122,7 +122,7 @@ class Block(nn.Module):
     def _finish(self, attended: Tensor, residual: Tensor) -> Tensor:
         probability = self.dropout if self.training else 0.0
         x = dropout_add_norm(attended, residual, self.attention_norm, probability)
-        out = self.contract(F.gelu(self.expand(x)))
+        out = self.contract(gelu(self.expand(x)))
         return dropout_add_norm(out, x, self.feed_forward_norm, probability)
 
 

@@ -18,7 +18,7 @@ from torch.autograd import Function
 from tinylm.model import kernels
 from tinylm.model.batch import Group, Span
 from tinylm.model.config import HEAD_WIDTH
-from tinylm.model.kernels import dropout_parameters, parallel, raw
+from tinylm.model.kernels import dropout_parameters, most_parts, parallel, raw
 from tinylm.model.static import StaticGroup
 
 Groups = Sequence[Group | StaticGroup]
@@ -44,6 +44,11 @@ def dropout_add_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, probabilit
     if has_kernels(x):
         return _DropoutAddNorm.apply(x, residual, norm.weight, norm.bias, probability, norm.eps)
     return norm(dropout(x, probability) + residual)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """GELU of every entry."""
+    return _Gelu.apply(x) if has_kernels(x) else F.gelu(x)
 
 
 def norm_gelu(image: Tensor, norm: nn.BatchNorm2d) -> Tensor:
@@ -134,6 +139,23 @@ class _Dropout(Function):
         return y
 
 
+class _Gelu(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        x = x.contiguous()
+        ctx.save_for_backward(x)
+        y = torch.empty_like(x)
+        parallel(kernels.gelu, x.numel(), *(raw(tensor).reshape(-1) for tensor in (x, y)))
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        (x,) = ctx.saved_tensors
+        grad, grad_x = gradients[0].contiguous(), torch.empty_like(x)
+        parallel(kernels.gelu_backward, x.numel(), *(raw(tensor).reshape(-1) for tensor in (grad, x, grad_x)))
+        return grad_x
+
+
 class _DropoutAddNorm(Function):
     @staticmethod
     def forward(
@@ -153,7 +175,7 @@ class _DropoutAddNorm(Function):
         total, weight, mean, inverse = ctx.saved_tensors
         grad = gradients[0].contiguous()
         grad_x, grad_residual = torch.empty_like(total), torch.empty_like(total)
-        affine = torch.zeros(torch.get_num_threads(), 2, total.shape[1])
+        affine = torch.zeros(most_parts(), 2, total.shape[1])
         tensors = (grad, total, weight, mean, inverse, grad_x, grad_residual, affine)
         parallel(kernels.dropout_add_norm_backward, len(total), *map(raw, tensors), *ctx.parameters)
         grad_weight, grad_bias = affine.sum(0).to(weight.dtype)
@@ -166,7 +188,7 @@ class _NormGelu(Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         rows, channels = x.shape
-        sums = np.zeros((torch.get_num_threads(), 2, channels))
+        sums = np.zeros((most_parts(), 2, channels))
         parallel(kernels.channel_sums, rows, raw(x), sums)
         mean, square = sums.sum(0) / rows
         variance = np.maximum(square - mean**2, 0)
@@ -174,7 +196,8 @@ class _NormGelu(Function):
         scale = weight.detach().double().numpy() * inverse
         shift = bias.detach().double().numpy() - mean * scale
         constants = [array.astype(np.float32) for array in (scale, shift, mean, inverse)]
-        y = torch.ops.aten.gelu_(_NormGelu._normed(x, constants))
+        y = torch.empty_like(x)
+        parallel(kernels.scale_shift_gelu, rows, raw(x), *constants[:2], raw(y))
         ctx.save_for_backward(x)
         ctx.constants, ctx.dtype = constants, weight.dtype
         out = torch.from_numpy(mean), torch.from_numpy(variance)
@@ -184,25 +207,16 @@ class _NormGelu(Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
         (x,) = ctx.saved_tensors
-        grad = gradients[0].contiguous()
+        grad, out = gradients[0].contiguous(), torch.empty_like(x)
         scale, _, mean, inverse = ctx.constants
-        # Formed again and not kept, and the gradient in its place: images take hundreds of megabytes.
-        out = _NormGelu._normed(x, ctx.constants)
-        torch.ops.aten.gelu_backward.grad_input(grad, out, grad_input=out)
-        sums = np.zeros((torch.get_num_threads(), 2, x.shape[1]))
-        parallel(kernels.gradient_sums, len(x), raw(out), raw(x), mean, inverse, sums)
+        sums = np.zeros((most_parts(), 2, x.shape[1]))
+        arrays = (raw(grad), raw(x), *ctx.constants, raw(out), sums)
+        parallel(kernels.scale_shift_gelu_backward, len(x), *arrays)
         total, products = sums.sum(0)
         means = ((array / len(x)).astype(np.float32) for array in (total, products))
         parallel(kernels.batch_norm_backward, len(x), raw(out), raw(x), scale, mean, inverse, *means)
         grad_weight, grad_bias = (torch.from_numpy(array).to(ctx.dtype) for array in (products, total))
         return out, grad_weight, grad_bias, None
-
-    @staticmethod
-    def _normed(x: Tensor, constants: Sequence[np.ndarray]) -> Tensor:
-        """BatchNorm's output."""
-        out = torch.empty_like(x)
-        parallel(kernels.scale_shift, len(x), raw(x), *constants[:2], raw(out))
-        return out
 
 
 class _Attention(Function):
@@ -323,7 +337,7 @@ class _WordRows(Function):
 class _CrossEntropy(Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
-        loss, sums = torch.empty(len(targets)), torch.zeros(torch.get_num_threads(), len(bias))
+        loss, sums = torch.empty(len(targets)), torch.zeros(most_parts(), len(bias))
         factor = np.float32(1 / max(len(targets), 1))
         parallel(kernels.cross_entropy, len(targets), *map(raw, (logits, bias, targets, loss, sums)), factor)
         ctx.grad, ctx.grad_bias = logits.detach(), sums.sum(0).to(bias.dtype)

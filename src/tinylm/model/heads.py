@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tinylm.model.batch import Batch
 from tinylm.model.config import ModelConfig
 from tinylm.model.encoder import LAYER_NORM_EPS, Encoder, initialise
-from tinylm.model.functions import cross_entropy, dropout
+from tinylm.model.functions import cross_entropy, dropout, gelu
 from tinylm.model.static import StaticBatch
 
 
@@ -35,7 +35,7 @@ class MaskedLanguageModel(nn.Module):
 
         With `targets`, the tokens there (`int64 [places]`), it is their mean cross-entropy.
         """
-        x = self.norm(F.gelu(self.transform(self.encoder(batch, places))))
+        x = self.norm(gelu(self.transform(self.encoder(batch, places))))
         weight = self.encoder.embeddings.word.weight
         if targets is None:
             return F.linear(x, weight, self.bias)

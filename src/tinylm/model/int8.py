@@ -129,7 +129,8 @@ class Int8Classifier(nn.Module):
         for block in self.lower:
             x = block(x, batch)
         logits = torch.empty(len(batch), self.n_labels)
-        parallel(_answer, len(batch), x.numpy(), batch.starts, batch.lengths, self.top, logits.numpy())
+        arrays = x.numpy(), batch.starts, batch.lengths, self.top, logits.numpy()
+        parallel(_answer, len(batch), *arrays, together=TOGETHER)
         return logits
 
 

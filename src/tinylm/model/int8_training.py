@@ -13,7 +13,6 @@ on average: otherwise the many small ones would all be lost.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any
 
@@ -30,9 +29,12 @@ from tinylm.model.kernels import (
     hashed,
     kernel,
     load,
+    most_parts,
     nearest,
+    of_rank,
     parallel,
     random_seed,
+    rank,
     raw,
     store,
     u4,
@@ -78,7 +80,7 @@ class _Linear(Function):
         x, weight_rounded, weight_scale = ctx.saved_tensors
         grad = gradients[0].contiguous()
         rounded, scale = grad.new_empty(grad.shape, dtype=torch.int8), torch.empty(len(grad))
-        sums = torch.zeros(torch.get_num_threads(), grad.shape[1])
+        sums = torch.zeros(most_parts(), grad.shape[1])
         arrays = map(raw, (grad, weight_scale, rounded, scale, sums))
         parallel(_round_at_random, len(grad), *arrays, random_seed())
         products = torch._int_mm(rounded, weight_rounded)
@@ -112,17 +114,18 @@ def _round_at_random(part, lo, hi, grad, column_scale, rounded, scale, sums, see
     """
     row, total = np.empty(grad.shape[1], f4), sums[part]
     for r in range(lo, hi):
-        largest, first = SMALLEST, u4(r * len(row))
+        top, first = rank(SMALLEST), u4(r * len(row))
         for j in range(len(row)):
             g = load(grad[r, j])
             total[j] += g
             row[j] = g * column_scale[j]
-            largest = max(largest, abs(row[j]))
+            top = max(top, rank(abs(row[j])))
+        largest = of_rank(top)
         factor = f4(TOP) / largest
         for j in range(len(row)):
             # 24 random bits: a share of [0, 1).
             share = f4(np.int32(hashed(seed, u4(first + u4(j))) >> u4(8))) * f4(2**-24)
-            rounded[r, j] = np.int8(math.floor(row[j] * factor + share))
+            rounded[r, j] = np.int8(np.floor(row[j] * factor + share))
         scale[r] = largest / f4(TOP)
 
 

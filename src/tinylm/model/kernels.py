@@ -9,7 +9,7 @@ thread and keeps it, and fresh memory is expensive. Here each run of element-wis
 steps is one pass over memory, computed in fp32, and a dropout mask is a hash of
 (seed, index), made again in the backward pass instead of stored.
 
-A kernel works on rows `lo` to `hi` as share number `part` of a parallel run (see
+A kernel works on rows `lo` to `hi` as number `part` of the parts of a parallel run (see
 `parallel`). Its arrays of type uint16 hold the bits of bf16 numbers. Parameters
 named `seed, cut, scale` are those of a dropout, see `dropout_parameters`.
 """
@@ -84,6 +84,33 @@ def store(typing: Any, array: Any, number: Any) -> Any:
     return array.dtype(array, types.float32), generate
 
 
+@intrinsic
+def _float_to_bits(typing: Any, number: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], context.get_value_type(types.int32))
+
+    return types.int32(types.float32), generate
+
+
+@inline
+def rank(x):
+    """int32 that rises with the float32 x.
+
+    LLVM vectorises the maximum of integers. That of floats it does not, unless told that there is no NaN.
+    """
+    bits = _float_to_bits(x)
+    return np.int32(bits ^ (np.int32(bits >> 31) & np.int32(0x7FFFFFFF)))
+
+
+@inline
+def of_rank(number):
+    """The float32 that `rank` made a number of."""
+    return _bits_to_float(u4(np.int32(number ^ (np.int32(number >> 31) & np.int32(0x7FFFFFFF)))))
+
+
+LOWEST = np.int32(-(2**31))  # below every rank
+
+
 @inline
 def hashed(seed, index):
     """32 random bits for element `index`: the finalizer of MurmurHash3 on (index, seed)."""
@@ -109,11 +136,12 @@ E1, E2, E3, E4, E5, E6 = EXP2
 def exp(x):
     """exp in float32, relative error about 1e-7; x is clamped to [-87, 87].
 
-    Written out because LLVM vectorises it, which it cannot do with a call.
+    Written out because LLVM vectorises it, which it cannot do with a call. Nor with `math.floor`,
+    which gives int64; `np.floor` stays in float32.
     """
     y = min(max(x, f4(-87)), f4(87)) * LOG2E
-    n = math.floor(y + HALF)
-    r = f4(y - n)
+    n = np.floor(y + HALF)
+    r = y - n
     series = ONE + r * (E1 + r * (E2 + r * (E3 + r * (E4 + r * (E5 + r * E6)))))
     return series * _bits_to_float(u4(np.int32(np.int32(n) + np.int32(127))) << u4(23))
 
@@ -127,11 +155,21 @@ SQRT_HALF = f4(math.sqrt(0.5))
 
 @inline
 def normal(x):
-    """Distribution function of the normal distribution at x."""
+    """Distribution function of the normal distribution at x, so that GELU is x * normal(x)."""
     a = abs(x) * SQRT_HALF
     t = ONE / (ONE + A0 * a)
     tail = HALF * t * (A1 + t * (A2 + t * (A3 + t * (A4 + t * A5)))) * exp(-a * a)
     return ONE - tail if x > ZERO else tail
+
+
+DENSITY = f4(1 / math.sqrt(2 * math.pi))
+
+
+@inline
+def gelu_slope(x):
+    """Derivative of GELU at x."""
+    a = abs(x) * SQRT_HALF  # as in `normal`: the compiler takes the exponential once
+    return normal(x) + x * DENSITY * exp(-a * a)
 
 
 TOP = 127  # int8 from -127 to 127
@@ -140,20 +178,39 @@ TOP = 127  # int8 from -127 to 127
 @inline
 def nearest(row, rounded):
     """`rounded`, int8: the fp32 row in multiples of the scale that is returned, its largest entry TOP."""
-    largest = f4(1e-12)
+    top = rank(f4(1e-12))
     for j in range(len(row)):
-        largest = max(largest, abs(row[j]))
+        top = max(top, rank(abs(row[j])))
+    largest = of_rank(top)
     factor = f4(TOP) / largest
     for j in range(len(row)):
-        rounded[j] = np.int8(math.floor(row[j] * factor + HALF))
+        rounded[j] = np.int8(np.floor(row[j] * factor + HALF))
     return largest / f4(TOP)
 
 
 @kernel
 def dropout(part, lo, hi, x, y, seed, cut, scale):
     """y = dropout(x), flat; its own backward pass."""
-    for i in range(lo, hi):
-        y[i] = store(y, load(x[i]) * kept(seed, i, cut, scale))
+    x, y = x[lo:hi], y[lo:hi]  # counted from 0: numba takes another index for one that may be negative
+    for i in range(len(x)):
+        y[i] = store(y, load(x[i]) * kept(seed, u4(u4(lo) + u4(i)), cut, scale))
+
+
+@kernel
+def gelu(part, lo, hi, x, y):
+    """y = GELU(x), flat."""
+    x, y = x[lo:hi], y[lo:hi]
+    for i in range(len(x)):
+        number = load(x[i])
+        y[i] = store(y, number * normal(number))
+
+
+@kernel
+def gelu_backward(part, lo, hi, grad, x, grad_x):
+    """Gradient of `gelu`, flat."""
+    grad, x, grad_x = grad[lo:hi], x[lo:hi], grad_x[lo:hi]
+    for i in range(len(x)):
+        grad_x[i] = store(grad_x, load(grad[i]) * gelu_slope(load(x[i])))
 
 
 @kernel
@@ -240,16 +297,17 @@ def channel_sums(part, lo, hi, x, sums):
 
 
 @kernel
-def scale_shift(part, lo, hi, x, scale, shift, y):
-    """y = x * scale + shift of `x [rows, channels]`."""
+def scale_shift_gelu(part, lo, hi, x, scale, shift, y):
+    """y = GELU(x * scale + shift) of `x [rows, channels]`."""
     for r in range(lo, hi):
         for c in range(x.shape[1]):
-            y[r, c] = store(y, load(x[r, c]) * scale[c] + shift[c])
+            number = load(x[r, c]) * scale[c] + shift[c]
+            y[r, c] = store(y, number * normal(number))
 
 
 @kernel
-def gradient_sums(part, lo, hi, grad, x, mean, inverse, sums):
-    """`sums`: as of `channel_sums`, of `grad` and of its products with the normed x."""
+def scale_shift_gelu_backward(part, lo, hi, grad, x, scale, shift, mean, inverse, grad_normed, sums):
+    """Gradient of x * scale + shift; `sums [parts, 2, channels]`: of it and of it times the normed x."""
     channels = x.shape[1]
     total, products = np.empty(channels, f4), np.empty(channels, f4)
     for first in range(lo, hi, BLOCK):
@@ -257,9 +315,11 @@ def gradient_sums(part, lo, hi, grad, x, mean, inverse, sums):
         products[:] = ZERO
         for r in range(first, min(first + BLOCK, hi)):
             for c in range(channels):
-                d = load(grad[r, c])
+                number = load(x[r, c])
+                d = load(grad[r, c]) * gelu_slope(number * scale[c] + shift[c])
+                grad_normed[r, c] = store(grad_normed, d)
                 total[c] += d
-                products[c] += d * (load(x[r, c]) - mean[c]) * inverse[c]
+                products[c] += d * (number - mean[c]) * inverse[c]
         for c in range(channels):
             sums[part, 0, c] += total[c]
             sums[part, 1, c] += products[c]
@@ -286,10 +346,11 @@ def softmax(part, lo, hi, scores, weights, dropped, lengths, per_text, factor, s
     for r in range(lo, hi):
         n = lengths[r // per_text]
         first = u4(r * keys)
-        top = f4(-3e38)
+        highest = LOWEST
         for j in range(n):
             row[j] = load(scores[r, j]) * factor
-            top = max(top, row[j])
+            highest = max(highest, rank(row[j]))
+        top = of_rank(highest)
         s = ZERO
         for j in range(n):
             e = exp(row[j] - top)
@@ -333,10 +394,11 @@ def cross_entropy(part, lo, hi, logits, bias, targets, loss, sums, factor):
     vocabulary = logits.shape[1]
     row, total = np.empty(vocabulary, f4), sums[part]
     for r in range(lo, hi):
-        top = f4(-3e38)
+        highest = LOWEST
         for j in range(vocabulary):
             row[j] = load(logits[r, j]) + load(bias[j])
-            top = max(top, row[j])
+            highest = max(highest, rank(row[j]))
+        top = of_rank(highest)
         k = targets[r]
         x = row[k] - top
         s = ZERO
@@ -359,29 +421,30 @@ def pad(part, lo, hi, packed, column, starts, lengths, longest, first, padded, h
 
     Text t has a matrix of longest[t] rows for each head, the first one from row first[t] on.
     """
+    width = heads * HEAD_WIDTH
     for text in range(lo, hi):
-        for t in range(longest[text]):
+        rows = packed[starts[text] : starts[text] + lengths[text], column : column + width]
+        matrices = padded[first[text] : first[text] + heads * longest[text]]
+        matrices = matrices.reshape(heads, longest[text], HEAD_WIDTH)
+        for t in range(len(rows)):
             for head in range(heads):
-                target = padded[first[text] + head * longest[text] + t]
-                if t < lengths[text]:
-                    row = packed[starts[text] + t]
-                    for j in range(HEAD_WIDTH):  # known beforehand, so that no loop is left of it
-                        target[j] = row[column + head * HEAD_WIDTH + j]
-                else:
-                    for j in range(HEAD_WIDTH):
-                        target[j] = u2(0)
+                for j in range(HEAD_WIDTH):
+                    matrices[head, t, j] = rows[t, head * HEAD_WIDTH + j]
+        matrices[:, len(rows) :] = u2(0)
 
 
 @kernel
 def unpad(part, lo, hi, packed, column, starts, lengths, longest, first, padded, heads):
     """The way back of `pad`."""
+    width = heads * HEAD_WIDTH
     for text in range(lo, hi):
-        for t in range(lengths[text]):
-            row = packed[starts[text] + t]
+        rows = packed[starts[text] : starts[text] + lengths[text], column : column + width]
+        matrices = padded[first[text] : first[text] + heads * longest[text]]
+        matrices = matrices.reshape(heads, longest[text], HEAD_WIDTH)
+        for t in range(len(rows)):
             for head in range(heads):
-                source = padded[first[text] + head * longest[text] + t]
                 for j in range(HEAD_WIDTH):
-                    row[column + head * HEAD_WIDTH + j] = source[j]
+                    rows[t, head * HEAD_WIDTH + j] = matrices[head, t, j]
 
 
 @kernel
@@ -468,22 +531,42 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads)
 
 
-def parallel(function: Any, rows: int, *arguments: Any) -> None:
-    """Run a kernel over `range(rows)`, a share for each of PyTorch's threads."""
+def most_parts() -> int:
+    """Parts into which `parallel` cuts rows, at most."""
     threads = torch.get_num_threads()
-    shares = max(1, min(threads, rows))
-    bounds = [rows * part // shares for part in range(shares + 1)]
-    others = [
-        _pool(threads - 1).submit(function, part, bounds[part], bounds[part + 1], *arguments)
-        for part in range(1, shares)
-    ]
-    function(0, 0, bounds[1], *arguments)
+    return 4 * threads if threads > 1 else 1
+
+
+def parallel(function: Any, rows: int, *arguments: Any, together: int = 1) -> None:
+    """Run a kernel over `range(rows)` on PyTorch's threads.
+
+    Each thread takes the next part when it is done with one, since parts take unequal times and
+    waking a thread takes as long as some of them. Which rows form a part does not depend on that.
+
+    Args:
+        function: the kernel.
+        rows: how many there are.
+        arguments: the kernel's, after `part, lo, hi`.
+        together: rows that gain by being in one part.
+    """
+    count = max(1, min(most_parts(), -(-rows // together)))
+    bounds = [rows * part // count for part in range(count + 1)]
+    left = iter(range(count))
+
+    def work() -> None:
+        for part in left:
+            function(part, bounds[part], bounds[part + 1], *arguments)
+
+    threads = torch.get_num_threads()
+    others = [_pool(threads - 1).submit(work) for _ in range(1, min(threads, count))]
+    work()
     for other in others:
-        other.result()
+        if not other.cancel():
+            other.result()
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """`function` of each item, shared out among PyTorch's threads; it must not call `parallel` itself."""
+    """`function` of each item, shared out among PyTorch's threads."""
     threads = torch.get_num_threads()
 
     def share(part: int) -> list[Result]:
