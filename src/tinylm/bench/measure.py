@@ -75,7 +75,7 @@ class Measured:
         unit: "ms" (less is better) or a rate (more is better).
         limit: `ours` if the machine did nothing but the needed matrix products.
         spread: lowest and highest ratio of any round.
-        other: the second reference.
+        other: the second reference, if there is one.
         details: what else a reader needs to judge the figures.
     """
 
@@ -86,7 +86,7 @@ class Measured:
     unit: str
     limit: float
     spread: tuple[float, float]
-    other: Other
+    other: Other | None
     details: dict[str, Any]
 
 
@@ -129,36 +129,30 @@ def alternate(
 
 
 def summarise(
-    name: str, values: np.ndarray, unit: str, limit: float, other: str, details: dict[str, Any]
+    name: str, values: np.ndarray, unit: str, limit: float, other: str | None, details: dict[str, Any]
 ) -> Measured:
-    """Medians of `values` (`[rounds, 3]`: ours, the reference, the `other` one) and of their ratios."""
+    """Medians of `values` (`[rounds, 3]`: ours, the reference, the `other` if any) and of their ratios."""
     speed = 1 / values if unit == MILLISECONDS else values
     ratios = speed[:, :1] / speed[:, 1:]
-    ours, reference, second = np.median(values, axis=0).tolist()
-    ratio, second_ratio = np.median(ratios, axis=0).tolist()
-    spread, second_spread = zip(ratios.min(0).tolist(), ratios.max(0).tolist(), strict=True)
-    return Measured(
-        name,
-        ours,
-        reference,
-        ratio,
-        unit,
-        limit,
-        spread,
-        Other(other, second, second_ratio, second_spread),
-        details,
-    )
+    medians, median_ratios = (np.median(array, axis=0).tolist() for array in (values, ratios))
+    spreads = list(zip(ratios.min(0).tolist(), ratios.max(0).tolist(), strict=True))
+    second = None if other is None else Other(other, medians[2], median_ratios[1], spreads[1])
+    ours, reference = medians[:2]
+    return Measured(name, ours, reference, median_ratios[0], unit, limit, spreads[0], second, details)
 
 
 def table(results: Sequence[Measured]) -> Table:
     """The results for a terminal."""
-    out = Table(caption=f"other: {results[0].other.name}; ratios above 1: ours is faster")
-    for column in ("case", "ours", "reference", "ratio", "other", "ratio", "limit", "unit"):
+    other = results[0].other
+    also = f"other: {other.name}; " if other else ""
+    out = Table(caption=f"{also}ratios above 1: ours is faster")
+    columns = ("case", "ours", "reference", "ratio", *(("other", "ratio") if other else ()), "limit", "unit")
+    for column in columns:
         words = column in ("case", "unit")
         out.add_column(column, justify="left" if words else "right", no_wrap=True)
     for result in results:
-        other = result.other
-        numbers = (result.ours, result.reference, result.ratio, other.value, other.ratio, result.limit)
+        second = (result.other.value, result.other.ratio) if result.other else ()
+        numbers = (result.ours, result.reference, result.ratio, *second, result.limit)
         out.add_row(result.name, *map(_number, numbers), result.unit)
     return out
 
