@@ -131,3 +131,10 @@ def test_a_classifier_in_int8() -> None:
     assert classifier.int8().int8().logits(sentences).shape == (3, 4)
     with pytest.raises(UserError, match="int8 weights cannot be saved"):
         classifier.int8().save(None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("hardware", [True, False])
+def test_products_with_and_without_hardware(hardware: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8, "int8_pays", lambda: hardware)
+    x, weight = (torch.randint(-127, 128, (rows, 64), dtype=torch.int8) for rows in (40, 24))
+    assert torch.equal(int8._products(x, weight).long(), x.long() @ weight.long().t())

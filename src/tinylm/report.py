@@ -23,7 +23,6 @@ from tinylm.plots import (
     finetuning_plot,
     label_plot,
     latency_plot,
-    loss_plot,
 )
 from tinylm.text.coverage import Coverage
 from tinylm.train.finetune import Finetuned
@@ -122,9 +121,6 @@ def write_demo_report(results: DemoResults, path: Path) -> None:
         recall=dict(zip(results.label_names, recall.tolist(), strict=True)),
         plots={
             "accuracy": accuracy_plot(accuracies, results.committee, results.tfidf),
-            "pretraining": loss_plot(
-                {model.name: [epoch["loss"] for epoch in model.pretraining] for model in trained}
-            ),
             "finetuning": finetuning_plot(
                 _test_accuracies(member.with_pretraining), _test_accuracies(member.without)
             ),

@@ -25,9 +25,8 @@ from tinylm.bench.reference import (
 )
 from tinylm.bench.texts import N_LABELS, openings, sentences
 from tinylm.model.config import Convolution, ModelConfig
-from tinylm.model.device import CPU, bf16_pays
+from tinylm.model.device import CPU, bf16_pays, int8_pays
 from tinylm.model.functions import IGNORED
-from tinylm.model.int8_training import int8_pays
 from tinylm.train.finetune import EncodedTask, finetuning_run
 from tinylm.train.loop import Run
 from tinylm.train.pretrain import pretraining_run

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 from tinylm.errors import UserError
@@ -32,3 +34,9 @@ def bf16_pays(device: torch.device = CPU) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@lru_cache
+def int8_pays() -> bool:
+    """Whether this processor multiplies int8 matrices in hardware."""
+    return bool(torch.cpu._is_vnni_supported())

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tinylm.model.batch import Batch
 from tinylm.model.config import HEAD_WIDTH
 from tinylm.model.convolution import ConvolutionalFrontEnd, FoldedFrontEnd
-from tinylm.model.device import bf16_pays
+from tinylm.model.device import bf16_pays, int8_pays
 from tinylm.model.encoder import LAYER_NORM_EPS, Block, Embeddings
 from tinylm.model.heads import SequenceClassifier
 from tinylm.model.kernels import ONE, TOP, ZERO, exp, f4, kernel, nearest, normal, parallel
@@ -145,11 +145,19 @@ class Int8Linear(nn.Module):
         """`[rows, in]` to `[rows, out]`, fp32."""
         rounded, scale = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(x))
         parallel(_round, len(x), x.contiguous().numpy(), rounded.numpy(), scale.numpy())
-        # No public operation of PyTorch multiplies int8 matrices on the CPU.
-        products = torch._int_mm(rounded, torch.from_numpy(self.product.weight).t())
+        products = _products(rounded, torch.from_numpy(self.product.weight))
         y = torch.empty(products.shape)
         parallel(_rescale, len(x), products.numpy(), scale.numpy(), self.product, y.numpy())
         return y
+
+
+def _products(x: Tensor, weight: Tensor) -> Tensor:
+    """x @ weight.T of int8 matrices."""
+    if int8_pays():
+        # No public operation of PyTorch multiplies int8 matrices on the CPU.
+        return torch._int_mm(x, weight.t())
+    # PyTorch then has a plain loop for it, many times as slow. fp32 holds whole numbers up to 2^24.
+    return x.float() @ weight.float().t()
 
 
 def _replace_linear(module: nn.Module) -> None:

@@ -13,7 +13,6 @@ on average: otherwise the many small ones would all be lost.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from tinylm.model.device import int8_pays
 from tinylm.model.functions import has_kernels
 from tinylm.model.kernels import (
     TOP,
@@ -43,12 +43,6 @@ from tinylm.model.kernels import (
 # With fewer rows, or weights narrower in one direction, rounding takes longer than the faster product saves.
 ROWS, WIDTH = 256, 256
 SMALLEST = f4(1e-30)  # stands in for the largest entry of a gradient of zeros
-
-
-@lru_cache
-def int8_pays() -> bool:
-    """Whether this processor multiplies int8 matrices in hardware."""
-    return bool(torch.cpu._is_vnni_supported())
 
 
 class Linear(nn.Linear):
