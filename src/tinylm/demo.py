@@ -62,20 +62,19 @@ def run_demo(out: Path, seed: int = 0) -> DemoResults:
     console = Console()
     check_new(out)
     start = time.monotonic()
-    recipe = RECIPE
     task = load_task(TASK)
-    corpus = prepare("vital", vocabulary=recipe.vocabulary, max_tokens=recipe.max_tokens)
+    corpus = prepare("vital", vocabulary=RECIPE.vocabulary, max_tokens=RECIPE.max_tokens)
     tokenizer = corpus.tokenizer
-    encoded = encode_task(task, tokenizer, recipe.max_tokens)
-    texts = tokenizer.encode([*task.train_texts, *task.test_texts], recipe.max_tokens)
+    encoded = encode_task(task, tokenizer, RECIPE.max_tokens)
+    texts = tokenizer.encode([*task.train_texts, *task.test_texts], RECIPE.max_tokens)
     found = coverage(corpus.paragraphs, texts, len(tokenizer))
     console.print(_coverage_table(found))
     tfidf = tfidf_accuracy(task)
 
-    configs = [recipe.model_config_for(len(tokenizer), **shape) for shape in [DEEP, *MEMBERS]]
+    configs = [RECIPE.model_config_for(len(tokenizer), **shape) for shape in [DEEP, *MEMBERS]]
     jobs = [
         # The report follows the first member through its epochs.
-        (config, recipe, corpus, encoded, seed + number, number == 1)
+        (config, RECIPE, corpus, encoded, seed + number, number == 1)
         for number, config in enumerate(configs)
     ]
     console.print(f"Pre-training and fine-tuning {len(jobs)} models; this takes a few minutes.")
@@ -115,7 +114,7 @@ def run_demo(out: Path, seed: int = 0) -> DemoResults:
     with new_folder(out) as folder:
         committee.save(folder / "classifier")
         write_demo_report(results, folder / "report.html")
-        facts = {"seed": seed, "recipe": recipe.model_dump(mode="json"), "corpus": corpus.meta}
+        facts = {"seed": seed, "recipe": RECIPE.model_dump(mode="json"), "corpus": corpus.meta}
         write_record(folder / "classifier", "committee", **facts)
         write_record(folder, "demo", **facts, figures=_figures(results))
     console.print(_accuracy_table(results))

@@ -140,19 +140,21 @@ class Int8Linear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.product = _quantised(linear.weight, linear.bias)
+        weight = torch.from_numpy(self.product.weight)
+        self.weight = weight if int8_pays() else weight.float()  # as `_products` multiplies it
 
     def forward(self, x: Tensor) -> Tensor:
         """`[rows, in]` to `[rows, out]`, fp32."""
         rounded, scale = torch.empty(x.shape, dtype=torch.int8), torch.empty(len(x))
         parallel(_round, len(x), x.contiguous().numpy(), rounded.numpy(), scale.numpy())
-        products = _products(rounded, torch.from_numpy(self.product.weight))
+        products = _products(rounded, self.weight)
         y = torch.empty(products.shape)
         parallel(_rescale, len(x), products.numpy(), scale.numpy(), self.product, y.numpy())
         return y
 
 
 def _products(x: Tensor, weight: Tensor) -> Tensor:
-    """x @ weight.T of int8 matrices."""
+    """x @ weight.T of int8 numbers."""
     if int8_pays():
         # No public operation of PyTorch multiplies int8 matrices on the CPU.
         return torch._int_mm(x, weight.t())
