@@ -30,8 +30,7 @@ def finetuned(accuracy: float) -> Finetuned:
 
 def trained(heads: int, after: list[float], before: list[float]) -> Trained:
     config = ModelConfig(vocab_size=100, layers=2 if heads == 4 else 1, heads=heads)
-    losses = [{"epoch": 1, "loss": 6.54}, {"epoch": 2, "loss": 5.43}]
-    return Trained(config.name, config, losses, [*map(finetuned, after)], [*map(finetuned, before)])
+    return Trained(config.name, config, [*map(finetuned, after)], [*map(finetuned, before)])
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from tinylm.text.prepare import Prepared, prepare
 from tinylm.text.tasks import load_task
 from tinylm.train.finetune import EncodedTask, Finetuned, accuracy_of, encode_task, finetune
 from tinylm.train.pretrain import pretrain
-from tinylm.train.recipes import RECIPES, Recipe
+from tinylm.train.recipes import RECIPES
 
 TASK = "vital-topics"
 TRIALS = 3
@@ -71,14 +71,19 @@ def run_demo(out: Path, seed: int = 0) -> DemoResults:
     console.print(_coverage_table(found))
     tfidf = tfidf_accuracy(task)
 
-    configs = [RECIPE.model_config_for(len(tokenizer), **shape) for shape in [DEEP, *MEMBERS]]
+    # What takes longest begins first, so that no core is left waiting in the end.
+    shapes = [DEEP, *reversed(MEMBERS)]
+    configs = [RECIPE.model_config_for(len(tokenizer), **shape) for shape in shapes]
+    console.print(f"Pre-training and fine-tuning {len(configs)} models; this takes a few minutes.")
     jobs = [
         # The report follows the first member through its epochs.
-        (config, RECIPE, corpus, encoded, seed + number, number == 1)
+        (config, corpus, encoded, seed + number, pretrained, shapes[number] == MEMBERS[0])
         for number, config in enumerate(configs)
+        for pretrained in (True, False)
     ]
-    console.print(f"Pre-training and fine-tuning {len(jobs)} models; this takes a few minutes.")
-    deep, *members = run_side_by_side(_train, jobs)
+    trials = iter(run_side_by_side(_trials, jobs))
+    deep, *members = [Trained(config.name, config, next(trials), next(trials)) for config in configs]
+    members.reverse()
     fields = [
         np.sum([member.with_pretraining[trial].test_logits for member in members], axis=0)
         for trial in range(TRIALS)
@@ -127,36 +132,38 @@ def run_demo(out: Path, seed: int = 0) -> DemoResults:
     return results
 
 
-def _train(
-    config: ModelConfig, recipe: Recipe, corpus: Prepared, task: EncodedTask, seed: int, test_each_epoch: bool
-) -> Trained:
-    """Pre-train one architecture, then fine-tune it with and without the pre-trained weights."""
-    weights, history = pretrain(
-        corpus.paragraphs,
-        corpus.tokenizer,
-        config,
-        recipe,
-        seed=seed,
-        label=f"{config.name}: pre-training",
-    )
-
-    def trials(start: MaskedLanguageModel | ModelConfig, what: str) -> list[Finetuned]:
-        return [
-            finetune(
-                task,
-                corpus.tokenizer,
-                start,
-                recipe,
-                seed=seed + trial,
-                label=f"{config.name}: {what}, trial {trial + 1} of {TRIALS}",
-                test_each_epoch=test_each_epoch,
-            )
-            for trial in range(TRIALS)
-        ]
-
-    return Trained(
-        config.name, config, history, trials(weights, "fine-tuning"), trials(config, "no pre-training")
-    )
+def _trials(
+    config: ModelConfig,
+    corpus: Prepared,
+    task: EncodedTask,
+    seed: int,
+    pretrained: bool,
+    test_each_epoch: bool,
+) -> list[Finetuned]:
+    """Fine-tune one architecture several times, from pre-trained weights or without any."""
+    start: MaskedLanguageModel | ModelConfig = config
+    if pretrained:
+        start, _ = pretrain(
+            corpus.paragraphs,
+            corpus.tokenizer,
+            config,
+            RECIPE,
+            seed=seed,
+            label=f"{config.name}: pre-training",
+        )
+    what = "fine-tuning" if pretrained else "no pre-training"
+    return [
+        finetune(
+            task,
+            corpus.tokenizer,
+            start,
+            RECIPE,
+            seed=seed + trial,
+            label=f"{config.name}: {what}, trial {trial + 1} of {TRIALS}",
+            test_each_epoch=test_each_epoch,
+        )
+        for trial in range(TRIALS)
+    ]
 
 
 def _mean_and_deviation(values: Sequence[float]) -> str:
@@ -212,7 +219,6 @@ def _figures(results: DemoResults) -> dict[str, Any]:
                 "with_pretraining": _accuracies(trained.with_pretraining),
                 "without": _accuracies(trained.without),
                 "gap": trained.gaps.tolist(),
-                "pretraining_loss": [record["loss"] for record in trained.pretraining],
             }
             for trained in [*results.members, results.deep]
         },

@@ -35,14 +35,12 @@ class Trained:
     Attributes:
         name: for tables, such as "BERT-1, 2 heads".
         config: the architecture.
-        pretraining: for each epoch its mean loss.
         with_pretraining: one fine-tuning per trial from the pre-trained weights.
         without: one per trial from random weights, otherwise the same.
     """
 
     name: str
     config: ModelConfig
-    pretraining: list[dict[str, float]]
     with_pretraining: list[Finetuned]
     without: list[Finetuned]
 
