@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from tinylm.model.batch import Batch, make_batch
+from tinylm.model.batch import PAD_ID, Batch, make_batch
 from tinylm.model.config import ModelConfig
+from tinylm.model.heads import Candidates, MaskedLanguageModel
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import SPECIAL_TOKENS, Tokenizer
-from tinylm.train.batching import MASKS, Masked, Masking, epoch_batches, generator
+from tinylm.train.batching import MASKS, CandidateSampling, Masked, Masking, epoch_batches, generator
 from tinylm.train.pretrain import pretrain
 from tinylm.train.recipes import RECIPES
 
@@ -54,6 +55,56 @@ def test_masking_statistics(tokenizer: Tokenizer, rate: float) -> None:
     assert within_four_sigma((became == targets).sum(), chosen, 0.1 + 0.1 / VOCAB)
     other = (became != tokenizer.mask_id) & (became != targets)
     assert within_four_sigma(other.sum(), chosen, 0.1 * (1 - 2 / VOCAB))
+
+
+def test_chance_of_a_candidate(tokenizer: Tokenizer) -> None:
+    """Counted over many steps; the hidden tokens of each are drawn by frequency."""
+    random = np.random.default_rng(0)
+    frequencies = np.zeros(VOCAB)
+    ordinary = np.setdiff1d(np.arange(VOCAB), tokenizer.special_ids)
+    frequencies[ordinary] = random.permutation(1 / np.arange(1, len(ordinary) + 1))
+    frequencies /= frequencies.sum()
+    sampling = CandidateSampling(frequencies, tokenizer.special_ids, 15)
+    steps = 4_000
+    seen, claimed = np.zeros(VOCAB), np.zeros(VOCAB)
+    for _ in range(steps):
+        targets = torch.from_numpy(random.choice(VOCAB, 20, p=frequencies))
+        candidates, places = sampling.draw(targets, random)
+        assert torch.equal(candidates.ids[places], targets)
+        assert (candidates.ids.diff() > 0).all() and len(candidates.ids) <= 20 + 15
+        seen[candidates.ids] += 1
+        claimed[candidates.ids] = candidates.log_chance.exp()
+    assert not seen[tokenizer.special_ids].any()
+    for token in ordinary.tolist():
+        assert within_four_sigma(seen[token], steps, claimed[token])
+
+
+def test_all_tokens_as_candidates_are_the_whole_softmax() -> None:
+    torch.manual_seed(0)
+    model = MaskedLanguageModel(ModelConfig(vocab_size=VOCAB, layers=1, heads=1, max_tokens=16, dropout=0))
+    model.bias.data.normal_()
+    ids = TokenIds.from_lists([[CLS, 7, 9, 11, SEP], [CLS, 30, SEP]])
+    batch, _ = make_batch(ids, np.arange(2), 16)
+    places, targets = torch.tensor([1, 3, 6]), torch.tensor([7, 200, 30])
+    everything = Candidates(torch.arange(VOCAB), torch.zeros(VOCAB))
+    losses, gradients = [], []
+    for candidates in (None, everything):
+        model.zero_grad()
+        loss = model(batch, places, targets, candidates)
+        loss.backward()
+        model.encoder.embeddings.word.weight.grad[PAD_ID] = 0  # never a candidate, it learns nothing
+        losses.append(loss.item())
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+    for whole, sampled in zip(*gradients, strict=True):
+        torch.testing.assert_close(whole, sampled, rtol=1e-4, atol=1e-6)
+    # A candidate that is there in every tenth step stands for ten: as if its logit were larger by log 10.
+    rare = Candidates(torch.arange(VOCAB), torch.full((VOCAB,), -math.log(10)))
+    rare.log_chance[targets] = 0
+    field = model(batch, places).exp()
+    others = field.sum(1) - field[:, targets].sum(1)
+    by_hand = -(field[range(3), targets] / (10 * others + field[:, targets].sum(1))).log().mean()
+    assert model(batch, places, targets, rare).item() == pytest.approx(by_hand.item(), rel=1e-4)
 
 
 def test_random_tokens_come_from_the_whole_vocabulary(tokenizer: Tokenizer) -> None:

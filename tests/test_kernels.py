@@ -147,6 +147,19 @@ def test_word_embedding_leaves_summed_rows(dtype: torch.dtype) -> None:
     torch.testing.assert_close(sums, exact.grad[torch.from_numpy(rows)])
 
 
+def test_rows_that_are_read_for_two_purposes_get_both_gradients(dtype: torch.dtype) -> None:
+    weight, exact = pair(dtype, 50, 64)
+    weight.takes_rows = True
+    first, second = torch.tensor([9, 7, 9]), torch.tensor([3, 7, 49, 40])
+    grads = torch.randn(3, 64).to(dtype), torch.randn(4, 64).to(dtype)
+    for ids, grad in zip((first, second), grads, strict=True):
+        functions.word_embedding(weight, ids, 0).backward(grad)
+        F.embedding(ids, exact, padding_idx=0).backward(grad.float())
+    rows, sums = weight.row_gradient
+    assert rows.tolist() == [3, 7, 9, 40, 49]
+    torch.testing.assert_close(sums, exact.grad[torch.from_numpy(rows)])
+
+
 def test_adamw_equals_torch(dtype: torch.dtype) -> None:
     optimisation = RECIPES["paper"].finetune.model_copy(update={"learning_rate": 1e-2})
     start, hidden_rows = torch.randn(40, 64), torch.tensor([0, 2, 39])

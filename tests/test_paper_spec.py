@@ -7,6 +7,7 @@ import pytest
 from tinylm.errors import UserError
 from tinylm.paper.preset import load_preset, preset_names
 from tinylm.paper.spec import Architecture, Finetuning, Selection, load_table, parse_table, table_names
+from tinylm.train.recipes import RECIPES
 
 GOOD = """\
 title: mine
@@ -132,6 +133,14 @@ def test_the_deep_model_of_a_committee_has_its_own_depth():
     assert [preset.model_config_of(deep, 999, role=role).layers for role in ("row", "deep")] == [1, 2]
     assert preset.model_config_of(shallow, 999, role="member").layers == 1
     assert load_preset("paper").model_config_of(deep, 999, role="deep").layers == 6
+
+
+def test_the_paper_tells_hidden_tokens_from_the_whole_vocabulary():
+    preset = load_preset("cpu")
+    assert RECIPES[preset.recipe].sampled_tokens is not None
+    recipe = preset.pretraining_recipe(1000)
+    # Not even named in records, so that cells run before there was such a thing stay valid.
+    assert recipe.sampled_tokens is None and "sampled_tokens" not in recipe.model_dump()
 
 
 def test_every_preset_is_valid():

@@ -330,8 +330,19 @@ class _WordRows(Function):
         bounds = np.append(first, len(order))
         parallel(kernels.sum_rows, len(rows), raw(grad), order, bounds, raw(sums))
         sums[torch.from_numpy(rows == ctx.padding_id)] = 0
+        if earlier := ctx.weight.__dict__.get("row_gradient"):  # the rows were read for two purposes
+            rows, sums = _added((rows, sums), earlier)
         ctx.weight.row_gradient = (rows, sums)
         return torch.zeros(()), None, None, None
+
+
+def _added(*gradients: tuple[np.ndarray, Tensor]) -> tuple[np.ndarray, Tensor]:
+    """The sum of row-wise gradients of one weight, each with its rows rising."""
+    union = np.unique(np.concatenate([rows for rows, _ in gradients]))
+    total = torch.zeros(len(union), gradients[0][1].shape[1])
+    for rows, sums in gradients:
+        total[torch.from_numpy(np.searchsorted(union, rows))] += sums
+    return union, total
 
 
 class _CrossEntropy(Function):

@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from tinylm.model.batch import Batch
+from tinylm.model.batch import PAD_ID, Batch
 from tinylm.model.config import ModelConfig
 from tinylm.model.encoder import LAYER_NORM_EPS, Encoder, initialise
-from tinylm.model.functions import cross_entropy, dropout, gelu
+from tinylm.model.functions import cross_entropy, dropout, gelu, word_embedding
 from tinylm.model.static import StaticBatch
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Tokens among which the hidden ones of a step are sought, in place of the whole vocabulary.
+
+    Attributes:
+        ids: `int64 [candidates]`, rising.
+        log_chance: `float32 [candidates]`, log of each one's chance to be a candidate in a step. A
+            logit less by this stands for all tokens like it that were not drawn.
+    """
+
+    ids: Tensor
+    log_chance: Tensor
 
 
 class MaskedLanguageModel(nn.Module):
@@ -26,20 +42,30 @@ class MaskedLanguageModel(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
         initialise(self, config.init_std)
 
-    def forward(self, batch: Batch | StaticBatch, places: Tensor, targets: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        batch: Batch | StaticBatch,
+        places: Tensor,
+        targets: Tensor | None = None,
+        candidates: Candidates | None = None,
+    ) -> Tensor:
         """Vocabulary logits at the packed token numbers `places` (rising), `[places, vocab]`.
 
         Only these positions pass through the last block and the vocabulary
         projection: the others carry no loss, and the projection alone would cost
         more than a transformer block.
 
-        With `targets`, the tokens there (`int64 [places]`), it is their mean cross-entropy.
+        With `targets`, the tokens there (`int64 [places]`), it is their mean cross-entropy; with
+        `candidates`, that of a sampled softmax, and `targets` are places in `candidates.ids`.
         """
         x = self.norm(gelu(self.transform(self.encoder(batch, places))))
         weight = self.encoder.embeddings.word.weight
         if targets is None:
             return F.linear(x, weight, self.bias)
-        return cross_entropy(F.linear(x, weight), self.bias, targets)
+        if candidates is None:
+            return cross_entropy(F.linear(x, weight), self.bias, targets)
+        bias = self.bias[candidates.ids].float() - candidates.log_chance
+        return cross_entropy(F.linear(x, word_embedding(weight, candidates.ids, PAD_ID)), bias, targets)
 
 
 class SequenceClassifier(nn.Module):

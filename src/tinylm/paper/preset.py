@@ -107,6 +107,7 @@ class Preset(BaseModel):
         }
         values = recipe.model_dump()
         values["max_tokens"] = self.max_tokens
+        values["sampled_tokens"] = None  # the paper's loss
         values["mask_rate"] = self.mask_rate or recipe.mask_rate
         values["pretrain"] |= {key: value for key, value in pretrain.items() if value is not None}
         values["finetune"] |= {key: value for key, value in finetune.items() if value is not None}

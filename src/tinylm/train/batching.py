@@ -16,10 +16,11 @@ from torch import Tensor
 
 from tinylm.model.batch import Batch
 from tinylm.model.functions import IGNORED
+from tinylm.model.heads import Candidates
 from tinylm.model.static import Shape, StaticBatch, fill, static_batch
 from tinylm.text.tokenizer import Tokenizer
 
-ORDER, MASKS, DROPOUT = range(3)  # purposes of random numbers
+ORDER, MASKS, DROPOUT, CANDIDATES = range(4)  # purposes of random numbers
 
 
 def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
@@ -80,6 +81,37 @@ class Masking:
         return Masked(torch.from_numpy(hidden), torch.from_numpy(places), torch.from_numpy(tokens[places]))
 
 
+class CandidateSampling:
+    """Draws what the hidden tokens of a step are told from: sampled softmax (Jean et al. 2015).
+
+    Of a tiny model the vocabulary projection is nearly all the work. Among the hidden tokens
+    themselves and some others it costs a fraction, and what is learnt from a text is about the
+    same. Candidates are the hidden tokens of the step and `count` draws from all tokens that can
+    be hidden, each as likely as any other.
+
+    Args:
+        frequencies: `float64 [vocab]`, of each token among those that can be hidden.
+        special: `int64`, tokens that are never hidden.
+        count: of draws.
+    """
+
+    def __init__(self, frequencies: np.ndarray, special: np.ndarray, count: int) -> None:
+        self.count = count
+        self.drawn = np.setdiff1d(np.arange(len(frequencies)), special)
+        # The chance of a token not to be what is hidden at one place, and not what one draw takes.
+        self.not_hidden = 1 - frequencies
+        self.not_drawn = 1 - 1 / max(len(self.drawn), 1)
+
+    def draw(self, targets: Tensor, random: np.random.Generator) -> tuple[Candidates, Tensor]:
+        """Candidates for the hidden tokens `targets` (`int64 [hidden]`), and their places among them."""
+        drawn = random.choice(self.drawn, self.count)
+        ids, places = np.unique(np.concatenate([targets.numpy(), drawn]), return_inverse=True)
+        absent = self.not_hidden[ids] ** len(targets) * self.not_drawn**self.count
+        log_chance = np.log(1 - absent).astype(np.float32)
+        candidates = Candidates(torch.from_numpy(ids), torch.from_numpy(log_chance))
+        return candidates, torch.from_numpy(places[: len(targets)].copy())
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What one step learns from.
@@ -89,11 +121,13 @@ class Inputs:
         targets: `int64 [hidden]`, what stood at `places`; in fine-tuning, a label of each text or
             whatever else the loss compares its logits with.
         places: `int64 [hidden]`, rising: the hidden tokens; None in fine-tuning.
+        candidates: with them, `targets` are places among these.
     """
 
     batch: Batch
     targets: Tensor
     places: Tensor | None = None
+    candidates: Candidates | None = None
 
     def static(self, max_tokens: int) -> StaticInputs:
         """The same in fixed shapes."""

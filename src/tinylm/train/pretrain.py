@@ -18,7 +18,16 @@ from tinylm.model.linear import LinearConfig
 from tinylm.text.coverage import token_counts
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
-from tinylm.train.batching import MASKS, Inputs, Masking, StaticInputs, epoch_batches, generator
+from tinylm.train.batching import (
+    CANDIDATES,
+    MASKS,
+    CandidateSampling,
+    Inputs,
+    Masking,
+    StaticInputs,
+    epoch_batches,
+    generator,
+)
 from tinylm.train.checkpoint import Checkpoint
 from tinylm.train.cooccurrence import begin_from, token_vectors
 from tinylm.train.loop import Run, train
@@ -84,6 +93,10 @@ def pretraining_run(
     """What `pretrain` trains, before its first step; arguments as there."""
     model = new_model(paragraphs, tokenizer, config, recipe, seed=seed, vectors=vectors)
     masking = Masking(tokenizer, recipe.mask_rate)
+    sampling = None
+    if recipe.sampled_tokens is not None and device == CPU:
+        frequencies = _frequencies(paragraphs, tokenizer)
+        sampling = CandidateSampling(frequencies, tokenizer.special_ids, recipe.sampled_tokens)
     batch_size = recipe.pretrain.batch_size
     steps_per_epoch = -(-len(paragraphs) // batch_size)
 
@@ -93,14 +106,19 @@ def pretraining_run(
 
     def inputs_of(epoch: int, step: int) -> Inputs:
         batch, _ = make_batch(paragraphs, batches(epoch)[step], config.max_tokens)
-        masked = masking.draw(batch.ids, generator(seed, MASKS, epoch * steps_per_epoch + step))
-        return Inputs(batch.with_ids(masked.ids), masked.targets, masked.places)
+        number = epoch * steps_per_epoch + step
+        masked = masking.draw(batch.ids, generator(seed, MASKS, number))
+        targets, candidates = masked.targets, None
+        if sampling is not None and len(targets):
+            candidates, targets = sampling.draw(targets, generator(seed, CANDIDATES, number))
+        return Inputs(batch.with_ids(masked.ids), targets, masked.places, candidates)
 
     def loss_of(inputs: Inputs | StaticInputs) -> Tensor:
         assert inputs.places is not None
         if not len(inputs.places):  # so few tokens that none was hidden: nothing to learn
             return model.bias.sum() * 0
-        out: Tensor = model(inputs.batch, inputs.places, inputs.targets)
+        candidates = inputs.candidates if isinstance(inputs, Inputs) else None
+        out: Tensor = model(inputs.batch, inputs.places, inputs.targets, candidates)
         return out
 
     run = Run(model, recipe.pretrain, steps_per_epoch, inputs_of, loss_of, seed, checkpoint, device)
@@ -123,7 +141,7 @@ def new_model(
     torch.manual_seed(seed)
     model = MaskedLanguageModel(config.model_copy(update={"dropout": recipe.pretrain.dropout}))
     if recipe.frequency_bias:
-        model.bias.data = _log_frequencies(paragraphs, tokenizer)
+        model.bias.data = torch.from_numpy(np.log(_frequencies(paragraphs, tokenizer))).float()
     if recipe.neighbour_window is not None:
         if vectors is None:
             vectors = token_vectors(paragraphs, tokenizer, config.width, recipe.neighbour_window)
@@ -131,15 +149,15 @@ def new_model(
     return model
 
 
-def _log_frequencies(paragraphs: TokenIds, tokenizer: Tokenizer) -> Tensor:
-    """Log frequency of each token among those that can be hidden, `float32 [vocab]`.
+def _frequencies(paragraphs: TokenIds, tokenizer: Tokenizer) -> np.ndarray:
+    """Frequency of each token among those that can be hidden, `float64 [vocab]`.
 
     One half is added to every count; special tokens, never hidden, count nothing.
     """
     counts = token_counts(paragraphs, len(tokenizer)).astype(np.float64)
     counts[tokenizer.special_ids] = 0
     counts += 0.5
-    return torch.from_numpy(np.log(counts / counts.sum())).float()
+    return counts / counts.sum()
 
 
 def check_vocabulary(config: ModelConfig | LinearConfig, tokenizer: Tokenizer) -> None:

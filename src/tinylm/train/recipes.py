@@ -58,6 +58,8 @@ class Recipe(BaseModel):
     Attributes:
         max_tokens: texts are cut to this many tokens, [CLS] and [SEP] included.
         mask_rate: share of the tokens that masked language modelling hides.
+        sampled_tokens: hidden tokens are told from so many others, drawn anew in every step
+            (see `CandidateSampling`); None tells them from the whole vocabulary, and so does a GPU.
         vocabulary: tokens of a WordPiece vocabulary trained on the corpus; None
             takes that of bert-base-uncased.
         frequency_bias: start the output bias of masked language modelling at the
@@ -72,6 +74,8 @@ class Recipe(BaseModel):
     name: str
     max_tokens: int = 128
     mask_rate: float = Field(default=0.15, gt=0, lt=1)
+    # Left out of records where there is none: those of runs before it was there stay the same.
+    sampled_tokens: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
     vocabulary: int | None = None
     frequency_bias: bool = False
     neighbour_window: int | None = Field(default=None, ge=1)
@@ -113,6 +117,7 @@ RECIPES = {
         name="fast",
         max_tokens=64,
         mask_rate=0.3,
+        sampled_tokens=1000,
         vocabulary=4000,
         frequency_bias=True,
         neighbour_window=8,
