@@ -26,7 +26,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tinylm import TinyTextClassifier, sizing
 from tinylm.errors import UserError
 from tinylm.model.inference import logits_of
-from tinylm.text.store import TokenIds
 from tinylm.train import budget, member
 from tinylm.train.recipes import RECIPES, Recipe
 
@@ -327,13 +326,14 @@ def test_epochs_are_chosen_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None
         def step(self) -> None:
             now[0] += 1
 
-    texts = TokenIds.from_lists([[2, 5, 3]] * 100)
-    # An epoch is 4 steps of 32 texts; three steps warm up.
-    epochs, rows = budget.fit_into(texts, 44, 30, 32, Run, seed=0)
-    # At most 0.05 x 44 seconds are measured: 3 steps. So 0.9 x (44 - 6) seconds are left.
-    assert (epochs, len(rows)) == (8, 100)
-    assert budget.fit_into(texts, 1000, 30, 32, Run, seed=0)[0] == 30
-    few, rows = budget.fit_into(texts, 6, 30, 32, Run, seed=0)
+    # An epoch is 4 steps of 32 texts.
+    assert budget.seconds_per_epoch(Run, 100, 32, 44) == 4
+    # Three steps warm up; at most 2 seconds are measured.
+    assert now[0] == 3 + 2
+    epochs, rows = budget.fit_into(38, 4, 100, 30, 32, seed=0)
+    assert (epochs, len(rows)) == (8, 100)  # of 0.9 x 38 seconds
+    assert budget.fit_into(1000, 4, 100, 30, 32, seed=0)[0] == 30
+    few, rows = budget.fit_into(4, 4, 100, 30, 32, seed=0)
     assert few == 1 and 32 <= len(rows) < 100 and (np.diff(rows) > 0).all()
 
 

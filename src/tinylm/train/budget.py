@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from tinylm.quantities import quantity
-from tinylm.text.store import TokenIds
 from tinylm.train.loop import Run
 
 UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
@@ -54,46 +53,45 @@ def slots(sizes: Sequence[float], workers: int, seconds: float) -> list[float]:
     return [float(seconds * end / loads[worker]) for worker, end in places]
 
 
-def seconds_per_step(run: Run, longest: float) -> float:
-    """Seconds of one step of a run, which is spoilt by it; measured for about `longest` seconds."""
+def seconds_per_epoch(make_run: Callable[[], Run], n_texts: int, batch_size: int, seconds: float) -> float:
+    """What one epoch takes, measured on a few steps.
+
+    Args:
+        make_run: a run of the kind that will follow, to be timed and thrown away.
+        n_texts: of an epoch.
+        batch_size: texts of a step.
+        seconds: of which a small part may be spent on measuring.
+    """
+    run = make_run()
+    longest = min(LONGEST, LONGEST_SHARE * seconds)
     for _ in range(WARM_UP):
         run.step()
     steps, start = 0, time.perf_counter()
     while not steps or (steps < MOST and time.perf_counter() - start < longest):
         run.step()
         steps += 1
-    return (time.perf_counter() - start) / steps
+    return (time.perf_counter() - start) / steps * -(-n_texts // batch_size)
 
 
 def fit_into(
-    paragraphs: TokenIds,
-    seconds: float,
-    most_epochs: int,
-    batch_size: int,
-    make_run: Callable[[], Run],
-    seed: int,
-    fixed_cost: float = 0.0,
+    seconds: float, epoch: float, n_texts: int, most_epochs: int, least_rows: int, seed: int
 ) -> tuple[int, np.ndarray]:
     """Epochs and rows that a time is enough for.
 
     Args:
-        paragraphs: what is trained on.
         seconds: the time.
+        epoch: seconds of an epoch.
+        n_texts: of an epoch.
         most_epochs: more are never taken.
-        batch_size: texts of a step.
-        make_run: a run of the kind that will follow, to be timed and thrown away.
+        least_rows: fewer are never taken.
         seed: of the choice of rows, where not even one epoch fits.
-        fixed_cost: seconds that every epoch takes besides its steps.
 
     Returns:
         The number of epochs, and the rows (`int64`, rising) to take them over.
     """
-    start = time.perf_counter()
-    step = seconds_per_step(make_run(), min(LONGEST, LONGEST_SHARE * seconds))
-    left = SLACK * (seconds - (time.perf_counter() - start))
-    epoch = step * -(-len(paragraphs) // batch_size) + fixed_cost
-    rows = np.arange(len(paragraphs))
+    left = SLACK * seconds
+    rows = np.arange(n_texts)
     if left < epoch:
-        kept = max(batch_size, int(len(rows) * left / epoch))
-        rows = np.sort(np.random.default_rng(seed).permutation(len(rows))[:kept])
+        kept = max(least_rows, int(n_texts * left / epoch))
+        rows = np.sort(np.random.default_rng(seed).permutation(n_texts)[:kept])
     return int(np.clip(left / epoch, 1, most_epochs)), rows

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,15 +22,18 @@ from tinylm.model.huggingface import load_masked_language_model, save_model
 from tinylm.model.inference import logits_of
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
-from tinylm.train.budget import fit_into
+from tinylm.train.budget import SLACK, fit_into, seconds_per_epoch
 from tinylm.train.finetune import EncodedTask, finetuning_run
-from tinylm.train.loop import train
+from tinylm.train.loop import Run, train
 from tinylm.train.pretrain import pretrain, pretraining_run
 from tinylm.train.recipes import Recipe
 
 # With a budget, recipes are stretched: more epochs than this bring nothing on small data.
 MOST_PRETRAINING, MOST_FINETUNING = 30, 30
-# Share of a member's time for fine-tuning, where that can use it.
+# A pre-trained model needs no more epochs than this, once they have so many steps. One without
+# pre-training, which it is compared with, does better with more.
+ENOUGH_EPOCHS, ENOUGH_STEPS = 8, 300
+# Share of a member's time for fine-tuning, as far as it can use it; the rest is for pre-training.
 FINETUNING_SHARE = 0.4
 PATIENCE = 6  # epochs without a better one after which fine-tuning ends
 
@@ -92,20 +94,52 @@ class Member:
 
 def train_member(job: Job) -> Member:
     """Pre-train and fine-tune one member; a function of the module, so that other processes find it."""
-    parts = 2 if job.compare else 1
-    finetuning_ends = job.deadline
-    pretraining_ends = None
+    pretraining_ends = plan_without = plan = None
     if job.deadline is not None:
-        share = FINETUNING_SHARE * (1.5 if job.compare else 1)
-        pretraining_ends = job.deadline - share * (job.deadline - time.time())
+        pretraining_ends, plan_without, plan = _schedule(job, job.deadline)
     start, pretraining = _pretrained(job, pretraining_ends)
     without = None
     if job.compare:
-        middle = None if job.deadline is None else time.time() + (job.deadline - time.time()) / parts
-        model, history, _ = _finetuned(job, job.config, middle, "no pre-training")
+        model, history, _ = _finetuned(job, job.config, plan_without, "no pre-training")
         without = model, history
-    model, history, used = _finetuned(job, start, finetuning_ends, "fine-tuning")
+    model, history, used = _finetuned(job, start, plan, "fine-tuning")
     return Member(model, pretraining, history, without, used)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Of a fine-tuning: epochs at most, what one takes in seconds, and when all must be done."""
+
+    epochs: int
+    epoch: float
+    ends: float
+
+
+def _schedule(job: Job, deadline: float) -> tuple[float, _Plan, _Plan]:
+    """When pre-training ends, and the plans for fine-tuning without it and with it."""
+    task, size = job.labelled, job.recipe.finetune.batch_size
+    model, run = _finetuning(job, task, job.config, job.recipe)
+    begin = time.perf_counter()
+    logits_of(model, task.test)
+    validation = time.perf_counter() - begin
+    left = deadline - time.time()
+    epoch = seconds_per_epoch(lambda: run, len(task.train), size, left) + validation
+    steps = -(-len(task.train) // size)
+    enough = int(np.clip(-(-ENOUGH_STEPS // steps), ENOUGH_EPOCHS, MOST_FINETUNING))
+    epochs = enough + (MOST_FINETUNING if job.compare else 0)
+    share = FINETUNING_SHARE * (1.5 if job.compare else 1)
+    finetuning = min(share * left, epochs * epoch / SLACK)
+    return (
+        deadline - finetuning,
+        _Plan(MOST_FINETUNING, epoch, deadline - finetuning * enough / epochs),
+        _Plan(enough, epoch, deadline),
+    )
+
+
+def _finetuning(
+    job: Job, task: EncodedTask, start: MaskedLanguageModel | ModelConfig, recipe: Recipe
+) -> tuple[SequenceClassifier, Run]:
+    return finetuning_run(task, job.tokenizer, start, recipe, seed=job.seed, loss=_loss_of(job))
 
 
 def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list[dict[str, float]]]:
@@ -114,16 +148,16 @@ def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list
         return load_masked_language_model(job.cache), []
     recipe, rows = job.recipe, np.arange(len(job.paragraphs))
     if ends is not None:
-        epochs, rows = fit_into(
-            job.paragraphs,
-            ends - time.time(),
-            MOST_PRETRAINING,
-            recipe.pretrain.batch_size,
+        size = recipe.pretrain.batch_size
+        epoch = seconds_per_epoch(
             lambda: pretraining_run(
                 job.paragraphs, job.tokenizer, job.config, recipe, seed=job.seed, vectors=job.vectors
             )[1],
-            job.seed,
+            len(rows),
+            size,
+            ends - time.time(),
         )
+        epochs, rows = fit_into(ends - time.time(), epoch, len(rows), MOST_PRETRAINING, size, job.seed)
         recipe = recipe.with_epochs(pretrain=epochs)
     paragraphs = job.paragraphs if len(rows) == len(job.paragraphs) else job.paragraphs.take(rows)
     model, history = pretrain(
@@ -142,32 +176,19 @@ def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list
 
 
 def _finetuned(
-    job: Job, start: MaskedLanguageModel | ModelConfig, ends: float | None, what: str
+    job: Job, start: MaskedLanguageModel | ModelConfig, plan: _Plan | None, what: str
 ) -> tuple[SequenceClassifier, list[dict[str, float]], int]:
     """The weights of the epoch that is best on the validation part."""
     task, recipe = job.labelled, job.recipe
-    loss = _loss_of(job)
-
-    def make_run(recipe: Recipe) -> Any:
-        return finetuning_run(task, job.tokenizer, start, recipe, seed=job.seed, loss=loss)
-
-    if ends is not None:
-        model, run = make_run(recipe)
-        begin = time.perf_counter()
-        logits_of(model, task.test)
+    if plan is not None:
+        size = recipe.finetune.batch_size
         epochs, rows = fit_into(
-            task.train,
-            ends - time.time(),
-            MOST_FINETUNING,
-            recipe.finetune.batch_size,
-            lambda: run,
-            job.seed,
-            time.perf_counter() - begin,
+            plan.ends - time.time(), plan.epoch, len(task.train), plan.epochs, size, job.seed
         )
         recipe = recipe.with_epochs(finetune=epochs)
         if len(rows) < len(task.train):
             task = replace(task, train=task.train.take(rows), train_labels=task.train_labels[rows])
-    model, run = make_run(recipe)
+    model, run = _finetuning(job, task, start, recipe)
     best: tuple[float, float] = (-np.inf, -np.inf)
     best_epoch, weights = 0, None
 
@@ -178,7 +199,7 @@ def _finetuned(
             best, best_epoch, weights = (score, negative_loss), len(run.place.history), run.weights()
         return {"validation_score": score, "validation_loss": -negative_loss}
 
-    over = _is_over(ends)
+    over = _is_over(plan.ends if plan else None)
 
     def stop() -> bool:
         waited = len(run.place.history) - 1 - best_epoch
