@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from tinylm import TinyTextClassifier, sizing
 from tinylm.errors import UserError
 from tinylm.model.inference import logits_of
+from tinylm.text.store import TokenIds
 from tinylm.train import budget, member
+from tinylm.train.finetune import EncodedTask
 from tinylm.train.recipes import RECIPES, Recipe
 
 WORDS = {
@@ -335,6 +338,36 @@ def test_epochs_are_chosen_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None
     assert budget.fit_into(1000, 4, 100, 30, 32, seed=0)[0] == 30
     few, rows = budget.fit_into(4, 4, 100, 30, 32, seed=0)
     assert few == 1 and 32 <= len(rows) < 100 and (np.diff(rows) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("texts", "epoch", "compare", "finetuning", "epochs"),
+    [
+        (4000, 1.0, False, 8 / 0.9, 8),  # 125 steps an epoch: 8 are enough
+        (1600, 1.0, False, 8 / 0.9, 8),  # 50 steps: 8 x 50 are more than 300
+        (320, 1.0, False, 30 / 0.9, 30),  # 10 steps: 30 epochs make 300
+        (32, 1.0, False, 30 / 0.9, 30),  # never more
+        (4000, 1.0, True, 38 / 0.9, 8),  # and 30 epochs for what is not pre-trained
+        (4000, 100.0, False, 400, 8),  # no more than its share
+        (4000, 100.0, True, 600, 8),
+    ],
+)
+def test_pretraining_gets_the_time_that_finetuning_cannot_use(
+    monkeypatch: pytest.MonkeyPatch, texts: int, epoch: float, compare: bool, finetuning: float, epochs: int
+) -> None:
+    monkeypatch.setattr(member.time, "time", lambda: 0.0)
+    monkeypatch.setattr(member.time, "perf_counter", lambda: 0.0)
+    monkeypatch.setattr(member, "seconds_per_epoch", lambda *_: epoch)
+    monkeypatch.setattr(member, "logits_of", lambda *_: None)
+    monkeypatch.setattr(member, "_finetuning", lambda *_: (None, None))
+    ids = TokenIds.from_lists([[2, 5, 3]] * texts)
+    task = EncodedTask(ids, np.zeros(texts, np.int64), ids, np.zeros(texts, np.int64), 2)
+    job = SimpleNamespace(labelled=task, recipe=RECIPES["fast"], config=None, compare=compare)
+    ends, without, plan = member._schedule(job, 1000.0)  # type: ignore[arg-type]
+    assert ends == pytest.approx(1000 - finetuning)
+    assert (plan.epochs, plan.ends, without.epochs) == (epochs, 1000.0, 30)
+    if compare:  # in proportion to their epochs
+        assert without.ends == pytest.approx(ends + finetuning * 30 / (30 + epochs))
 
 
 # --- mistakes ---
