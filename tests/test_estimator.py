@@ -330,7 +330,7 @@ def test_epochs_are_chosen_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None
             now[0] += 1
 
     # An epoch is 4 steps of 32 texts.
-    assert budget.seconds_per_epoch(Run, 100, 32, 44) == 4
+    assert budget.seconds_per_epoch(Run(), 100, 32, 44) == 4
     # Three steps warm up; at most 2 seconds are measured.
     assert now[0] == 3 + 2
     epochs, rows = budget.fit_into(38, 4, 100, 30, 32, seed=0)

@@ -8,7 +8,7 @@ stops what turns out slower than measured.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -53,16 +53,15 @@ def slots(sizes: Sequence[float], workers: int, seconds: float) -> list[float]:
     return [float(seconds * end / loads[worker]) for worker, end in places]
 
 
-def seconds_per_epoch(make_run: Callable[[], Run], n_texts: int, batch_size: int, seconds: float) -> float:
+def seconds_per_epoch(run: Run, n_texts: int, batch_size: int, seconds: float) -> float:
     """What one epoch takes, measured on a few steps.
 
     Args:
-        make_run: a run of the kind that will follow, to be timed and thrown away.
+        run: one of the kind that will follow; it is spoilt by this.
         n_texts: of an epoch.
         batch_size: texts of a step.
         seconds: of which a small part may be spent on measuring.
     """
-    run = make_run()
     longest = min(LONGEST, LONGEST_SHARE * seconds)
     for _ in range(WARM_UP):
         run.step()

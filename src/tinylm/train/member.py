@@ -123,7 +123,7 @@ def _schedule(job: Job, deadline: float) -> tuple[float, _Plan, _Plan]:
     logits_of(model, task.test)
     validation = time.perf_counter() - begin
     left = deadline - time.time()
-    epoch = seconds_per_epoch(lambda: run, len(task.train), size, left) + validation
+    epoch = seconds_per_epoch(run, len(task.train), size, left) + validation
     steps = -(-len(task.train) // size)
     enough = int(np.clip(-(-ENOUGH_STEPS // steps), ENOUGH_EPOCHS, MOST_FINETUNING))
     epochs = enough + (MOST_FINETUNING if job.compare else 0)
@@ -149,14 +149,11 @@ def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list
     recipe, rows = job.recipe, np.arange(len(job.paragraphs))
     if ends is not None:
         size = recipe.pretrain.batch_size
-        epoch = seconds_per_epoch(
-            lambda: pretraining_run(
-                job.paragraphs, job.tokenizer, job.config, recipe, seed=job.seed, vectors=job.vectors
-            )[1],
-            len(rows),
-            size,
-            ends - time.time(),
-        )
+        run = pretraining_run(
+            job.paragraphs, job.tokenizer, job.config, recipe, seed=job.seed, vectors=job.vectors
+        )[1]
+        epoch = seconds_per_epoch(run, len(rows), size, ends - time.time())
+        del run  # it holds another model and its optimizers
         epochs, rows = fit_into(ends - time.time(), epoch, len(rows), MOST_PRETRAINING, size, job.seed)
         recipe = recipe.with_epochs(pretrain=epochs)
     paragraphs = job.paragraphs if len(rows) == len(job.paragraphs) else job.paragraphs.take(rows)
