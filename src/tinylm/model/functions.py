@@ -98,7 +98,7 @@ def word_embedding(weight: Tensor, ids: Tensor, padding_id: int) -> Tensor:
     """Rows `ids` of an embedding; the row of padding gets no gradient.
 
     Where the optimizer asks for it (`weight.takes_rows`), the gradient stays in the few rows that
-    were read: it is left in `weight.row_gradient` (rows, sums in fp32). A dense
+    were read: it is added to `weight.row_gradient` (rows, sums in fp32). A dense
     gradient of the whole vocabulary would cost more than a transformer block. The
     optimizer in turn may leave rows behind until they are read, see `CpuAdamW`.
     """
