@@ -28,11 +28,11 @@ from torch import Tensor
 
 from tinylm.bench.measure import alternate
 from tinylm.bench.training import CASES, prepare_case
-from tinylm.model import batch as packing
-from tinylm.model import functions, int8_training
-from tinylm.model.batch import Batch
 from tinylm.model.encoder import Encoder
 from tinylm.model.heads import MaskedLanguageModel
+from tinylm.ops import autograd, int8_linear
+from tinylm.ops import packed as packing
+from tinylm.ops.packed import Batch
 from tinylm.train import loop, optimizers
 from tinylm.train.loop import Run
 
@@ -59,7 +59,7 @@ def predict_everywhere(self: MaskedLanguageModel, batch: Batch, places: Tensor, 
 def without_kernels() -> AbstractContextManager[object]:
     """PyTorch's operations in place of ours."""
     stack = ExitStack()
-    for module in (functions, int8_training):
+    for module in (autograd, int8_linear):
         stack.enter_context(patch.object(module, "has_kernels", lambda x: False))
     return stack
 
@@ -68,7 +68,7 @@ LONG_ENOUGH = 2.0  # seconds of steps that are timed together
 
 # Without the trick, while a step runs.
 DURING_STEPS: dict[str, Patch] = {
-    "products in int8": lambda: patch.object(int8_training, "int8_pays", lambda: False),
+    "products in int8": lambda: patch.object(int8_linear, "supports_int8", lambda: False),
     "own kernels, and with them int8": without_kernels,
     "several groups of similar length": lambda: patch.object(packing, "GROUP_FILL", 0.0),
 }
@@ -105,7 +105,7 @@ def ablate(case: str, rounds: int) -> dict[str, dict[str, float]]:
     patches = DURING_STEPS | (FINETUNING if CASES[case].finetune else PRETRAINING)
     cells |= {name: (run, without) for name, without in patches.items()}
     # The precision is chosen once, when a run begins.
-    with patch.object(loop, "bf16_pays", lambda device: False):
+    with patch.object(loop, "supports_bf16", lambda device: False):
         whole = prepare_case(case).run
     cells["bf16 with fp32 masters, and with it kernels and int8"] = (whole, without_kernels)
     # A step before each measurement is timed and thrown away: it finds the memory of the one before.

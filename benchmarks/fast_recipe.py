@@ -25,8 +25,8 @@ from rich.table import Table
 
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel
-from tinylm.parallel import run_side_by_side
-from tinylm.text.prepare import Prepared, prepare
+from tinylm.system.processes import run_side_by_side
+from tinylm.text.prepare import TokenizedCorpus, prepare
 from tinylm.text.tasks import load_task
 from tinylm.train.finetune import EncodedTask, encode_task, finetune
 from tinylm.train.pretrain import pretrain
@@ -42,7 +42,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 
 
 @lru_cache(maxsize=1)
-def data(vocabulary: int) -> tuple[Prepared, EncodedTask]:
+def data(vocabulary: int) -> tuple[TokenizedCorpus, EncodedTask]:
     """Corpus and task, once in each process."""
     source = prepare(CORPUS, vocabulary=vocabulary, max_tokens=RECIPE.max_tokens)
     return source, encode_task(load_task(TASK), source.tokenizer, RECIPE.max_tokens)

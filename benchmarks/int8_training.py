@@ -1,6 +1,6 @@
 """Whether products in int8 change what is learned: pre-training and fine-tuning with and without.
 
-python benchmarks/int8_training.py --seeds 3 --json int8-training.json
+python benchmarks/int8_linear.py --seeds 3 --json int8-training.json
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from rich.console import Console
 from rich.table import Table
 
 from fast_recipe import data
-from tinylm.model import int8_training
-from tinylm.parallel import run_side_by_side
+from tinylm.ops import int8_linear
+from tinylm.system.processes import run_side_by_side
 from tinylm.train.finetune import finetune
 from tinylm.train.pretrain import pretrain
 from tinylm.train.recipes import RECIPES
@@ -32,7 +32,7 @@ def trial(int8: bool, seed: int) -> tuple[float, float]:
     """Loss of the last epoch of pre-training and test accuracy."""
     source, task = data(VOCABULARY)
     config = RECIPE.model_config_for(len(source.tokenizer), **SHAPE)
-    with patch.object(int8_training, "int8_pays", lambda: int8):
+    with patch.object(int8_linear, "supports_int8", lambda: int8):
         start, history = pretrain(source.paragraphs, source.tokenizer, config, RECIPE, seed=seed)
         done = finetune(task, source.tokenizer, start, RECIPE, seed=seed, test_each_epoch=False)
     return history[-1]["loss"], done.accuracy

@@ -1,5 +1,7 @@
 """tinylm: tiny BERT encoders, pre-trained from scratch, and soft committees of them."""
 
+import importlib
+import importlib.metadata
 import os
 
 # Our kernels and PyTorch's OpenMP share the processor's cores. By default OpenMP's
@@ -10,19 +12,26 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
-    from tinylm.estimator import TinyTextClassifier as TinyTextClassifier
-    from tinylm.onnx_classifier import load_onnx as load_onnx
+    from tinylm.export.runtime import load_onnx as load_onnx
+    from tinylm.fit.estimator import TinyTextClassifier as TinyTextClassifier
+    from tinylm.infer.committee import Committee as Committee
+    from tinylm.infer.committee import load_committee as load_committee
+
+__version__ = importlib.metadata.version("tinylm")
+
+# The public names and where they live.
+PUBLIC = {
+    "TinyTextClassifier": "tinylm.fit.estimator",
+    "Committee": "tinylm.infer.committee",
+    "load_committee": "tinylm.infer.committee",
+    "load_onnx": "tinylm.export.runtime",
+}
+__all__ = ["Committee", "TinyTextClassifier", "__version__", "load_committee", "load_onnx"]
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when asked for: `--help` should not wait for PyTorch, and an exported model
-    # answers where there is none.
-    if name == "load_onnx":
-        from tinylm.onnx_classifier import load_onnx
-
-        return load_onnx
-    if name == "TinyTextClassifier":
-        from tinylm.estimator import TinyTextClassifier
-
-        return TinyTextClassifier
+    # Loaded when first used: `--help` should not wait for PyTorch, and an exported model
+    # predicts where there is none.
+    if name in PUBLIC:
+        return getattr(importlib.import_module(PUBLIC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

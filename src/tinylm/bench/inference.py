@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from tinylm.adaptive import AdaptiveCommittee
-from tinylm.bench import arithmetic
 from tinylm.bench.measure import MILLISECONDS, Machine, Measured, alternate, summarise
 from tinylm.bench.reference import ReferenceClassifier
 from tinylm.bench.texts import N_LABELS, openings, sentences
 from tinylm.bench.trained import TrainedCommittee, trained_committee
-from tinylm.classifier import Classifier
-from tinylm.committee import Committee
-from tinylm.latency import measure_latency
+from tinylm.infer.adaptive import AdaptiveCommittee
+from tinylm.infer.classifier import Classifier
+from tinylm.infer.committee import Committee
+from tinylm.infer.latency import measure_latency
+from tinylm.model import flops
 from tinylm.model.config import Convolution, ModelConfig
 from tinylm.model.heads import SequenceClassifier
 from tinylm.text.tokenizer import Tokenizer
@@ -115,7 +115,7 @@ def compare(
         name: of the case; "throughput" in front answers all texts at once, in texts per
             second, otherwise one at a time: the median in ms, of "adaptive" the mean.
         tokenizer: of all of them.
-        members: architectures of ours, which tell the arithmetic.
+        members: architectures of ours, which tell the flops.
         ours: what is measured.
         texts: to answer.
         rounds: how often.
@@ -131,8 +131,8 @@ def compare(
     lengths = tokenizer.encode(texts).lengths
     fastest = 0.0  # seconds
     for config in members:
-        front = arithmetic.front_end(config, int(lengths.max())) * len(texts)
-        rest = arithmetic.sequence_classifier(config, lengths, N_LABELS) - front
+        front = flops.front_end(config, int(lengths.max())) * len(texts)
+        rest = flops.sequence_classifier(config, lengths, N_LABELS) - front
         fastest += front / machine.best + rest / machine.fp32
     per_second = len(texts) / fastest
     counts = [config.layer_count for config in members]

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from tinylm.model.device import CPU
+from tinylm.ops.device import CPU
 
 MILLISECONDS = "ms"
 # Rows, inputs and outputs of the products that dominate a block of width 768.

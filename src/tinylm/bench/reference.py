@@ -20,15 +20,15 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from tinylm.model.batch import Batch, make_batch
 from tinylm.model.config import Convolution, ModelConfig
-from tinylm.model.device import CPU
-from tinylm.model.functions import IGNORED
+from tinylm.ops.autograd import IGNORED
+from tinylm.ops.device import CPU
+from tinylm.ops.packed import Batch, make_batch
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
-from tinylm.train.batching import MASKS, Masking, epoch_batches, generator
 from tinylm.train.finetune import EncodedTask
-from tinylm.train.recipes import Optimisation, Recipe
+from tinylm.train.masking import MASKS, Masking, epoch_batches, generator
+from tinylm.train.recipes import PhaseConfig, Recipe
 
 BATCH = 32
 
@@ -47,7 +47,7 @@ class ReferenceRun:
     def __init__(
         self,
         model: Any,
-        optimisation: Optimisation,
+        optimisation: PhaseConfig,
         steps_per_epoch: int,
         inputs: Callable[[int], dict[str, Tensor]],
         device: torch.device = CPU,

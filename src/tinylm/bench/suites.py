@@ -10,9 +10,9 @@ import torch
 from tinylm.bench import inference, training
 from tinylm.bench.measure import Machine, Measured, measure_machine
 from tinylm.errors import UserError
-from tinylm.model.device import CPU
-from tinylm.parallel import threads
-from tinylm.progress import progress_bars
+from tinylm.ops.device import CPU
+from tinylm.system.processes import threads
+from tinylm.system.progress import progress_bars
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from functools import lru_cache
 import numpy as np
 
 from tinylm.errors import UserError
+from tinylm.system.paths import find_local
 from tinylm.text.corpus import read_vital
-from tinylm.text.download import find_local
-from tinylm.text.prepare import Prepared, prepare
+from tinylm.text.prepare import TokenizedCorpus, prepare
 from tinylm.text.tasks import load_task
 
 VOCABULARY = 30_522  # of bert-base-uncased
@@ -35,7 +35,7 @@ class Sentences:
 
 
 @lru_cache
-def openings(vocabulary: int | None = None) -> tuple[Prepared, str]:
+def openings(vocabulary: int | None = None) -> tuple[TokenizedCorpus, str]:
     """Article openings of `vital` in token ids, and in words which text and vocabulary that is.
 
     Args:

@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tinylm.bench.texts import openings
-from tinylm.classifier import Classifier
-from tinylm.committee import Committee, load_committee
-from tinylm.folders import new_folder, write_record
+from tinylm.infer.classifier import Classifier
+from tinylm.infer.committee import Committee, load_committee
 from tinylm.model.config import ModelConfig
-from tinylm.paper.results import key_of
-from tinylm.text.download import cache_folder, find_local
+from tinylm.system.files import key_of, new_folder, write_record
+from tinylm.system.paths import cache_folder, find_local
 from tinylm.text.tasks import Task, hold_out, load_task
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.cooccurrence import token_vectors

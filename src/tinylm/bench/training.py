@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from tinylm.bench import arithmetic
 from tinylm.bench.measure import Machine, Measured, alternate, summarise
 from tinylm.bench.reference import (
     ReferenceProcess,
@@ -24,9 +23,10 @@ from tinylm.bench.reference import (
     pretraining_reference,
 )
 from tinylm.bench.texts import N_LABELS, openings, sentences
+from tinylm.model import flops
 from tinylm.model.config import Convolution, ModelConfig
-from tinylm.model.device import CPU, bf16_pays, int8_pays
-from tinylm.model.functions import IGNORED
+from tinylm.ops.autograd import IGNORED
+from tinylm.ops.device import CPU, supports_bf16, supports_int8
 from tinylm.train.finetune import EncodedTask, finetuning_run
 from tinylm.train.loop import Run
 from tinylm.train.pretrain import pretraining_run
@@ -149,9 +149,9 @@ def compare(
         batch_lengths = inputs["attention_mask"].sum(1).numpy()
         if inputs["labels"].ndim == 2:
             hidden = (inputs["labels"] != IGNORED).sum(1).numpy()
-            needed += arithmetic.masked_language_model(config, batch_lengths, hidden)
+            needed += flops.masked_language_model(config, batch_lengths, hidden)
         else:
-            needed += arithmetic.sequence_classifier(config, batch_lengths, N_LABELS)
+            needed += flops.sequence_classifier(config, batch_lengths, N_LABELS)
         lengths = np.append(lengths, batch_lengths)
     tokens = int(lengths.sum())
 
@@ -160,14 +160,14 @@ def compare(
             run.step()
 
     def theirs(autocast: bool) -> None:
-        first = run.place.step - len(steps)  # of the epoch that ours has just trained
+        first = run.state.step - len(steps)  # of the epoch that ours has just trained
         for step in steps:
             reference.step(first + step, autocast=autocast)
 
     for _ in range(WARM_UP[device.type]):
         ours()
     on_gpu = device.type == "cuda"
-    modes = [on_gpu, not on_gpu] if on_gpu or bf16_pays() else [False]
+    modes = [on_gpu, not on_gpu] if on_gpu or supports_bf16() else [False]
     for autocast in modes:
         reference.step(0, autocast=autocast)
     seconds = alternate([ours, *(partial(theirs, autocast) for autocast in modes)], rounds)
@@ -177,7 +177,7 @@ def compare(
         "tokens_per_text": round(tokens / len(lengths), 1),
         "precision": _precision(half, on_gpu),
     }
-    limit = machine.best * tokens / (arithmetic.TRAINING * needed)
+    limit = machine.best * tokens / (flops.TRAINING * needed)
     other = None
     if len(modes) > 1:
         other = "reference in fp32" if on_gpu else "reference with bf16 autocast"
@@ -193,4 +193,4 @@ def compare(
 def _precision(half: bool, on_gpu: bool) -> str:
     if not half:
         return "fp32"
-    return ("bf16 and int8" if int8_pays() and not on_gpu else "bf16") + " with fp32 masters"
+    return ("bf16 and int8" if supports_int8() and not on_gpu else "bf16") + " with fp32 masters"

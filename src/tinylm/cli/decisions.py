@@ -30,7 +30,7 @@ from tinylm.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from tinylm.committee import Committee
+    from tinylm.infer.committee import Committee
     from tinylm.text.tasks import Task
 
 MATRIX_LABELS = 12  # of a confusion matrix that is printed whole
@@ -60,7 +60,7 @@ def evaluate_command(
 
     Example: `tinylm evaluate model test.csv` or `tinylm evaluate bert1-agnews --task agnews`
     """
-    from tinylm.committee import load_committee
+    from tinylm.infer.committee import load_committee
 
     if (data is None) == (task is None):
         raise UserError("evaluate needs labelled texts or --task, one of them.")
@@ -76,7 +76,7 @@ def evaluate_command(
 def _evaluate_table(
     committee: Committee, source: str, text_column: str, label_column: str, separator: str | None, worst: int
 ) -> None:
-    from tinylm.evaluation import evaluate
+    from tinylm.infer.evaluation import evaluate
     from tinylm.text.labelled import read_labelled, targets_of
 
     labelled = read_labelled(source, text_column, label_column, separator)
@@ -125,8 +125,8 @@ def _evaluate_task(model: Path, committee: Committee, task: str, loaded: Task) -
     import numpy as np
     from sklearn.metrics import f1_score
 
-    from tinylm.baselines import tfidf_accuracy
-    from tinylm.folders import read_record
+    from tinylm.infer.baselines import tfidf_accuracy
+    from tinylm.system.files import read_record
     from tinylm.train.finetune import accuracy_of
 
     if loaded.label_names != committee.label_names:
@@ -165,9 +165,9 @@ def committee_command(
 
     Example: `tinylm committee bert1-a bert1-b bert1-c --out committee`
     """
-    from tinylm.classifier import Classifier
-    from tinylm.committee import Committee
-    from tinylm.folders import new_folder, read_record, write_record
+    from tinylm.infer.classifier import Classifier
+    from tinylm.infer.committee import Committee
+    from tinylm.system.files import new_folder, read_record, write_record
 
     committee = Committee([Classifier.load(folder) for folder in members])
     with new_folder(out) as folder:

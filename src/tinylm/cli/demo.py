@@ -18,6 +18,6 @@ def demo_command(
 
     Example: `tinylm demo`
     """
-    from tinylm.demo import run_demo
+    from tinylm.workflows.demo import run_demo
 
     run_demo(out, seed)

@@ -36,12 +36,12 @@ def export_command(
 
     Example: `tinylm export committee --to onnx --int8 --out committee-onnx`
     """
-    from tinylm.folders import new_folder, read_record, write_record
+    from tinylm.system.files import new_folder, read_record, write_record
 
     if to not in FORMS:
         raise UserError(f"--to was {to!r}; expected {' or '.join(FORMS)}.")
     if to == "huggingface":
-        from tinylm.export import export_huggingface
+        from tinylm.export.onnx import export_huggingface
 
         if int8:
             raise UserError("--int8 is for --to onnx; HuggingFace folders hold fp32 weights.")
@@ -51,7 +51,7 @@ def export_command(
         say(f"for transformers: {places}")
         return
     _need("onnx", "onnx", "onnxruntime")
-    from tinylm.export import export_onnx
+    from tinylm.export.onnx import export_onnx
 
     with new_folder(out) as folder:
         export = export_onnx(model, folder, int8)
@@ -84,7 +84,7 @@ def serve_command(
     Example: `tinylm serve committee --port 8000`
     """
     _need("serve", "fastapi", "uvicorn", "prometheus_client", "onnx", "onnxruntime")
-    from tinylm.onnx_classifier import DECISION, load_onnx
+    from tinylm.export.runtime import DECISION, load_onnx
     from tinylm.serve.app import create_app
     from tinylm.serve.limits import Limits
     from tinylm.serve.server import listen, run
@@ -95,7 +95,7 @@ def serve_command(
     listener = listen(host, port)
     with tempfile.TemporaryDirectory() as temporary:
         if not (model / DECISION).is_file():
-            from tinylm.export import export_onnx
+            from tinylm.export.onnx import export_onnx
 
             export_onnx(model, Path(temporary))
             remark(f"{model} was exported to ONNX for this server alone; 'tinylm export' keeps the result.")

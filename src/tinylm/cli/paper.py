@@ -58,7 +58,7 @@ def run_command(
 
     Example: `tinylm paper run table5 --preset cpu`
     """
-    from tinylm.model.device import device_named
+    from tinylm.ops.device import device_named
     from tinylm.paper.runner import run_tables
 
     folder = results or _default_folder(preset)

@@ -61,10 +61,10 @@ def fit_command(
 
     Example: `tinylm fit train.csv --text text --label label --out model --budget 10min`
     """
-    from tinylm.estimator import TinyTextClassifier
-    from tinylm.fit_report import fit_and_report
-    from tinylm.folders import new_folder
+    from tinylm.fit.estimator import TinyTextClassifier
+    from tinylm.system.files import new_folder
     from tinylm.text.labelled import read_labelled, read_texts
+    from tinylm.workflows.fit import fit_and_report
 
     with new_folder(out) as folder:
         labelled = read_labelled(data, text, label, separator)

@@ -17,7 +17,7 @@ from tinylm.cli.common import Settings, TextColumn, counts, print_notes, say
 from tinylm.errors import UserError
 
 if TYPE_CHECKING:
-    from tinylm.committee import Committee
+    from tinylm.infer.committee import Committee
 
 BATCH = 512  # texts in memory
 SEPARATOR = "; "  # between several labels in a cell
@@ -45,7 +45,7 @@ def predict_command(
 
     Example: `tinylm predict committee "The striker scored twice in the final."`
     """
-    from tinylm.committee import load_committee
+    from tinylm.infer.committee import load_committee
 
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out was {out}; expected a name that ends in .csv or .jsonl.")
@@ -98,7 +98,7 @@ def _rows(text: str, text_column: str, unusable: Counter[str]) -> Iterator[tuple
 def _answers(
     committee: Committee, rows: list[tuple[int, str]], every_label: bool
 ) -> Iterator[dict[str, Any]]:
-    from tinylm.evaluation import UNFAMILIAR
+    from tinylm.infer.evaluation import UNFAMILIAR
 
     texts = [text for _, text in rows]
     found = committee.probabilities(texts)

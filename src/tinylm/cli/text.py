@@ -62,7 +62,7 @@ def corpus_command(
     """
     import numpy as np
 
-    from tinylm.folders import check_new
+    from tinylm.system.files import check_new
     from tinylm.text.coverage import coverage, distinct_tokens
     from tinylm.text.prepare import prepare, save_selection
     from tinylm.text.select import custom_made_rows, mismatched_rows, random_rows

@@ -62,9 +62,9 @@ def pretrain_command(
 
     Example: `tinylm pretrain --corpus vital --size 5000 --layers 1 --heads 2 --recipe fast --out bert1`
     """
-    from tinylm.folders import new_folder, write_record
-    from tinylm.model.device import device_named
     from tinylm.model.huggingface import save_model
+    from tinylm.ops.device import device_named
+    from tinylm.system.files import new_folder, write_record
     from tinylm.text.prepare import prepare
     from tinylm.text.select import random_rows
     from tinylm.text.store import is_store
@@ -127,11 +127,10 @@ def finetune_command(
 
     Example: `tinylm finetune bert1 --task agnews --out bert1-agnews`
     """
-    from tinylm.classifier import Classifier
-    from tinylm.folders import new_folder, read_record, write_record
-    from tinylm.model.device import device_named
+    from tinylm.infer.classifier import Classifier
     from tinylm.model.huggingface import WEIGHTS, load_masked_language_model
-    from tinylm.text.corpus import hash_files
+    from tinylm.ops.device import device_named
+    from tinylm.system.files import hash_files, new_folder, read_record, write_record
     from tinylm.text.prepare import held_out_titles
     from tinylm.text.tokenizer import load_tokenizer
     from tinylm.train.checkpoint import Checkpoint

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinylm.errors import UserError
-
-HEAD_WIDTH = 64  # fixed by the paper: the transformer width is 64 x heads (Table 8)
+from tinylm.model.tfidf import TfidfConfig
+from tinylm.ops import HEAD_WIDTH
+from tinylm.text.tokenizer import Tokenizer
 
 
 class Convolution(BaseModel):
@@ -95,3 +96,12 @@ def describe_invalid(error: ValidationError, what: str) -> UserError:
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"]) or what
     return UserError(f"{what}: setting '{name}' was {first.get('input')!r}: {first['msg']}.")
+
+
+def check_vocabulary(config: ModelConfig | TfidfConfig, tokenizer: Tokenizer) -> None:
+    """Refuse a model that has not one weight, or row of weights, per token."""
+    if config.vocab_size != len(tokenizer):
+        raise UserError(
+            f"the model is for {config.vocab_size:,} tokens, the tokenizer has {len(tokenizer):,};"
+            " both must be equal."
+        )

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from tinylm.model.batch import PAD_ID, Batch
-from tinylm.model.config import HEAD_WIDTH, ModelConfig
-from tinylm.model.convolution import ConvolutionalFrontEnd, FoldedFrontEnd
-from tinylm.model.functions import Groups, attention, dropout, dropout_add_norm, gelu, word_embedding
-from tinylm.model.int8_training import Linear
-from tinylm.model.static import StaticBatch
+from tinylm.model.config import ModelConfig
+from tinylm.model.convolution import ConvolutionalFrontEnd
+from tinylm.ops import HEAD_WIDTH
+from tinylm.ops.autograd import Groups, attention, dropout, dropout_add_norm, gelu, word_embedding
+from tinylm.ops.fixed import StaticBatch
+from tinylm.ops.int8_linear import Linear
+from tinylm.ops.packed import PAD_ID, Batch
 
 LAYER_NORM_EPS = 1e-12
 
@@ -134,9 +135,8 @@ class Encoder(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         front = config.convolution
-        self.convolution: ConvolutionalFrontEnd | FoldedFrontEnd | None = (
-            ConvolutionalFrontEnd(front) if front else None
-        )
+        # Prediction may replace it by a faster one (`infer/folded.py`).
+        self.convolution: nn.Module | None = ConvolutionalFrontEnd(front) if front else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
 
     def forward(self, batch: Batch | StaticBatch, read: Tensor | None = None) -> Tensor:

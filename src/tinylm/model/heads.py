@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from tinylm.model.batch import PAD_ID, Batch
 from tinylm.model.config import ModelConfig
 from tinylm.model.encoder import LAYER_NORM_EPS, Encoder, initialise
-from tinylm.model.functions import cross_entropy, dropout, gelu, word_embedding
-from tinylm.model.static import StaticBatch
+from tinylm.ops.autograd import cross_entropy, dropout, gelu, word_embedding
+from tinylm.ops.fixed import StaticBatch
+from tinylm.ops.packed import PAD_ID, Batch
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from tinylm.model.config import ModelConfig, describe_invalid, heads_of_width
 from tinylm.model.distilbert import bert_config, bert_weights, is_distilbert
 from tinylm.model.encoder import LAYER_NORM_EPS
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
-from tinylm.model.linear import LinearClassifier, LinearConfig
-from tinylm.model.rounding import is_rounded, to_int8
+from tinylm.model.tfidf import TfidfClassifier, TfidfConfig
+from tinylm.ops.quantize import is_rounded, to_int8
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SCALE = ".scale"  # behind the name of a weight in 8 bits
@@ -54,7 +54,7 @@ SEGMENT = "bert.embeddings.token_type_embeddings.weight"
 KEY_VALUE = re.compile(r"encoder\.blocks\.(\d+)\.attention\.key_value\.(weight|bias)")
 
 
-Model = MaskedLanguageModel | SequenceClassifier | LinearClassifier
+Model = MaskedLanguageModel | SequenceClassifier | TfidfClassifier
 
 
 def save_model(model: Model, folder: Path, label_names: Sequence[str] = (), int8: bool = False) -> None:
@@ -91,7 +91,7 @@ def load_masked_language_model(folder: Path) -> MaskedLanguageModel:
     return model.eval()
 
 
-def load_classifier(folder: Path) -> tuple[SequenceClassifier | LinearClassifier, list[str]]:
+def load_classifier(folder: Path) -> tuple[SequenceClassifier | TfidfClassifier, list[str]]:
     """Read a classifier, ours, encoder or linear, or a HuggingFace `BertForSequenceClassification`.
 
     Returns:
@@ -108,9 +108,9 @@ def load_classifier(folder: Path) -> tuple[SequenceClassifier | LinearClassifier
             f"{Path(folder) / CONFIG} names no labels: this is a pre-trained model, not a classifier;"
             " fine-tune it first with 'tinylm finetune'."
         )
-    model: SequenceClassifier | LinearClassifier
-    if isinstance(config, LinearConfig):
-        model = LinearClassifier(config, len(label_names))
+    model: SequenceClassifier | TfidfClassifier
+    if isinstance(config, TfidfConfig):
+        model = TfidfClassifier(config, len(label_names))
     else:
         model = SequenceClassifier(config, len(label_names))
     _load_state(model, folder)
@@ -124,12 +124,12 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
         UserError: no `config.json`, or one that describes no BERT-n.
     """
     config, raw = _read(folder)
-    if isinstance(config, LinearConfig):
+    if isinstance(config, TfidfConfig):
         raise UserError(f"{Path(folder) / CONFIG} describes a linear classifier; expected a BERT-n.")
     return config, raw
 
 
-def _read(folder: Path) -> tuple[ModelConfig | LinearConfig, dict[str, Any]]:
+def _read(folder: Path) -> tuple[ModelConfig | TfidfConfig, dict[str, Any]]:
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} holds no model: {CONFIG} is missing.")
@@ -141,7 +141,7 @@ def _read(folder: Path) -> tuple[ModelConfig | LinearConfig, dict[str, Any]]:
         raise UserError(f"{path} describes no model: expected a JSON object.")
     try:
         if "tinylm_linear" in raw:
-            return LinearConfig.model_validate(raw["tinylm_linear"]), raw
+            return TfidfConfig.model_validate(raw["tinylm_linear"]), raw
         if "tinylm" in raw:
             return ModelConfig.model_validate(raw["tinylm"]), raw
         return _config_of_bert(bert_config(raw) if is_distilbert(raw) else raw, path), raw
@@ -238,7 +238,7 @@ def _config_of_bert(raw: dict[str, Any], path: Path) -> ModelConfig:
 
 
 def _huggingface_config(model: Model, label_names: Sequence[str]) -> dict[str, Any]:
-    if isinstance(model, LinearClassifier):
+    if isinstance(model, TfidfClassifier):
         linear = model.config.model_dump(mode="json")
         return {"model_type": "tinylm", "tinylm_linear": linear, **_labels(label_names)}
     config = model.config

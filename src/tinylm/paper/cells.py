@@ -14,11 +14,11 @@ from typing import Any
 
 from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig
-from tinylm.paper.materials import SELECTION_SEED, Materials, TaskData, depends_on_task
+from tinylm.paper.data import SELECTION_SEED, Materials, TaskData, depends_on_task
 from tinylm.paper.preset import Preset
 from tinylm.paper.public import Public, find_public
-from tinylm.paper.results import key_of
 from tinylm.paper.spec import Finetuning, Panel, Row, Selection, Table, TaskSpec
+from tinylm.system.files import key_of
 from tinylm.train.recipes import Recipe
 
 # Raised when the meaning of a stored cell changes, so that older ones are computed anew.

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tinylm.paper.loaded import PanelResult, RowResult, TableResult, gaps_of, paired
-from tinylm.paper.statistics import Interval, interval, slopes
+from tinylm.paper.statistics import interval, slopes
+from tinylm.paper.view import PanelResult, RowResult, TableResult, gaps_of, paired
+from tinylm.report.format import Interval
 
 # A committee reaches the deep model when it is at most so far below: the paper's own standard
 # deviation, "around 1%".

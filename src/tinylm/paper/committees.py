@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from tinylm.paper.results import Results, write_json
+from tinylm.paper.results import Results
+from tinylm.system.files import write_json
 from tinylm.train.finetune import accuracy_of
 
 DRAWS = 200  # random committees of each size

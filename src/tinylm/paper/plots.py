@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tinylm.paper.claims import random_rows_of
-from tinylm.paper.loaded import PanelResult
 from tinylm.paper.statistics import Curve, interval
-from tinylm.plots import BLACK, BLUE, GREEN, ORANGE, RED, STYLE, WIDTH
+from tinylm.paper.view import PanelResult
+from tinylm.report.plots import BLACK, BLUE, GREEN, ORANGE, RED, STYLE, WIDTH
 
 PAPER: dict[str, Any] = {"color": RED, "marker": "s", "linestyle": "none", "fillstyle": "none"}
 

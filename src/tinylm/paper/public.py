@@ -9,8 +9,8 @@ from pathlib import Path
 from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig
 from tinylm.model.huggingface import CONFIG, WEIGHTS, read_config
-from tinylm.text.corpus import hash_files
-from tinylm.text.download import cache_folder, data_folders
+from tinylm.system.files import hash_files
+from tinylm.system.paths import cache_folder, data_folders
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,13 @@ import numpy as np
 from tinylm.paper import plots
 from tinylm.paper.claims import MARGIN, Claim, claims, random_rows_of
 from tinylm.paper.committees import store_committees
-from tinylm.paper.document import (
+from tinylm.paper.open_questions import open_questions
+from tinylm.paper.preset import load_preset
+from tinylm.paper.results import Results
+from tinylm.paper.spec import table_names
+from tinylm.paper.statistics import fit_curve, interval
+from tinylm.paper.view import PanelResult, RowResult, TableResult, gaps_of, load_results
+from tinylm.report.document import (
     Block,
     Document,
     Grid,
@@ -27,13 +33,7 @@ from tinylm.paper.document import (
     markdown,
     write_plots,
 )
-from tinylm.paper.loaded import PanelResult, RowResult, TableResult, gaps_of, load_results
-from tinylm.paper.openquestions import open_questions
-from tinylm.paper.preset import load_preset
-from tinylm.paper.results import Results
-from tinylm.paper.spec import table_names
-from tinylm.paper.statistics import fit_curve, interval
-from tinylm.paper.words import count, interval_words, mean_deviation, number
+from tinylm.report.format import count, interval_words, mean_deviation, number
 
 METHODS = {"tfidf": "TF-IDF + logistic regression", "fasttext": "fastText"}
 NOT_KNOBS = {"corpus"}

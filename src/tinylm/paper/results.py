@@ -7,57 +7,19 @@ never mixed in. Raw logits lie beside as `.npz` and stay out of version control.
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinylm.errors import UserError
+from tinylm.system.files import key_of, write_json
 
 IGNORED = "logits/\n.locks/\n*.damaged\n*.partial\n"  # .gitignore of a results folder
-
-
-def key_of(identity: dict[str, Any]) -> str:
-    """Sixteen hexadecimal digits that tell one identity from another."""
-    text = json.dumps(identity, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@contextmanager
-def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock file, which vanishes with the process that holds it.
-
-    Args:
-        path: of the lock file; it stays behind, empty.
-        wait: for whoever holds it; otherwise the block runs with False.
-
-    Yields:
-        Whether the lock is held.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def _is_ours(path: Path) -> bool:

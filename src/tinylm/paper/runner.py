@@ -20,7 +20,7 @@ import torch
 from rich.console import Console
 
 from tinylm.errors import UserError
-from tinylm.model.device import CPU
+from tinylm.ops.device import CPU
 from tinylm.paper.cells import (
     BaselineCell,
     FinetuningCell,
@@ -30,13 +30,13 @@ from tinylm.paper.cells import (
     cells_of,
 )
 from tinylm.paper.committees import store_committees
-from tinylm.paper.materials import materials
+from tinylm.paper.data import materials
+from tinylm.paper.execute import run_cell, weights_folder
+from tinylm.paper.latencies import store_latencies
 from tinylm.paper.preset import load_preset
 from tinylm.paper.results import Results
 from tinylm.paper.spec import load_table, table_names
-from tinylm.paper.speed import store_latencies
-from tinylm.paper.work import run_cell, weights_folder
-from tinylm.parallel import worker_processes
+from tinylm.system.processes import worker_processes
 
 Cell = Pretraining | FinetuningCell | BaselineCell
 BUSY_SECONDS = 2.0  # between two looks at a cell that another runner holds

@@ -66,7 +66,7 @@ class Selection(_Part):
 
     Attributes:
         select: `none` (no pre-training), `random`, `custom-made`, `mismatched`, `reverse`
-            (see `tinylm.text.reverse`) or `all` (the whole corpus).
+            (see `tinylm.text.select`) or `all` (the whole corpus).
         size: W_S; None takes every paragraph that qualifies.
         missing: T_M that a mismatched selection should have.
         absent: of a reverse selection, how many tokens absent from the task it has.

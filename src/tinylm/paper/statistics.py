@@ -8,19 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from tinylm.report.format import Interval
+
 LEVEL = 0.95
 RESAMPLES = 1000
 RESAMPLE_SEED = 0
 HALF_SIZES = np.logspace(1, 7, 241)  # W_S of half the gap that the fit tries
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean with its 95 % interval."""
-
-    mean: float
-    low: float
-    high: float
 
 
 def interval(differences: Sequence[float] | np.ndarray) -> Interval | None:

@@ -20,7 +20,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.types import ASGIApp
 
-from tinylm.onnx_classifier import OnnxClassifier
+from tinylm.export.runtime import OnnxClassifier
 from tinylm.serve.batcher import Batcher, QueueFullError
 from tinylm.serve.guard import Guard
 from tinylm.serve.limits import Limits

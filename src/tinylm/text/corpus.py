@@ -8,7 +8,6 @@ rows that cannot be used are counted by reason, and the counts go into the store
 from __future__ import annotations
 
 import glob
-import hashlib
 import importlib.metadata
 import json
 from collections import Counter
@@ -21,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from tinylm.errors import UserError
-from tinylm.progress import progress_bars
-from tinylm.text.download import data_folders
+from tinylm.system.files import hash_files
+from tinylm.system.paths import data_folders
+from tinylm.system.progress import progress_bars
 from tinylm.text.store import StoreWriter
 from tinylm.text.tables import count_rows, file_format, read_rows, why_unusable
 from tinylm.text.tokenizer import Tokenizer
@@ -239,16 +239,6 @@ def _files(name: str, files: list[Path], text_column: str, licence: str) -> Corp
     known = [count for count in counts if count is not None]
     total = sum(known) if len(known) == len(counts) else None
     return Corpus(name, licence, rows, lambda: hash_files(files), total)
-
-
-def hash_files(files: Iterable[Path]) -> str:
-    """Sixteen hexadecimal digits over names, sizes and contents of files."""
-    combined = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        combined.update(f"{path.name} {path.stat().st_size} {content}\n".encode())
-    return combined.hexdigest()[:16]
 
 
 def _hub(name: str, dataset: str, config: str | None, text_column: str, licence: str) -> Corpus:

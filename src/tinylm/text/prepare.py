@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 
 from tinylm.errors import UserError
-from tinylm.folders import write_record
+from tinylm.system.files import write_record
+from tinylm.system.paths import cache_folder
 from tinylm.text.corpus import Corpus, build_store, open_corpus
 from tinylm.text.coverage import distinct_tokens
-from tinylm.text.download import cache_folder
 from tinylm.text.store import StoreWriter, TokenIds, is_store, open_store
 from tinylm.text.tasks import load_task
 from tinylm.text.tokenizer import BERT, Tokenizer, load_tokenizer, train_tokenizer
 
 
 @dataclass(frozen=True)
-class Prepared:
+class TokenizedCorpus:
     """Paragraphs ready for pre-training.
 
     Attributes:
@@ -46,7 +46,7 @@ def held_out_titles(corpus: str | None) -> frozenset[str]:
 
 def prepare(
     name: str, *, vocabulary: str | int | None = None, max_tokens: int = 128, text_column: str = "text"
-) -> Prepared:
+) -> TokenizedCorpus:
     """Tokenize a corpus, or find it tokenized.
 
     Test articles of `vital-topics` are left out of `vital`, always: no model here
@@ -64,7 +64,7 @@ def prepare(
         if vocabulary is not None:
             raise UserError(f"{name} is a token store with a vocabulary of its own; leave the tokenizer out.")
         paragraphs, meta = open_store(Path(name))
-        return Prepared(paragraphs, load_tokenizer(Path(name)), meta)
+        return TokenizedCorpus(paragraphs, load_tokenizer(Path(name)), meta)
     if not name:  # what an unset shell variable gives; as a path, it would be the working folder
         raise UserError("the corpus has no name; expected vital, wikipedia, hf:NAME, a file, folder or glob.")
     return prepare_corpus(
@@ -83,7 +83,7 @@ def prepare_corpus(
     max_tokens: int = 128,
     held_out: frozenset[str] = frozenset(),
     text_column: str = "text",
-) -> Prepared:
+) -> TokenizedCorpus:
     """`prepare` for a corpus that is open already; articles titled as in `held_out` are left out."""
     tokenizer = None if isinstance(vocabulary, int) else load_tokenizer(vocabulary or BERT)
     key = {
@@ -104,11 +104,15 @@ def prepare_corpus(
             tokenizer = train_tokenizer(kept, vocabulary)
         build_store(corpus, tokenizer, folder, max_tokens=max_tokens, exclude_titles=held_out)
     paragraphs, meta = open_store(folder)
-    return Prepared(paragraphs, load_tokenizer(folder), meta)
+    return TokenizedCorpus(paragraphs, load_tokenizer(folder), meta)
 
 
 def save_selection(
-    source: Prepared, rows: np.ndarray, folder: Path, facts: dict[str, Any], keep: np.ndarray | None = None
+    source: TokenizedCorpus,
+    rows: np.ndarray,
+    folder: Path,
+    facts: dict[str, Any],
+    keep: np.ndarray | None = None,
 ) -> None:
     """Write the paragraphs `rows` as a new token store with its vocabulary and a record.
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tinylm.errors import UserError
-from tinylm.folders import new_folder
+from tinylm.system.files import new_folder
 
 IDS, OFFSETS, META = "ids.bin", "offsets.bin", "store.json"
 MAX_ID = int(np.iinfo(np.uint16).max)

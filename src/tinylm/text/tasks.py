@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 
 from tinylm.errors import UserError
+from tinylm.system.download import fetch
+from tinylm.system.paths import find_local
 from tinylm.text.corpus import read_vital
-from tinylm.text.download import fetch, find_local
+from tinylm.text.labelled import Labelled, targets_of
 from tinylm.text.tables import file_format, read_rows, why_unusable
 
 # Address and checksum of the official files, by their place in a data folder.
@@ -388,3 +390,50 @@ TASKS = {
     "dbpedia": _Known(_read_dbpedia, train_per_label=100, test_per_label=100),
     "vital-topics": _Known(_read_vital_topics, train_per_label=100, test_per_label=100),
 }
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows (`int64`) of the labelled texts for training and for validation."""
+
+    train: np.ndarray
+    validation: np.ndarray
+
+
+def split_rows(texts: Sequence[str], targets: np.ndarray, share: float, seed: int) -> Split:
+    """Split labelled texts into a training and a validation part, label by label.
+
+    A label keeps at least one row for training, so one that occurs once is not validated.
+    No text is in both parts. Of texts with several labels the rarest label decides.
+    """
+    random = np.random.default_rng([seed, 1])
+    if targets.ndim == 2:
+        frequency = np.where(targets > 0, targets.sum(0), np.inf)
+        group = np.where(targets.any(1), frequency.argmin(1), -1)
+    else:
+        group = targets
+    chosen = np.zeros(len(texts), bool)
+    for label in np.unique(group):
+        rows = random.permutation(np.flatnonzero(group == label))
+        # Rounded up or down by chance, so that many small labels give the right share together.
+        count = min(int(share * len(rows) + random.random()), len(rows) - 1)
+        chosen[rows[:count]] = True
+    in_training = {texts[i] for i in np.flatnonzero(~chosen).tolist()}
+    chosen &= np.array([text not in in_training for text in texts])
+    return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen))
+
+
+def split_off(labelled: Labelled, share: float, seed: Any) -> tuple[Labelled, Labelled]:
+    names = sorted({name for label in labelled.labels for name in _listed(label)})
+    split = split_rows(labelled.texts, targets_of(labelled, names, "the table"), share, int(seed or 0))
+
+    def part(rows: np.ndarray) -> Labelled:
+        return replace(
+            labelled, texts=[labelled.texts[i] for i in rows], labels=[labelled.labels[i] for i in rows]
+        )
+
+    return part(split.train), part(split.validation)
+
+
+def _listed(label: Any) -> list[Any]:
+    return label if isinstance(label, list) else [label]

@@ -19,7 +19,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from tinylm.errors import UserError
-from tinylm.text.download import cache_folder, find_local
+from tinylm.system.paths import cache_folder, find_local
 from tinylm.text.prefix import MAX_WORD, encode_prefixes
 from tinylm.text.store import TokenIds
 from tinylm.text.tables import why_unusable

@@ -24,7 +24,7 @@ MODEL, OPTIMIZER = "model.", "optimizer."  # fronts of names in the file
 
 
 @dataclass
-class Place:
+class TrainState:
     """Where a run stands.
 
     Attributes:
@@ -58,25 +58,25 @@ class Checkpoint:
         """Whether `every` seconds have passed since the last write."""
         return time.monotonic() - self._last >= self.every
 
-    def save(self, model: nn.Module, optimizers: list[Optimizer], place: Place) -> None:
+    def save(self, model: nn.Module, optimizers: list[Optimizer], state: TrainState) -> None:
         """Write the run's state."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {MODEL + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         tensors |= _optimizer_tensors(model, optimizers)
-        metadata = {"identity": json.dumps(self.identity), "place": json.dumps(vars(place))}
+        metadata = {"identity": json.dumps(self.identity), "place": json.dumps(vars(state))}
         partial = self.path.with_name(self.path.name + ".partial")
         save_file(tensors, partial, metadata=metadata)
         partial.replace(self.path)
         self._last = time.monotonic()
 
-    def restore(self, model: nn.Module, optimizers: list[Optimizer]) -> Place:
-        """Load the run's state; a fresh `Place` where there is no checkpoint yet.
+    def restore(self, model: nn.Module, optimizers: list[Optimizer]) -> TrainState:
+        """Load the run's state; a fresh `TrainState` where there is no checkpoint yet.
 
         Raises:
             UserError: the file is damaged, or of a run with other settings.
         """
         if not self.path.exists():
-            return Place()
+            return TrainState()
         try:
             with safe_open(self.path, "pt") as file:
                 metadata = file.metadata()
@@ -96,7 +96,7 @@ class Checkpoint:
             {name.removeprefix(MODEL): value for name, value in tensors.items() if name.startswith(MODEL)}
         )
         _restore_optimizers(model, optimizers, tensors)
-        return Place(**json.loads(metadata["place"]))
+        return TrainState(**json.loads(metadata["place"]))
 
     def remove(self) -> None:
         """Delete the file: the run is over and its result saved."""

@@ -11,18 +11,17 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor
 
-from tinylm.model.batch import make_batch
-from tinylm.model.config import ModelConfig
-from tinylm.model.device import CPU
+from tinylm.model.config import ModelConfig, check_vocabulary
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
-from tinylm.model.inference import logits_of
+from tinylm.model.logits import logits_of
+from tinylm.ops.device import CPU
+from tinylm.ops.packed import make_batch
 from tinylm.text.store import TokenIds
 from tinylm.text.tasks import Task
 from tinylm.text.tokenizer import Tokenizer
-from tinylm.train.batching import Inputs, StaticInputs, epoch_batches
 from tinylm.train.checkpoint import Checkpoint
 from tinylm.train.loop import Run, train
-from tinylm.train.pretrain import check_vocabulary
+from tinylm.train.masking import Inputs, StaticInputs, epoch_batches
 from tinylm.train.recipes import Recipe
 
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from tinylm.errors import UserError
-from tinylm.memory import keep_memory
-from tinylm.model.device import CPU, bf16_pays
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
-from tinylm.progress import progress_bars
-from tinylm.train.batching import Inputs, StaticInputs, seed_dropout
-from tinylm.train.checkpoint import Checkpoint, Place
-from tinylm.train.graphs import Graphs
-from tinylm.train.optimizers import make_optimizers, masters_of, restore_masters, set_share, settle
-from tinylm.train.recipes import Optimisation
+from tinylm.ops.device import CPU, supports_bf16
+from tinylm.system.memory import keep_memory
+from tinylm.system.progress import progress_bars
+from tinylm.train.checkpoint import Checkpoint, TrainState
+from tinylm.train.cuda_graphs import Graphs
+from tinylm.train.masking import Inputs, StaticInputs, seed_dropout
+from tinylm.train.optimizers import make_optimizers, masters_of, restore_masters, set_lr_factor, settle
+from tinylm.train.recipes import PhaseConfig
 
 
 class Run:
@@ -39,7 +39,7 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
-        optimisation: Optimisation,
+        optimisation: PhaseConfig,
         steps_per_epoch: int,
         inputs_of: Callable[[int, int], Inputs],
         loss_of: Callable[[Any], Tensor],
@@ -50,26 +50,26 @@ class Run:
         keep_memory()
         self.model, self.optimisation, self.steps_per_epoch = model.to(device), optimisation, steps_per_epoch
         self.inputs_of, self.loss_of, self.seed, self.checkpoint = inputs_of, loss_of, seed, checkpoint
-        self.optimizers = make_optimizers(model, optimisation, bf16=bf16_pays(device))
-        self.place = checkpoint.restore(model, self.optimizers) if checkpoint else Place()
+        self.optimizers = make_optimizers(model, optimisation, bf16=supports_bf16(device))
+        self.state = checkpoint.restore(model, self.optimizers) if checkpoint else TrainState()
         self.graphs = None if device.type == "cpu" else Graphs(self.learn, device)
 
     def step(self) -> float:
         """Take one optimisation step and return its loss."""
-        number = self.place.step
+        number = self.state.step
         self.model.train()
         seed_dropout(self.seed, number)
         epoch, step = divmod(number, self.steps_per_epoch)
-        set_share(self.optimizers, self.optimisation.schedule(epoch, step, self.steps_per_epoch))
+        set_lr_factor(self.optimizers, self.optimisation.schedule(epoch, step, self.steps_per_epoch))
         if self.graphs is None:
             loss = self.learn(self.inputs_of(epoch, step))
         else:
             loss = self.graphs.step(number, self._static_inputs)
-        self.place.step += 1
+        self.state.step += 1
         return loss.item()
 
     def learn(self, inputs: Inputs | StaticInputs) -> Tensor:
-        """Form the loss of `inputs` and its gradients, and update the weights."""
+        """StorageForm the loss of `inputs` and its gradients, and update the weights."""
         loss = self.loss_of(inputs)
         self.model.zero_grad()
         loss.backward()
@@ -87,7 +87,7 @@ class Run:
         """Write the checkpoint where one is due."""
         if self.checkpoint is not None and self.checkpoint.due():
             settle(self.optimizers)
-            self.checkpoint.save(self.model, self.optimizers, self.place)
+            self.checkpoint.save(self.model, self.optimizers, self.state)
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the model's state as `finish` would leave it, to come back to later."""
@@ -124,29 +124,29 @@ def train(
     Raises:
         UserError: the loss is no longer a number.
     """
-    place = run.place
+    state = run.state
     total = run.optimisation.epochs * run.steps_per_epoch
     with progress_bars() as bars:
         bar = bars.add(label, total)
-        while place.step < total:
-            place.loss_sum += run.step()
-            if not math.isfinite(place.loss_sum):
+        while state.step < total:
+            state.loss_sum += run.step()
+            if not math.isfinite(state.loss_sum):
                 raise UserError(
-                    f"{label}: the loss is no number after step {place.step:,};"
+                    f"{label}: the loss is no number after step {state.step:,};"
                     f" learning rate {run.optimisation.learning_rate} is too high for this model."
                 )
-            epochs, steps = divmod(place.step, run.steps_per_epoch)
-            mean_loss = place.loss_sum / (steps or run.steps_per_epoch)
-            bars.update(bar, completed=place.step, info=f"epoch {epochs + bool(steps)} loss {mean_loss:.3f}")
+            epochs, steps = divmod(state.step, run.steps_per_epoch)
+            mean_loss = state.loss_sum / (steps or run.steps_per_epoch)
+            bars.update(bar, completed=state.step, info=f"epoch {epochs + bool(steps)} loss {mean_loss:.3f}")
             if steps == 0:
                 record = {"epoch": epochs, "loss": mean_loss}
                 if after_epoch is not None:
                     run.model.eval()
                     record |= after_epoch()
-                place.history.append(record)
-                place.loss_sum = 0.0
+                state.history.append(record)
+                state.loss_sum = 0.0
             run.save()
             if stop is not None and stop():
                 break
     run.finish()
-    return place.history
+    return state.history

@@ -10,15 +10,17 @@ import torch
 from torch import Tensor
 
 from tinylm.errors import UserError
-from tinylm.model.batch import make_batch
-from tinylm.model.config import ModelConfig
-from tinylm.model.device import CPU
+from tinylm.model.config import ModelConfig, check_vocabulary
 from tinylm.model.heads import MaskedLanguageModel
-from tinylm.model.linear import LinearConfig
+from tinylm.ops.device import CPU
+from tinylm.ops.packed import make_batch
 from tinylm.text.coverage import token_counts
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
-from tinylm.train.batching import (
+from tinylm.train.checkpoint import Checkpoint
+from tinylm.train.cooccurrence import begin_from, token_vectors
+from tinylm.train.loop import Run, train
+from tinylm.train.masking import (
     CANDIDATES,
     MASKS,
     CandidateSampling,
@@ -28,9 +30,6 @@ from tinylm.train.batching import (
     epoch_batches,
     generator,
 )
-from tinylm.train.checkpoint import Checkpoint
-from tinylm.train.cooccurrence import begin_from, token_vectors
-from tinylm.train.loop import Run, train
 from tinylm.train.recipes import Recipe
 
 
@@ -158,12 +157,3 @@ def _frequencies(paragraphs: TokenIds, tokenizer: Tokenizer) -> np.ndarray:
     counts[tokenizer.special_ids] = 0
     counts += 0.5
     return counts / counts.sum()
-
-
-def check_vocabulary(config: ModelConfig | LinearConfig, tokenizer: Tokenizer) -> None:
-    """Refuse a model that has not one weight, or row of weights, per token."""
-    if config.vocab_size != len(tokenizer):
-        raise UserError(
-            f"the model is for {config.vocab_size:,} tokens, the tokenizer has {len(tokenizer):,};"
-            " both must be equal."
-        )

@@ -15,7 +15,7 @@ from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig
 
 
-class Optimisation(BaseModel):
+class PhaseConfig(BaseModel):
     """One training phase: AdamW with a learning rate that falls linearly to zero.
 
     Attributes:
@@ -79,8 +79,8 @@ class Recipe(BaseModel):
     vocabulary: int | None = None
     frequency_bias: bool = False
     neighbour_window: int | None = Field(default=None, ge=1)
-    pretrain: Optimisation
-    finetune: Optimisation
+    pretrain: PhaseConfig
+    finetune: PhaseConfig
     model: dict[str, float] = {}
 
     def with_epochs(
@@ -106,10 +106,10 @@ RECIPES = {
     # Section 3 and the appendix, "Hyper-parameters"; fine-tuning as for Table 1.
     "paper": Recipe(
         name="paper",
-        pretrain=Optimisation(
+        pretrain=PhaseConfig(
             epochs=50, batch_size=32, learning_rate=5.5e-5, weight_decay=1e-2, decay_each="epoch"
         ),
-        finetune=Optimisation(
+        finetune=PhaseConfig(
             epochs=50, batch_size=32, learning_rate=8e-5, weight_decay=1e-2, decay_each="epoch"
         ),
     ),
@@ -121,7 +121,7 @@ RECIPES = {
         vocabulary=4000,
         frequency_bias=True,
         neighbour_window=8,
-        pretrain=Optimisation(
+        pretrain=PhaseConfig(
             epochs=3,
             batch_size=32,
             learning_rate=3e-3,
@@ -131,7 +131,7 @@ RECIPES = {
             decay_each="step",
             dropout=0.0,
         ),
-        finetune=Optimisation(
+        finetune=PhaseConfig(
             epochs=10,
             batch_size=32,
             learning_rate=1e-3,

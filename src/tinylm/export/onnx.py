@@ -1,0 +1,144 @@
+"""Committees for other programs: one ONNX file, or plain HuggingFace folders."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from tinylm.errors import UserError
+from tinylm.export.graph import committee_graph
+from tinylm.export.runtime import DECISION, GRAPH, load_onnx
+from tinylm.infer.committee import Committee, load_committee
+from tinylm.infer.int8 import Int8Classifier
+from tinylm.model.config import ModelConfig
+from tinylm.model.tfidf import TfidfClassifier
+from tinylm.text.corpus import read_vital
+from tinylm.text.tokenizer import Tokenizer
+
+CHECKED = 200  # texts
+TOLERANCE = 1e-3  # of an fp32 logit
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """What an export is like, beside PyTorch on the same texts.
+
+    Attributes:
+        megabytes: size of `model.onnx`.
+        checked_on: the texts both answered, in words.
+        largest_difference: of any logit of any member.
+        largest_logit: the largest absolute logit of any member, to compare it with.
+        agreement: share of texts with the same decision.
+    """
+
+    megabytes: float
+    checked_on: str
+    largest_difference: float
+    largest_logit: float
+    agreement: float
+
+
+def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
+    """Write a committee, or a single classifier, as one ONNX file, and check it against PyTorch.
+
+    Args:
+        model: folder of the committee.
+        folder: where to, an existing folder.
+        int8: store the weights in 8 bits, a quarter of the size.
+
+    Raises:
+        UserError: no committee there, members with different vocabularies, or logits that
+            differ from PyTorch's.
+    """
+    model, folder = Path(model), Path(folder)
+    committee = load_committee(model)
+    first = committee.members[0]
+    for number, member in enumerate(committee.members[1:], 2):
+        if member.tokenizer.vocab != first.tokenizer.vocab:
+            raise UserError(
+                f"{model}: member {number} has another vocabulary ({len(member.tokenizer):,} tokens) than"
+                f" member 1 ({len(first.tokenizer):,} tokens); members in one ONNX file must share it."
+            )
+    max_tokens = max(member.model.config.max_tokens for member in committee.members)
+    models = [member.model for member in committee.members if not isinstance(member.model, Int8Classifier)]
+    graph = committee_graph(models, first.tokenizer.sep_id, int8)
+    onnx.save(graph, folder / GRAPH)
+    first.tokenizer.save_backend(folder)
+    decision = {
+        "label_names": committee.label_names,
+        "members": [member.model.config.name for member in committee.members],
+        "max_tokens": max_tokens,
+        "temperature": committee.temperature,
+        "multi_label": committee.thresholds is not None,
+        "thresholds": [] if committee.thresholds is None else committee.thresholds.tolist(),
+        "hardly_seen": None if (seldom := committee.hardly_seen_ids) is None else seldom.tolist(),
+    }
+    (folder / DECISION).write_text(json.dumps(decision, ensure_ascii=False) + "\n", encoding="utf-8")
+    export = _check(committee, folder)
+    if not int8 and export.largest_difference > TOLERANCE:
+        raise UserError(
+            f"{model}: its ONNX form gives logits that differ from PyTorch's by"
+            f" {export.largest_difference:.2g}, more than {TOLERANCE:g}; it was not kept."
+        )
+    return export
+
+
+def export_huggingface(model: Path, folder: Path) -> list[Path]:
+    """Write each encoder as a folder that `transformers` loads, a single one into `folder` itself.
+
+    A linear member is left out: HuggingFace has no form for it.
+
+    Returns:
+        The folders.
+
+    Raises:
+        UserError: no committee there, or a member that HuggingFace's BERT cannot express.
+    """
+    committee = load_committee(model)
+    encoders = [member for member in committee.members if not isinstance(member.model, TfidfClassifier)]
+    for number, member in enumerate(encoders, 1):
+        config = member.model.config
+        if isinstance(config, ModelConfig) and config.convolution is not None:
+            raise UserError(
+                f"{model}: member {number} ({config.name}) has convolutions, which"
+                " HuggingFace's BERT has not; export it with --to onnx."
+            )
+    if len(encoders) == 1:
+        folders = [folder]
+    else:
+        folders = [folder / f"member-{number}" for number in range(1, len(encoders) + 1)]
+    for member, place in zip(encoders, folders, strict=True):
+        member.save(place)
+    return folders
+
+
+def _check(committee: Committee, folder: Path) -> OnnxExport:
+    """Both forms' answers to the same texts."""
+    exported = load_onnx(folder)
+    texts, checked_on = _texts_to_check(committee.members[0].tokenizer)
+    theirs = np.stack([member.logits(texts) for member in committee.members])
+    ours = exported.member_logits(texts)
+    decisions = (exported.decide(exported.probabilities(fields.sum(0))) for fields in (ours, theirs))
+    return OnnxExport(
+        megabytes=(folder / GRAPH).stat().st_size / 1e6,
+        checked_on=checked_on,
+        largest_difference=float(np.abs(ours - theirs).max()),
+        largest_logit=float(np.abs(theirs).max()),
+        agreement=float(np.mean([one == other for one, other in zip(*decisions, strict=True)])),
+    )
+
+
+def _texts_to_check(tokenizer: Tokenizer) -> tuple[list[str], str]:
+    """Openings of articles where they are installed, otherwise tokens in random order."""
+    try:
+        articles = read_vital().values()
+    except UserError:
+        chance = np.random.default_rng(0)
+        lengths = chance.integers(1, 100, CHECKED)
+        texts = [" ".join(chance.choice(tokenizer.vocab, length)) for length in lengths]
+        return texts, f"{CHECKED} texts of random tokens (the articles of tinylm[vital] are not installed)"
+    return [article["extract"] for article in articles][:CHECKED], f"{CHECKED} openings of articles"

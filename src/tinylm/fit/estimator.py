@@ -1,0 +1,329 @@
+"""`TinyTextClassifier`: tiny BERT encoders behind scikit-learn's verbs."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils.class_weight import compute_class_weight
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted
+
+from tinylm.errors import InputError, UserError
+from tinylm.export import hub
+from tinylm.fit.columns import is_multi_label, label_lists_of, remarks_on, texts_of
+from tinylm.fit.pipeline import Settings, fit_committee
+from tinylm.infer.committee import Committee
+from tinylm.system.units import bytes_of_size, seconds_of
+from tinylm.text.tokenizer import check_vocabulary_size
+from tinylm.train.recipes import Recipe, recipe_named
+
+# How labels are written in a saved model, by numpy's kind of the labels.
+LABEL_TYPES = {"i": "int", "u": "int", "f": "float", "b": "bool"}
+READ_LABEL: dict[str, Any] = {"int": int, "float": float, "bool": "True".__eq__, "str": str}
+
+
+class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """A soft committee of tiny BERT encoders, pre-trained from scratch and fine-tuned on labelled texts.
+
+    Nothing pre-trained is downloaded: the encoders learn language from `corpus` and from the
+    texts that they are given. It keeps its own time, so `fit` with the defaults takes five minutes.
+
+    Args:
+        corpus: text for pre-training beside the user's own, as `tinylm.text.corpus.open_corpus`
+            takes it ("vital", "wikipedia", "hf:NAME", a file, folder or glob), or None for none.
+        unlabelled: more of the user's own text for pre-training, a column as X is.
+        recipe: "fast", "paper" or a `Recipe`.
+        members: encoders of the committee.
+        linear: whether the committee has one member more, logistic regression on the TF-IDF of the
+            tokens that the encoders read.
+        vocabulary: tokens at most, learnt from the texts; a recipe with the vocabulary of
+            bert-base-uncased keeps it.
+        max_tokens: texts are cut there.
+        max_size: of what `save_pretrained` writes, such as "10MB": the most accurate committee that
+            fits, by 8-bit weights, fewer encoders and a smaller vocabulary. None for any size.
+        budget: wall-clock time of `fit`, such as "90s", "5min" or "1h"; how many epochs fit into
+            it is measured. None trains the recipe's epochs, and then the same `random_state` gives
+            the same model on every machine.
+        validation: share of the labelled texts that chooses the epoch, the temperature of the
+            probabilities and the thresholds; 0 for none.
+        class_weight: "balanced", a dict from label to weight, or None, as in scikit-learn. Of
+            texts with several labels, "balanced" weighs nothing: their thresholds do that.
+        n_jobs: members that are trained at a time; one for each core by default. 1 trains in
+            this process, which is best inside a `GridSearchCV` with processes of its own.
+        random_state: determines weights, order, masks, dropout and the validation split.
+        verbose: print remarks on the data and what was reached.
+
+    Attributes:
+        classes_: the labels, `[labels]`.
+        multi_label_: whether a text can have several labels.
+        committee_: the trained `tinylm.infer.committee.Committee`.
+        remarks_: sentences on the texts: empty ones, copies, labels that occur once.
+        facts_: how it came about, as the model card tells it.
+        fitted_: the same in full (`tinylm.fit.pipeline.Fitted`); not there after `from_pretrained`.
+
+    Examples:
+        >>> from tinylm import TinyTextClassifier
+        >>> classifier = TinyTextClassifier(budget="2min").fit(texts, labels)  # doctest: +SKIP
+        >>> classifier.predict(["The striker scored twice."])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        corpus: str | None = "vital",
+        unlabelled: Any = None,
+        recipe: str | Recipe = "fast",
+        members: int = 3,
+        linear: bool = True,
+        vocabulary: int = 30_000,
+        max_tokens: int = 128,
+        max_size: str | float | None = None,
+        budget: str | float | None = "5min",
+        validation: float = 0.1,
+        class_weight: Literal["balanced"] | dict[Any, float] | None = "balanced",
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.corpus = corpus
+        self.unlabelled = unlabelled
+        self.recipe = recipe
+        self.members = members
+        self.linear = linear
+        self.vocabulary = vocabulary
+        self.max_tokens = max_tokens
+        self.max_size = max_size
+        self.budget = budget
+        self.validation = validation
+        self.class_weight = class_weight
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: Any, y: Any) -> TinyTextClassifier:  # noqa: N803 (scikit-learn's name)
+        """Pre-train, fine-tune and calibrate a committee.
+
+        Args:
+            X: texts: a list, tuple or array of strings, a pandas or polars column.
+            y: a label for each text, strings or numbers; or a list of labels for each.
+
+        Returns:
+            Itself.
+
+        Raises:
+            InputError: (a `ValueError`) something in X, y or the parameters, which it names.
+        """
+        self._fit(X, y, compare=False)
+        return self
+
+    def fit_compared(self, X: Any, y: Any) -> TinyTextClassifier:  # noqa: N803
+        """`fit`, and beside it in the same time the same committee without pre-training.
+
+        It is `fitted_.without` then. A quarter of the time for the pre-trained one is lost to it.
+        """
+        self._fit(X, y, compare=True)
+        return self
+
+    def _fit(self, X: Any, y: Any, *, compare: bool) -> None:  # noqa: N803
+        settings = self._settings(compare)
+        texts = texts_of(X)
+        if y is None:
+            raise InputError("requires y to be passed, but the target y is None: there are no labels.")
+        if not texts:
+            raise InputError("X holds 0 sample(s); expected at least 2 texts (a minimum of 1 is required).")
+        self.multi_label_ = is_multi_label(y)
+        if self.multi_label_:
+            check_consistent_length(texts, y)
+            self.classes_, targets = label_lists_of(y)
+            keys: Sequence[Any] = [tuple(row) for row in targets.tolist()]
+        else:
+            column = column_or_1d(y, warn=True)
+            check_consistent_length(texts, column)
+            _check_labels(column)
+            self.classes_, targets = np.unique(column, return_inverse=True)
+            targets = targets.astype(np.int64)
+            keys = column.tolist()
+            if len(self.classes_) < 2:
+                raise InputError(
+                    f"y has one class, {self.classes_[0]!r}; the number of classes must be at least two."
+                )
+        self.remarks_ = remarks_on(texts, keys)
+        label_names = [str(label) for label in self.classes_]
+        self.fitted_ = fit_committee(texts, targets, label_names, self._class_weights(targets), settings)
+        self.committee_: Committee = self.fitted_.committee
+        if self.linear and not self.fitted_.form.linear:
+            self.remarks_.append(
+                f"The committee has no linear member: for {len(self.classes_):,} labels it would be too"
+                " large."
+            )
+        used = min(member.labelled_used for member in self.fitted_.members)
+        if used < len(self.fitted_.split.train):
+            self.remarks_.append(
+                f"The budget was enough for {used:,} of {len(self.fitted_.split.train):,} labelled texts;"
+                " a larger one lets the members learn from all."
+            )
+            warnings.warn(self.remarks_[-1], stacklevel=3)
+        if self.verbose:
+            print(*self.remarks_, sep="\n")
+            checked = self.fitted_.validation
+            print(
+                f"pre-trained on {self.fitted_.coverage.paragraphs:,} paragraphs, fitted in"
+                f" {self.fitted_.seconds:.0f} s"
+                + (
+                    f", accuracy {checked.accuracy:.3f} on {checked.texts:,} validation texts"
+                    if checked
+                    else ""
+                )
+            )
+        label_type = LABEL_TYPES.get(self.classes_.dtype.kind, "str")
+        self.facts_ = self.fitted_.facts() | {"label_type": label_type}
+
+    def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
+        """The summed field.
+
+        Returns:
+            `[texts, labels]`; with two labels the difference of the second's and the first's
+            field, `[texts]`, as scikit-learn has it. With several labels per text always the former.
+        """
+        field = self._committee().logits(texts_of(X))
+        if len(self.classes_) == 2 and not self.multi_label_:
+            return np.asarray(field[:, 1] - field[:, 0])
+        return np.asarray(field)
+
+    def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
+        """Calibrated probabilities, `float32 [texts, labels]`.
+
+        With several labels per text each stands for itself, and rows do not sum to 1.
+        """
+        return self._committee().probabilities(texts_of(X))
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        """The label of each text, an array `[texts]`; with several labels per text a list of lists."""
+        committee = self._committee()
+        texts = texts_of(X)
+        if not self.multi_label_:
+            return self.classes_[committee.logits(texts).argmax(1)]
+        given = committee.given(committee.probabilities(texts))
+        return [self.classes_[row].tolist() for row in given]
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
+        """Share of texts with the right answer; with several labels per text, all must be right."""
+        if not self._committee() or not self.multi_label_:
+            return float(super().score(X, y, sample_weight))
+        right = [set(a) == set(b) for a, b in zip(self.predict(X), y, strict=True)]
+        return float(np.average(right, weights=sample_weight))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the committee and its model card to a new folder: safetensors, JSON and text only.
+
+        Raises:
+            UserError: the folder is not empty.
+        """
+        hub.save(self._committee(), self.facts_, Path(folder))
+
+    def push_to_hub(self, name: str, *, private: bool = False, token: str | None = None) -> str:
+        """Upload what `save_pretrained` writes to the HuggingFace hub, as one commit.
+
+        Args:
+            name: such as "someone/news"; the repository is made where it does not exist.
+            private: whether a new repository is hidden from others.
+            token: of the hub; by default the one that `hf auth login` stored.
+
+        Returns:
+            The address of the commit.
+        """
+        return hub.push(self._committee(), self.facts_, name, private=private, token=token)
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> TinyTextClassifier:
+        """A fitted classifier from a folder, or from the hub where there is no such folder.
+
+        Args:
+            name: of the folder or the repository.
+            revision: branch, tag or commit on the hub.
+        """
+        classifier = cls()
+        classifier.committee_, classifier.facts_ = hub.load(name, revision)
+        classifier.multi_label_ = classifier.committee_.thresholds is not None
+        read = READ_LABEL[classifier.facts_["label_type"]]
+        classifier.classes_ = np.array([read(label) for label in classifier.committee_.label_names])
+        return classifier
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        tags.input_tags.one_d_array = True
+        tags.input_tags.two_d_array = False
+        tags.non_deterministic = self.budget is not None
+        return tags
+
+    def _committee(self) -> Committee:
+        try:
+            check_is_fitted(self, "committee_")
+        except NotFittedError as error:
+            raise NotFittedError(f"{error} Or load one with from_pretrained.") from None
+        return self.committee_
+
+    def _settings(self, compare: bool) -> Settings:
+        if not isinstance(self.members, int | np.integer) or self.members < 1:
+            raise InputError(f"members is {self.members!r}; expected a whole number from 1.")
+        if not isinstance(self.max_tokens, int | np.integer) or self.max_tokens < 3:
+            raise InputError(f"max_tokens is {self.max_tokens!r}; expected a whole number from 3.")
+        if not 0 <= self.validation < 1:
+            raise InputError(f"validation is {self.validation!r}; expected a share from 0 to below 1.")
+        if self.n_jobs is not None and (not isinstance(self.n_jobs, int) or self.n_jobs < 1):
+            raise InputError(f"n_jobs is {self.n_jobs!r}; expected a whole number from 1, or None.")
+        try:
+            recipe = self.recipe if isinstance(self.recipe, Recipe) else recipe_named(self.recipe)
+            seconds = None if self.budget is None else seconds_of(self.budget)
+            max_bytes = None if self.max_size is None else bytes_of_size(self.max_size)
+            values = recipe.model_dump() | {"max_tokens": self.max_tokens}
+            if recipe.vocabulary is not None:
+                check_vocabulary_size(self.vocabulary)
+                values["vocabulary"] = self.vocabulary
+            recipe = Recipe.model_validate(values)
+        except UserError as error:
+            raise InputError(str(error)) from error
+        return Settings(
+            corpus=self.corpus,
+            unlabelled=[] if self.unlabelled is None else texts_of(self.unlabelled, "unlabelled"),
+            recipe=recipe,
+            members=int(self.members),
+            linear=self.linear,
+            max_bytes=max_bytes,
+            seconds=seconds,
+            validation=self.validation,
+            seed=int(check_random_state(self.random_state).randint(2**31 - 1000)),
+            workers=self.n_jobs,
+            compare=compare,
+        )
+
+    def _class_weights(self, targets: np.ndarray) -> np.ndarray | None:
+        weight = self.class_weight
+        if targets.ndim == 1:
+            if weight is None:
+                return None
+            named = (
+                {i: weight.get(c, 1) for i, c in enumerate(self.classes_)}
+                if isinstance(weight, dict)
+                else weight
+            )
+            classes = np.arange(len(self.classes_))
+            return np.asarray(compute_class_weight(named, classes=classes, y=targets), np.float32)
+        if isinstance(weight, dict):
+            return np.array([weight.get(c, 1) for c in self.classes_.tolist()], np.float32)
+        return None
+
+
+def _check_labels(column: np.ndarray) -> None:
+    missing = [row for row, label in enumerate(column, 1) if label is None or label != label]
+    if missing:
+        raise InputError(f"y, row {missing[0]} has no label (NaN or None); leave the row out.")
+    check_classification_targets(column)

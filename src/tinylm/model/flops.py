@@ -1,0 +1,86 @@
+"""How much arithmetic a BERT-n needs, as this library computes it.
+
+Counted are the multiplications and additions of matrix products and convolutions, two
+operations for each product of two numbers. With width W, for a text of n tokens:
+
+- a full block: 24 W^2 per token for its linear layers (8 in the attention, 16 in the
+  feed-forward) and 4 n W per token for scores and weighted sums;
+- the last block of masked language modelling: keys and values at every token (4 W^2),
+  the rest only at the r hidden tokens (20 W^2 + 4 n W each);
+- the last block of a classifier: 24 W^2 at [CLS], W_k and W_v being applied there, and
+  4 W per token and head for scores and weighted sums of the block's input;
+- MLM head: 2 W^2 + 2 W V at the hidden tokens only, V the size of the vocabulary;
+- classifier: 2 W^2 + 2 W labels at [CLS];
+- convolutions: every pixel of an image W wide, with `max_tokens` rows in training, with those
+  that reach a row which is read in a classifier that answers, where kernels of many rows
+  work by way of frequencies (`model/fourier.py`).
+
+Training costs three times this: the backward pass forms two products, the gradients of
+input and of weights, for each one of the forward pass.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinylm.model.config import ModelConfig
+from tinylm.ops.fourier import FourierConvolution, fourier_is_cheaper
+
+TRAINING = 3  # times the arithmetic of inference
+
+
+def masked_language_model(config: ModelConfig, lengths: np.ndarray, hidden: np.ndarray) -> float:
+    """Operations of one forward pass.
+
+    Args:
+        config: the architecture.
+        lengths: `int [texts]`, real tokens of each text.
+        hidden: `int [texts]`, how many of them carry the loss.
+    """
+    w, tokens = config.width, lengths.sum()
+    last = 4 * w**2 * tokens + 20 * w**2 * hidden.sum() + 4 * w * (lengths * hidden).sum()
+    head = (2 * w**2 + 2 * w * config.vocab_size) * hidden.sum()
+    front = _trained_front_end(config) * len(lengths)
+    return float(_blocks(config, lengths) + front + last + head)
+
+
+def sequence_classifier(config: ModelConfig, lengths: np.ndarray, n_labels: int) -> float:
+    """Operations of one forward pass in evaluation; `lengths` as above."""
+    w, texts = config.width, len(lengths)
+    last = 24 * w**2 * texts + 4 * config.heads * w * lengths.sum()
+    head = (2 * w**2 + 2 * w * n_labels) * texts
+    front = front_end(config, int(lengths.max())) * texts
+    return float(_blocks(config, lengths) + front + last + head)
+
+
+def front_end(config: ModelConfig, longest: int) -> int:
+    """Operations of the convolutions, if any, for one answer among texts of up to `longest` tokens."""
+    if (front := config.convolution) is None:
+        return 0
+    (tokens, dimensions), w = front.kernel, config.width
+    total = 2 * front.channels * w * longest  # to one channel
+    for number in range(1, front.layers + 1):
+        channels = 1 if number == 1 else front.channels
+        wanted = min(config.max_tokens, longest + (front.layers - number) * (tokens // 2))
+        if fourier_is_cheaper(channels, tokens):
+            total += FourierConvolution.operations((tokens, dimensions), channels, front.channels, w, wanted)
+        else:
+            total += 2 * tokens * dimensions * channels * front.channels * w * wanted
+    return total
+
+
+def _blocks(config: ModelConfig, lengths: np.ndarray) -> int:
+    """All blocks but the last."""
+    w = config.width
+    block = 24 * w**2 * lengths.sum() + 4 * w * (lengths**2).sum()
+    return int((config.layers - 1) * block)
+
+
+def _trained_front_end(config: ModelConfig) -> int:
+    """Operations of the convolutions, if any, on one text in training."""
+    if (front := config.convolution) is None:
+        return 0
+    channels = [1] + [front.channels] * front.layers
+    area = front.kernel[0] * front.kernel[1]
+    products = sum(area * a * b for a, b in zip(channels, channels[1:], strict=False)) + front.channels
+    return 2 * products * config.max_tokens * config.width

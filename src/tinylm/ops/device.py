@@ -1,0 +1,42 @@
+"""Where a model is trained: on the CPU, or on a GPU of NVIDIA's."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+from tinylm.errors import UserError
+
+CPU = torch.device("cpu")
+
+
+def device_named(name: str) -> torch.device:
+    """The device of a name: `cpu`, `cuda`, or `cuda:1` for the second GPU.
+
+    Raises:
+        UserError: another name, or a GPU that is not there.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device was '{name}'; expected cpu, cuda, or cuda:1 for the second GPU.")
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UserError(f"--device was '{name}', but PyTorch finds {count or 'no'} CUDA GPUs here; use cpu.")
+    return device
+
+
+def supports_bf16(device: torch.device = CPU) -> bool:
+    """Whether this processor, or a device, multiplies bf16 matrices in hardware."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+@lru_cache
+def supports_int8() -> bool:
+    """Whether this processor multiplies int8 matrices in hardware."""
+    return bool(torch.cpu._is_vnni_supported())

@@ -1,0 +1,201 @@
+"""The work of one cell, done in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tinylm.errors import UserError
+from tinylm.infer.baselines import fasttext_accuracy, tfidf_accuracy
+from tinylm.model.config import ModelConfig
+from tinylm.model.heads import MaskedLanguageModel
+from tinylm.model.huggingface import load_masked_language_model, save_model
+from tinylm.model.logits import logits_of
+from tinylm.ops.device import CPU
+from tinylm.paper.cells import BaselineCell, FinetuningCell, Pretraining
+from tinylm.paper.data import Materials, materials
+from tinylm.paper.public import Public
+from tinylm.paper.results import Results
+from tinylm.system.files import LIBRARIES, locked, new_folder
+from tinylm.system.paths import cache_folder
+from tinylm.train.checkpoint import Checkpoint
+from tinylm.train.finetune import accuracy_of, finetune
+from tinylm.train.pretrain import pretrain
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell.
+
+    Attributes:
+        figures: for the line that reports it.
+        error: why it failed.
+        busy: another runner is at it.
+    """
+
+    figures: str = ""
+    error: str = ""
+    busy: bool = False
+
+
+def weights_folder(key: str) -> Path:
+    """Where the weights of a pre-training are kept: in the cache, as they are large."""
+    return cache_folder() / "paper" / "pretrained" / key
+
+
+def run_cell(
+    cell: Pretraining | FinetuningCell | BaselineCell, preset: str, folder: Path, device: torch.device = CPU
+) -> Outcome:
+    """Compute a cell and store its result, unless that is done or being done.
+
+    Args:
+        cell: what to compute.
+        preset: as JSON.
+        folder: of the results.
+        device: where models are trained.
+    """
+    results = Results(folder)
+    # Weights are shared by all results folders, so a pre-training is locked where they lie.
+    lock = results.lock(cell.key)
+    if isinstance(cell, Pretraining):
+        lock = weights_folder(cell.key).with_suffix(".lock")
+    try:
+        with locked(lock, wait=False) as held:
+            if not held:
+                return Outcome(busy=True)
+            source = materials(preset)
+            if isinstance(cell, Pretraining):
+                return _pretrain(cell, source, results, device)
+            if results.has(cell.key):
+                return Outcome("done by another runner")
+            if isinstance(cell, FinetuningCell):
+                return _finetune(cell, source, results, device)
+            return _baseline(cell, source, results)
+    except UserError as error:
+        return Outcome(error=str(error))
+    except Exception as error:  # one failing cell must not take the others with it
+        traceback.print_exc()
+        return Outcome(error=f"{type(error).__name__}: {error}")
+
+
+def _pretrain(cell: Pretraining, source: Materials, results: Results, device: torch.device) -> Outcome:
+    folder = weights_folder(cell.key)
+    record = folder / "pretraining.json"
+    if not record.is_file():
+        paragraphs = source.paragraphs(cell.selection, cell.size, cell.task)
+        checkpoint = Checkpoint(folder.with_suffix(".checkpoint"), cell.identity)
+        start = time.monotonic()
+        model, history = pretrain(
+            paragraphs,
+            source.tokenizer,
+            cell.config,
+            cell.recipe,
+            seed=cell.seed,
+            label=cell.label,
+            checkpoint=checkpoint,
+            device=device,
+        )
+        content = _record(cell.identity, time.monotonic() - start) | {
+            "history": history,
+            "w_s": len(paragraphs),
+            "mean_tokens": round(float(paragraphs.lengths.mean()), 1),
+            "parameters": sum(weight.numel() for weight in model.parameters()),
+        }
+        with new_folder(folder) as partial:
+            save_model(model, partial)
+            (partial / record.name).write_text(json.dumps(content), encoding="utf-8")
+        checkpoint.remove()
+    content = json.loads(record.read_text(encoding="utf-8"))
+    results.write(cell.key, content)
+    return Outcome(f"loss {content['history'][-1]['loss']:.3f}")
+
+
+def _finetune(cell: FinetuningCell, source: Materials, results: Results, device: torch.device) -> Outcome:
+    data = source.of(cell.task)
+    start: MaskedLanguageModel | ModelConfig = cell.config
+    if isinstance(cell.start, Pretraining):
+        start = _pretrained(weights_folder(cell.start.key))
+    elif isinstance(cell.start, Public):
+        start = _pretrained(cell.start.folder)
+    began = time.monotonic()
+    tuned = finetune(
+        data.encoded,
+        source.tokenizer,
+        start,
+        cell.recipe,
+        seed=cell.seed,
+        label=cell.label,
+        device=device,
+    )
+    seconds = time.monotonic() - began
+    labels = data.encoded.test_labels
+    right = tuned.test_logits.argmax(1) == labels
+    per_epoch = [epoch["test_accuracy"] for epoch in tuned.history]
+    arrays = {"test": tuned.test_logits.astype(np.float16), "test_labels": labels.astype(np.int16)}
+    content = _record(cell.identity, seconds) | {
+        "accuracy": tuned.accuracy,
+        "best_epoch_accuracy": tuned.best_epoch_accuracy,
+        "best_epoch": int(np.argmax(per_epoch)) + 1,
+        "per_label": [
+            round(float(right[labels == label].mean()), 4) for label in range(data.encoded.n_labels)
+        ],
+        "history": tuned.history,
+    }
+    if cell.start is not None:
+        found = source.coverage(cell.selection, cell.size, cell.task)
+        paragraphs = source.paragraphs(cell.selection, cell.size, cell.task)
+        content |= {
+            "coverage": asdict(found),
+            "mean_tokens": round(float(paragraphs.lengths.mean()), 1),
+            "absent_share": round(_absent_share(paragraphs.ids, data.in_task), 4),
+        }
+    if len(data.validation):
+        field = logits_of(tuned.model, data.validation)
+        content["validation_accuracy"] = accuracy_of(field, data.validation_labels)
+        arrays |= {
+            "validation": field.astype(np.float16),
+            "validation_labels": data.validation_labels.astype(np.int16),
+        }
+    results.write(cell.key, content, arrays)
+    return Outcome(f"accuracy {tuned.accuracy:.3f}")
+
+
+def _baseline(cell: BaselineCell, source: Materials, results: Results) -> Outcome:
+    measure = {"tfidf": tfidf_accuracy, "fasttext": fasttext_accuracy}[cell.method]
+    began = time.monotonic()
+    accuracy = measure(source.of(cell.task).task)
+    results.write(cell.key, _record(cell.identity, time.monotonic() - began) | {"accuracy": accuracy})
+    return Outcome(f"accuracy {accuracy:.3f}")
+
+
+@lru_cache(maxsize=2)
+def _pretrained(folder: Path) -> MaskedLanguageModel:
+    return load_masked_language_model(folder)
+
+
+def _absent_share(ids: np.ndarray, in_task: np.ndarray) -> float:
+    """Share of token occurrences in W_S whose token the task has not."""
+    counts = np.bincount(ids, minlength=len(in_task))
+    return float(counts[~in_task].sum() / counts.sum())
+
+
+def _record(identity: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """What every result holds."""
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {
+        "identity": identity,
+        "seconds": round(seconds, 2),
+        "versions": versions | {"python": platform.python_version()},
+        "machine": platform.machine(),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }

@@ -1,0 +1,59 @@
+"""Latency of a committee, its members and the deep model, on the machine of the run.
+
+Weights do not change how long a model takes, so models with random weights are measured: one
+text at a time, on one thread, after all trainings have ended.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from tinylm.infer.classifier import Classifier
+from tinylm.infer.committee import Committee
+from tinylm.infer.latency import measure_latency
+from tinylm.model.heads import SequenceClassifier
+from tinylm.paper.cells import PanelPlan, TablePlan
+from tinylm.paper.data import Materials
+from tinylm.paper.results import Results
+from tinylm.system.files import write_json
+from tinylm.system.processes import threads
+
+TEXTS = 60
+
+
+def store_latencies(plans: Sequence[TablePlan], results: Results, source: Materials) -> None:
+    """Measure each panel with a committee and a deep model, unless that was done here."""
+    for plan in plans:
+        for panel in plan.panels:
+            roles = {row.row.role for row in panel.rows}
+            path = results.latency_file(plan.name, panel.panel.name)
+            if {"member", "deep"} <= roles and not path.is_file():
+                write_json(path, _measure(panel, source))
+
+
+def _measure(panel: PanelPlan, source: Materials) -> dict[str, Any]:
+    task = source.of(panel.panel.task).task
+    models = {
+        row.row.name: Classifier(
+            SequenceClassifier(row.config, len(task.label_names)), source.tokenizer, task.label_names
+        )
+        for row in panel.rows
+    }
+    members = [row.row.name for row in panel.rows if row.row.role == "member"]
+    answers = {name: model.logits for name, model in models.items()}
+    answers["committee"] = Committee([models[name] for name in members]).logits
+    texts = task.test_texts[:: max(1, len(task.test_texts) // TEXTS)][:TEXTS]
+    with threads(1), torch.inference_mode():
+        latencies = measure_latency(list(answers.values()), texts)
+    return {
+        "ms": {name: asdict(latency) for name, latency in zip(answers, latencies, strict=True)},
+        "layers": {row.row.name: row.config.layer_count for row in panel.rows},
+        "texts": len(texts),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }

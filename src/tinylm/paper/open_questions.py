@@ -1,0 +1,230 @@
+"""What the paper leaves open, looked at in the stored results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinylm.paper import plots
+from tinylm.paper.claims import random_rows_of
+from tinylm.paper.statistics import RESAMPLE_SEED, RESAMPLES, fit_curve, interval, rank_correlation
+from tinylm.paper.view import PanelResult, RowResult, TableResult, gaps_of, paired
+from tinylm.report.document import Block, Grid, Plot, Points, Section, Text
+from tinylm.report.format import interval_words, mean_deviation
+
+PREDICTORS = {
+    "T_M": lambda row: -row.coverage["t_m"],
+    "frequency-weighted overlap": lambda row: row.coverage["weighted_overlap"],
+    "W_S": lambda row: row.w_s,
+}
+
+
+def open_questions(tables: Sequence[TableResult]) -> list[Section]:
+    """A section for each open question that was run."""
+    sections = []
+    for table in tables:
+        used = [other for other in tables if other.name in table.spec.uses]
+        panels = [panel for other in used for panel in other.panels]
+        analysis = table.spec.analysis
+        blocks: list[Block] = []
+        if analysis == "weighted-overlap":
+            blocks = _weighted_overlap(panels)
+        elif analysis == "gap-curve":
+            blocks = _gap_curve(panels)
+        elif analysis == "reverse-mismatch":
+            blocks = _reverse_mismatch(table.panels)
+        elif analysis == "committee-size":
+            blocks = _committee_size(table.panels)
+        if analysis:
+            sections.append(Section(f"Open question: {table.spec.title}", blocks=blocks))
+    return sections
+
+
+def _weighted_overlap(panels: Sequence[PanelResult]) -> list[Block]:
+    points = _points(panels)
+    if len(points) < 4:
+        return [Text("Too few rows with a gap were run.")]
+    tasks = [panel.task_name for panel, _ in points]
+    rows_of = [row for _, row in points]
+    gaps = gaps_of(rows_of)
+    trials = gaps.shape[1]
+    if trials < 2:
+        return [Text("The rows have fewer than two trials in common.")]
+    rng = np.random.default_rng(RESAMPLE_SEED)
+    draws = [rng.integers(0, trials, trials) for _ in range(RESAMPLES // 4)]
+    grid = []
+    resampled = {}
+    for name, predictor in PREDICTORS.items():
+        x = np.array([float(predictor(row)) for row in rows_of])
+        resampled[name] = [_within(x, gaps[:, draw].mean(1), tasks) for draw in draws]
+        low, high = np.percentile(resampled[name], [2.5, 97.5])
+        grid.append([name, f"{_within(x, gaps.mean(1), tasks):+.2f}", f"[{low:+.2f}, {high:+.2f}]"])
+    better = np.subtract(resampled["frequency-weighted overlap"], resampled["T_M"])
+    low, high = np.percentile(better, [2.5, 97.5])
+    if low > 0:
+        answer = "the overlap by frequency predicts the gap better than the plain T_M"
+    elif high < 0:
+        answer = "the plain T_M predicts the gap better than the overlap by frequency"
+    else:
+        answer = "no difference between the two is shown"
+    missing = [1 - row.coverage["weighted_overlap"] for row in rows_of]
+    figure = plots.scatter_plot(
+        missing, gaps.mean(1).tolist(), tasks, "share of the task's tokens not in W_S"
+    )
+    return [
+        Text(
+            f"{len(rows_of)} rows with a gap, over {len(set(tasks))} tasks. Rank correlation of the gap with"
+            " each predictor, within each task (tasks are not compared) and averaged by rows:"
+            f" **{answer}** (difference {np.mean(better):+.2f} [{low:+.2f}, {high:+.2f}])."
+        ),
+        Grid(
+            ["predictor", "rank correlation with the gap", "95 % interval"],
+            grid,
+            "T_M is taken negatively, so that a good predictor has a correlation near +1. Intervals from"
+            " resampled trials. W_S is no overlap at all, but moves both of them.",
+        ),
+        Plot("weighted-overlap", figure, "Gap of each row against its weighted lack of overlap.", answer),
+    ]
+
+
+def _points(panels: Sequence[PanelResult]) -> list[tuple[PanelResult, RowResult]]:
+    """Rows with a gap; a row that several tables share counts once."""
+    seen = set()
+    out = []
+    for panel in panels:
+        for row in panel.rows:
+            if not row.coverage or len(row.gaps) < 2:
+                continue
+            identity = (panel.task_name, tuple(row.accuracy))
+            if identity not in seen:
+                seen.add(identity)
+                out.append((panel, row))
+    return out
+
+
+def _within(x: np.ndarray, y: np.ndarray, tasks: Sequence[str]) -> float:
+    """Rank correlation within each task, averaged by the number of its rows."""
+    total, weight = 0.0, 0
+    for task in dict.fromkeys(tasks):
+        inside = [i for i, each in enumerate(tasks) if each == task]
+        if len(inside) > 2:
+            total += len(inside) * rank_correlation(x[inside].tolist(), y[inside].tolist())
+            weight += len(inside)
+    return total / weight if weight else 0.0
+
+
+def _gap_curve(panels: Sequence[PanelResult]) -> list[Block]:
+    grid = []
+    for panel in panels:
+        rows = random_rows_of(panel)
+        if len(rows) < 3:
+            continue
+        curve = fit_curve([row.w_s for row in rows], gaps_of(rows))
+        if curve.bounded:
+            w_s = f"{curve.w_s_90.mean:,.0f} [{curve.w_s_90.low:,.0f}, {curve.w_s_90.high:,.0f}]"
+        else:
+            w_s = "not determined by these W_S"
+        grid.append(
+            [
+                panel.name,
+                f"{curve.full.mean:.3f} [{curve.full.low:.3f}, {curve.full.high:.3f}]",
+                w_s,
+                str(len(rows)),
+            ]
+        )
+    if not grid:
+        return [Text("Too few W_S were run.")]
+    return [
+        Text(
+            "Fitted: gap = full x W_S / (W_S + half), whose 90 % are reached at 9 x half. Intervals from"
+            " resampled trials. The curves are drawn in the plots of the tables."
+        ),
+        Grid(["task", "full gap", "W_S for 90 % of it", "sizes"], grid),
+    ]
+
+
+def _reverse_mismatch(panels: Sequence[PanelResult]) -> list[Block]:
+    blocks: list[Block] = []
+    for panel in panels:
+        rows = [row for row in panel.rows if row.accuracy]
+        if not rows:
+            continue
+        grid = [
+            [
+                row.spec.name,
+                f"{row.w_s:,}",
+                f"{row.coverage['t_m']:,}",
+                f"{row.coverage['absent_from_task']:,}",
+                "" if row.absent_share is None else f"{row.absent_share:.1%}",
+                f"{row.coverage['weighted_overlap']:.4f}",
+                mean_deviation(row.accuracy),
+            ]
+            for row in rows
+        ]
+        head = ["row", "W_S", "T_M", "tokens of T_W not in T_C", "their share of W_S", "overlap", "Acc."]
+        blocks.append(Grid(head, grid))
+        for row in rows[1:]:
+            found = interval(paired(rows[0].by_trial, row.by_trial))
+            if found is not None:
+                shown = "shown" if found.low > 0 or found.high < 0 else "not shown"
+                blocks.append(
+                    Text(
+                        f"{rows[0].spec.name} minus {row.spec.name}: {interval_words(found)};"
+                        f" a difference is **{shown}**."
+                    )
+                )
+    return blocks or [Text("Not run.")]
+
+
+def _committee_size(panels: Sequence[PanelResult]) -> list[Block]:
+    blocks: list[Block] = []
+    for panel in panels:
+        committee = panel.committee
+        if committee is None:
+            continue
+        sizes = {one["size"]: one for one in committee["sizes"]}
+        shown = [size for size in (1, 2, 3, 5, 10, 15, 20, 25, max(sizes)) if size in sizes]
+        blocks.append(
+            Text(f"**{panel.spec.title}.** Random committees out of all {max(sizes)} stored members:")
+        )
+        blocks.append(
+            Grid(
+                ["members", *map(str, dict.fromkeys(shown))],
+                [["accuracy", *(f"{sizes[size]['mean']:.3f}" for size in dict.fromkeys(shown))]],
+            )
+        )
+        figure = plots.size_plot(panel)
+        words = f"From {sizes[1]['mean']:.3f} for one member to {sizes[max(sizes)]['mean']:.3f} for all."
+        blocks.append(
+            Plot(f"committee-size{panel.spec.name and '-' + panel.spec.name}", figure, words, words)
+        )
+        twins = ", ".join(f"{name} {value:.3f}" for name, value in committee["twins"].items())
+        blocks.append(
+            Text(
+                f"Committees of trials of one architecture: {twins}; of {len(committee['names'])} different"
+                f" architectures, mean of the trials: {np.mean(committee['trials']):.3f}."
+            )
+        )
+        if "subsets" in committee:
+            blocks.append(_subsets(committee))
+        else:
+            blocks.append(Text("No subset was chosen, as no validation texts were left."))
+    return blocks or [Text("Not run.")]
+
+
+def _subsets(committee: dict[str, object]) -> Block:
+    subsets: dict[str, list[int]] = committee["subsets"]  # type: ignore[assignment]
+    names: list[str] = committee["names"]  # type: ignore[assignment]
+    chosen = ", ".join(names[i] for i in subsets["chosen"])
+    difference = interval(np.subtract(subsets["chosen_test"], subsets["all_members_test"]))
+    better = "shown" if difference is not None and difference.low > 0 else "not shown"
+    return Points(
+        [
+            f"Best on {subsets['validation_texts']} validation texts (mean of the trials): {chosen}.",
+            f"Its test accuracy is {np.mean(subsets['chosen_test']):.3f}, that of all {len(names)} members"
+            f" {np.mean(subsets['all_members_test']):.3f}; difference {interval_words(difference)}:"
+            f" that choosing helps is {better}.",
+            f"Chosen anew in each trial, the subset has {np.mean(subsets['chosen_by_trial_test']):.3f}.",
+        ]
+    )

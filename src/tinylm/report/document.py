@@ -1,0 +1,122 @@
+"""A report as data, written once as Markdown and once as a self-contained HTML page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from tinylm.report.page import render_page
+from tinylm.report.plots import STYLE, svg_element
+
+
+@dataclass(frozen=True)
+class Text:
+    """A paragraph."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Points:
+    """A list."""
+
+    points: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table; `note` stands under it."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure with its caption, and words for those who cannot see it."""
+
+    name: str
+    figure: Figure
+    caption: str
+    words: str
+
+
+Block = Text | Points | Grid | Plot
+
+
+@dataclass
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    level: int = 2
+    blocks: list[Block] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Document:
+    """A report."""
+
+    title: str
+    lead: str
+    sections: Sequence[Section]
+
+    @property
+    def plots(self) -> list[Plot]:
+        """All plots."""
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Plot)]
+
+
+@rc_context(STYLE)  # letters stay text, and the same results give the same file
+def write_plots(document: Document, folder: Path) -> None:
+    """Write every plot as SVG and PNG into an existing folder."""
+    for plot in document.plots:
+        for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 150})):
+            partial = folder / f"{plot.name}.{ending}.partial"
+            plot.figure.savefig(partial, format=ending, **options)  # type: ignore[arg-type]
+            partial.replace(folder / f"{plot.name}.{ending}")
+
+
+def markdown(document: Document, plots: str) -> str:
+    """The report as Markdown; `plots` leads from its folder to that of the plots."""
+    parts = [f"# {document.title}", document.lead]
+    for section in document.sections:
+        parts.append(f"{'#' * section.level} {section.title}")
+        parts += [_markdown(block, plots) for block in section.blocks]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(block: Block, plots: str) -> str:
+    if isinstance(block, Text):
+        return block.text
+    if isinstance(block, Points):
+        return "\n".join(f"- {item}" for item in block.points)
+    if isinstance(block, Plot):
+        return f"![{block.words}]({plots}/{block.name}.svg)\n\n*{block.caption}*"
+    lines = ["| " + " | ".join(row) + " |" for row in (block.head, ["---"] * len(block.head), *block.rows)]
+    return "\n".join(lines) + (f"\n\n{block.note}" if block.note else "")
+
+
+@rc_context(STYLE)
+def html(document: Document) -> str:
+    """The report as one HTML page that loads nothing."""
+    filters: dict[str, Callable[..., object]] = {
+        "words": _words,
+        "kind": lambda block: type(block).__name__,
+        "svg": lambda plot: svg_element(plot.figure, plot.name),
+    }
+    return render_page("paper.html", filters, document=document)
+
+
+def _words(text: str) -> Markup:
+    """Text with the two marks of Markdown that the report uses: `code` and **strong**."""
+    escaped = str(Markup.escape(text))
+    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped))

@@ -1,0 +1,263 @@
+# mypy: disable-error-code="no-untyped-def, no-untyped-call, call-arg, var-annotated, misc"
+# (numba compiles functions that carry no types)
+"""AdamW with fp32 masters: our kernels on the CPU, PyTorch's fused step on a GPU."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.adamw import adamw as fused_adamw
+
+from tinylm.ops.kernels import raw
+from tinylm.ops.scalar import ONE, f4, inline, kernel, load, store
+from tinylm.ops.threads import parallel
+from tinylm.train.recipes import PhaseConfig
+
+
+@inline
+def adamw_step(w, m, v, g, decay, rate, correction, b1, b2, eps):
+    """First and second moment and weight after one AdamW step with gradient g."""
+    m = m * b1 + g * (ONE - b1)
+    v = v * b2 + g * g * (ONE - b2)
+    return m, v, w * decay - rate * m / (math.sqrt(v) * correction + eps)
+
+
+@kernel
+def adamw(
+    part, lo, hi, working, master, first, second, grad, row_of, rows, decay, rate, correction, b1, b2, eps
+):
+    """One AdamW step in one pass over memory.
+
+    working: bf16 weights `[n, width]`, or None; master, first, second: fp32 weights and moments.
+    grad: gradient; rows: fp32 gradients of some rows on top of it, row_of[r] the one
+    of row r or -1, or no entry where there are none.
+    """
+    width = master.shape[1]
+    has_rows = row_of.shape[0] > 0
+    nothing = np.zeros(width, f4)
+    for r in range(lo, hi):
+        k = row_of[r] if has_rows else -1
+        extra = rows[k] if k >= 0 else nothing
+        for j in range(width):
+            g = extra[j] + load(grad[r, j])
+            m, v, w = adamw_step(
+                master[r, j], first[r, j], second[r, j], g, decay, rate, correction, b1, b2, eps
+            )
+            first[r, j] = m
+            second[r, j] = v
+            master[r, j] = w
+            if working is not None:
+                working[r, j] = store(working, w)
+
+
+@kernel
+def adamw_rows(part, lo, hi, rows, working, master, first, second, done, ever, numbers, grad, b1, b2, eps):
+    """AdamW steps done[r] to len(numbers) of the rows r in `rows`, as `adamw` would take them.
+
+    grad: fp32 gradients `[rows, width]` in the last of these steps, or no row where there is
+    none; before it there is none either. numbers: decay, rate and correction of each step.
+    Where `ever` is False, both moments are zero.
+    """
+    width, steps = master.shape[1], len(numbers)
+    last = steps - 1 if len(grad) else steps  # the step that has a gradient
+    nothing = np.zeros(width, f4)
+    for i in range(lo, hi):
+        r = rows[i]
+        w, m, v = master[r], first[r], second[r]
+        for step in range(done[r], steps):
+            decay, rate, correction = numbers[step]
+            g = grad[i] if step == last else nothing
+            if ever[r]:
+                for j in range(width):
+                    m[j], v[j], w[j] = adamw_step(
+                        w[j], m[j], v[j], g[j], decay, rate, correction, b1, b2, eps
+                    )
+            else:
+                for j in range(width):
+                    w[j] *= decay
+        if working is not None:
+            for j in range(width):
+                working[r, j] = store(working, w[j])
+
+
+BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
+
+
+# Smaller tensors are not worth a second thread.
+PARALLEL = 100_000
+
+
+# Steps after which the rows of an embedding that had no gradient are visited all the same.
+TOGETHER = 128
+
+
+class CpuAdamW(Optimizer):
+    """AdamW on the CPU, one pass over memory per step.
+
+    The same update as `torch.optim.AdamW`, of bf16 weights on their masters. It also takes the row-wise
+    gradients that `word_embedding` leaves. Where these are all there is, as in fine-tuning,
+    a step visits only the rows that have one; every other row is up to `TOGETHER` steps
+    behind and makes up for them, step by step, when it is read next or all of them must be
+    up to date (`settle`).
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], optimisation: PhaseConfig, masters: dict[nn.Parameter, Tensor]
+    ) -> None:
+        super().__init__(parameters, {"lr": optimisation.learning_rate})
+        self.decay = optimisation.weight_decay
+        self.behind: dict[nn.Parameter, Behind] = {}
+        for p in parameters:
+            self.state[p] = _moments(p, masters) | {"step": torch.zeros((), dtype=torch.int64)}
+            p.__dict__["takes_rows"] = True
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update all weights that have a gradient."""
+        (group,) = self.param_groups
+        for p in group["params"]:
+            rows = p.__dict__.pop("row_gradient", None)
+            if p.grad is None and rows is None:
+                continue
+            state = self.state[p]
+            state["step"] += 1
+            numbers = _numbers(int(state["step"]), group["lr"], self.decay)
+            if p.grad is None:
+                self._step_rows(p, rows[0], rows[1], numbers)
+            else:
+                self._settle(p)
+                _adamw_step(p, p.grad, state, rows, numbers)
+
+    def settle(self) -> None:
+        """Bring all rows up to date."""
+        for p in list(self.behind):
+            self._settle(p)
+
+    def _step_rows(self, p: nn.Parameter, rows: np.ndarray, sums: Tensor, numbers: tuple[float, ...]) -> None:
+        if p not in self.behind:
+            ever = self.state[p]["second"].any(1).numpy()
+            self.behind[p] = Behind([], np.zeros(len(p), np.int64), ever)
+            p.__dict__["before_read"] = lambda ids: self._catch_up(p, ids)
+        behind = self.behind[p]
+        behind.numbers.append(numbers)
+        behind.ever[rows] = True
+        self._update_rows(p, rows, sums.numpy())
+        if len(behind.numbers) >= TOGETHER:
+            self._settle(p)
+
+    def _catch_up(self, p: nn.Parameter, ids: np.ndarray) -> None:
+        """Bring the rows `ids` up to date."""
+        self._update_rows(p, np.unique(ids), np.zeros((0, p.shape[1]), np.float32))
+
+    def _settle(self, p: nn.Parameter) -> None:
+        if p in self.behind:
+            self._catch_up(p, np.arange(len(p)))
+            del self.behind[p], p.__dict__["before_read"]
+
+    def _update_rows(self, p: nn.Parameter, rows: np.ndarray, sums: np.ndarray) -> None:
+        behind, state = self.behind[p], self.state[p]
+        master = state.get("master", p)
+        tables = (raw(tensor) for tensor in (master, state["first"], state["second"]))
+        numbers = np.array(behind.numbers, np.float32)
+        working = None if master is p else raw(p)
+        arguments = (rows, working, *tables, behind.done, behind.ever, numbers, sums)
+        parallel(adamw_rows, len(rows), *arguments, *map(np.float32, (*BETAS, EPS)))
+        behind.done[rows] = len(behind.numbers)
+
+
+@dataclass
+class Behind:
+    """Steps that not all rows of an embedding have taken.
+
+    Attributes:
+        numbers: of each step, see `_numbers`.
+        done: `int64 [rows]`, how many of these steps each row has taken.
+        ever: `bool [rows]`, whether a row ever had a gradient; the others only decay.
+    """
+
+    numbers: list[tuple[float, ...]]
+    done: np.ndarray
+    ever: np.ndarray
+
+
+def _numbers(step: int, rate: float, decay: float) -> tuple[float, float, float]:
+    """Decay, rate and correction of the second moment at step `step`, from 1."""
+    b1, b2 = BETAS
+    return 1 - rate * decay, rate / (1 - b1**step), (1 - b2**step) ** -0.5
+
+
+def _adamw_step(
+    p: nn.Parameter,
+    grad: Tensor,
+    state: dict[str, Tensor],
+    rows: tuple[np.ndarray, Tensor] | None,
+    numbers: tuple[float, ...],
+) -> None:
+    def table(tensor: Tensor) -> np.ndarray:
+        """As rows: a vector is one row, a kernel of a convolution one row per filter."""
+        return raw(tensor.contiguous()).reshape(len(tensor) if tensor.ndim > 1 else 1, -1)
+
+    master = table(state.get("master", p))
+    working = table(p) if "master" in state else None
+    row_of, sums = np.zeros(0, np.int64), np.zeros((1, master.shape[1]), np.float32)
+    if rows is not None:
+        row_of = np.full(len(master), -1)
+        row_of[rows[0]] = np.arange(len(rows[0]))
+        sums = rows[1].numpy()
+    arrays = (working, master, table(state["first"]), table(state["second"]), table(grad), row_of, sums)
+    arguments = (*arrays, *map(np.float32, (*numbers, *BETAS, EPS)))
+    if p.numel() > PARALLEL:
+        parallel(adamw, len(master), *arguments)
+    else:
+        adamw(0, 0, len(master), *arguments)
+
+
+class GpuAdamW(Optimizer):
+    """AdamW on a GPU: PyTorch's fused step, of bf16 weights on their masters, which are then rounded."""
+
+    def __init__(
+        self, parameters: list[nn.Parameter], optimisation: PhaseConfig, masters: dict[nn.Parameter, Tensor]
+    ) -> None:
+        super().__init__(parameters, {"lr": optimisation.learning_rate})
+        self.decay = optimisation.weight_decay
+        for p in parameters:
+            self.state[p] = _moments(p, masters) | {"step": torch.zeros((), device=p.device)}
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update all weights that have a gradient."""
+        (group,) = self.param_groups
+        updated = [p for p in group["params"] if p.grad is not None]
+        states = [self.state[p] for p in updated]
+        firsts, seconds, steps = ([state[name] for state in states] for name in ("first", "second", "step"))
+        fused_adamw(
+            [state.get("master", p) for p, state in zip(updated, states, strict=True)],
+            [p.grad.float() for p in updated],
+            firsts,
+            seconds,
+            [],
+            steps,
+            fused=True,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=group["lr"],
+            weight_decay=self.decay,
+            eps=EPS,
+            maximize=False,
+        )
+        halves = [p for p in updated if "master" in self.state[p]]
+        if halves:
+            torch._foreach_copy_(halves, [self.state[p]["master"] for p in halves])
+
+
+def _moments(p: nn.Parameter, masters: dict[nn.Parameter, Tensor]) -> dict[str, Tensor]:
+    """What AdamW knows of a weight at first; an fp32 weight is its own master."""
+    state = {name: torch.zeros_like(p, dtype=torch.float32) for name in ("first", "second")}
+    return state | ({"master": masters[p]} if p.dtype == torch.bfloat16 else {})

@@ -1,0 +1,72 @@
+"""Muon: momentum orthogonalised, for weight matrices."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tinylm.ops.device import supports_bf16
+from tinylm.train.recipes import PhaseConfig
+
+MOMENTUM = 0.95  # of Muon
+
+
+# Newton-Schulz iteration of Muon: the quintic a x + b x^3 + c x^5 drives all singular
+# values of a matrix towards 1 in five steps.
+QUINTIC, STEPS = (3.4445, -4.7750, 2.0315), 5
+
+
+class Muon(Optimizer):
+    """Momentum orthogonalised by Newton-Schulz, for weight matrices with masters.
+
+    The same update as `torch.optim.Muon`, which has no masters.
+    """
+
+    def __init__(
+        self, parameters: list[nn.Parameter], optimisation: PhaseConfig, masters: dict[nn.Parameter, Tensor]
+    ) -> None:
+        super().__init__(parameters, {"lr": optimisation.matrix_learning_rate})
+        self.decay = optimisation.weight_decay
+        for p in parameters:
+            self.state[p] = {"momentum": torch.zeros_like(p, dtype=torch.float32)}
+            if p.dtype == torch.bfloat16:
+                self.state[p]["master"] = masters[p]
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Update all matrices that have a gradient."""
+        (group,) = self.param_groups
+        alike = defaultdict(list)
+        for p in group["params"]:
+            if p.grad is not None:
+                alike[tuple(sorted(p.shape))].append(p)
+        for matrices in alike.values():
+            updates = []
+            for p in matrices:
+                momentum, grad = self.state[p]["momentum"], p.grad.float()
+                momentum.lerp_(grad, 1 - MOMENTUM)
+                update = grad.lerp(momentum, MOMENTUM)
+                updates.append(update.T if update.shape[0] > update.shape[1] else update)
+            # Matrices of tiny models keep no core busy; those of one shape go together.
+            for p, update in zip(matrices, orthogonalised(torch.stack(updates)), strict=True):
+                master = self.state[p].get("master", p)
+                # A tall matrix has longer columns: the same change per output needs more.
+                scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
+                change = update.T if p.shape[0] > p.shape[1] else update
+                master.mul_(1 - group["lr"] * self.decay).sub_(change * (group["lr"] * scale))
+                p.copy_(master)
+
+
+def orthogonalised(matrices: Tensor) -> Tensor:
+    """`matrices [count, n, m]`, none taller than wide, with singular values brought near 1, fp32."""
+    a, b, c = QUINTIC
+    x = matrices.bfloat16() if supports_bf16(matrices.device) else matrices
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
+    for _ in range(STEPS):
+        square = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
+    return x.float()

@@ -1,0 +1,134 @@
+"""What `tinylm fit` does around `TinyTextClassifier`.
+
+Everything that was learnt, chosen or calibrated saw training and validation texts alone;
+the test texts are evaluated once, at the end.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinylm.errors import UserError
+from tinylm.export import hub
+from tinylm.fit.estimator import TinyTextClassifier
+from tinylm.infer.baselines import tfidf_pipeline
+from tinylm.infer.classifier import Classifier
+from tinylm.infer.committee import Committee
+from tinylm.infer.evaluation import evaluate
+from tinylm.model.tfidf import TfidfClassifier
+from tinylm.report.fit import FitResults, write_fit_report
+from tinylm.system.files import write_record
+from tinylm.system.units import seconds_of
+from tinylm.text.labelled import Labelled, targets_of
+from tinylm.text.tasks import split_off
+
+# Of the budget, for reading, TF-IDF, test and report.
+REPORT_SHARE = 0.06
+
+
+def fit_and_report(
+    classifier: TinyTextClassifier,
+    labelled: Labelled,
+    tested: Labelled | None,
+    test_share: float,
+    folder: Path,
+    *,
+    name: str,
+    sources: tuple[str, str | None],
+    compare: bool,
+    settings: dict[str, Any],
+) -> FitResults:
+    """Fit, test, and write the model, its card and `report.html` into an existing, empty folder.
+
+    Args:
+        classifier: not fitted; its budget is for all of this.
+        labelled: the training texts.
+        tested: the test texts; None splits `test_share` of the training texts off, label by label.
+        test_share: see `tested`.
+        folder: where to.
+        name: what card and report call it.
+        sources: where the texts come from, for messages.
+        compare: also train without pre-training.
+        settings: for the record.
+    """
+    begin = time.time()
+    train, test = (labelled, tested) if tested else split_off(labelled, test_share, classifier.random_state)
+    if not test.texts:
+        raise UserError(f"{sources[0]} has too few rows to split test rows off; give a file with --test.")
+    if classifier.budget is not None:
+        classifier.set_params(budget=(1 - REPORT_SHARE) * seconds_of(classifier.budget))
+    budget = str(settings.get("budget", classifier.budget))
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # they are among the remarks
+        (classifier.fit_compared if compare else classifier.fit)(train.texts, train.labels)
+    fitted, committee = classifier.fitted_, classifier.committee_
+    targets = targets_of(train, committee.label_names, sources[0])
+    test_targets = targets_of(test, committee.label_names, sources[1] or sources[0])
+    found = evaluate(committee, test.texts, test_targets)
+    unusable = Counter(train.unusable) + Counter(tested.unusable if tested else {})
+    shared = len(set(train.texts) & set(test.texts))
+    results = FitResults(
+        name=name,
+        sources=sources,
+        label_names=committee.label_names,
+        train_counts=_counts(targets, len(committee.label_names)),
+        test_counts=_counts(test_targets, len(committee.label_names)),
+        lengths=np.array([len(text.split()) for text in train.texts]),
+        remarks=[
+            *(f"{count:,} rows left out: {reason}." for reason, count in unusable.items()),
+            *classifier.remarks_,
+            *([f"{shared:,} distinct texts are in both train and test, which flatters."] if shared else []),
+        ],
+        shared=shared,
+        fitted=fitted,
+        test=found,
+        member_accuracies={
+            _member_name(number, member): _alone(committee, member, test.texts, test_targets)
+            for number, member in enumerate(committee.members, 1)
+        },
+        without=evaluate(fitted.without, test.texts, test_targets) if fitted.without else None,
+        tfidf=_tfidf(train.texts, targets, test.texts, test_targets),
+        seconds=time.time() - begin,
+        budget=budget,
+    )
+    facts = classifier.facts_ | {"test": found.summary(), "tfidf": results.tfidf}
+    facts["source"], facts["seconds"] = sources[0], results.seconds
+    hub.write(committee, facts, folder, name)
+    write_fit_report(results, folder / "report.html")
+    write_record(folder, "committee", settings=settings, facts=facts, test=found.summary())
+    return results
+
+
+def _counts(targets: np.ndarray, n_labels: int) -> np.ndarray:
+    if targets.ndim == 2:
+        return np.asarray(targets.sum(0), np.int64)
+    return np.bincount(targets, minlength=n_labels)
+
+
+def _member_name(number: int, member: Classifier) -> str:
+    return "linear member" if isinstance(member.model, TfidfClassifier) else f"member {number}"
+
+
+def _alone(committee: Committee, member: Classifier, texts: Sequence[str], targets: np.ndarray) -> float:
+    """Accuracy of one member; of several labels per text at thresholds of one half."""
+    field = member.logits(texts)
+    if committee.thresholds is not None:
+        return float(((field > 0) == (targets > 0)).all(1).mean())
+    return float(np.mean(field.argmax(1) == targets))
+
+
+def _tfidf(
+    texts: Sequence[str], targets: np.ndarray, test_texts: Sequence[str], test_targets: np.ndarray
+) -> float | None:
+    if targets.ndim == 2:
+        return None
+    try:
+        return float(tfidf_pipeline().fit(texts, targets).score(test_texts, test_targets))
+    except ValueError:  # scikit-learn finds no word in texts of emoji or single letters
+        return None

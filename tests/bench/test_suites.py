@@ -1,0 +1,354 @@
+"""The benchmarks: their arithmetic, their ratios and their plumbing, but never a time."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from helpers.command import tinylm
+from tinylm.bench import inference, training
+from tinylm.bench.measure import Machine, alternate, summarise, table, write_json
+from tinylm.bench.reference import (
+    IGNORED,
+    ReferenceProcess,
+    ReferenceRun,
+    bert_config,
+    finetuning_reference,
+    pad,
+    pretraining_reference,
+    with_front_end,
+)
+from tinylm.bench.suites import SUITES, run_suite
+from tinylm.errors import UserError
+from tinylm.infer.folded import FoldedFrontEnd
+from tinylm.model import flops
+from tinylm.model.config import Convolution, ModelConfig
+from tinylm.model.convolution import ConvolutionalFrontEnd
+from tinylm.model.heads import MaskedLanguageModel
+from tinylm.model.huggingface import to_huggingface
+from tinylm.ops.packed import make_batch
+from tinylm.text.store import TokenIds
+from tinylm.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from tinylm.train.finetune import EncodedTask, finetuning_run
+from tinylm.train.pretrain import pretraining_run
+from tinylm.train.recipes import RECIPES
+
+TOKENIZER = Tokenizer([*SPECIAL_TOKENS, *(f"word{i}" for i in range(75))])
+TINY = ModelConfig(vocab_size=80, layers=2, heads=1, max_tokens=16)
+FRONT = Convolution(layers=1, channels=2)
+MACHINE = Machine(threads=1, bf16=2e9, fp32=1e9)
+
+
+@pytest.fixture
+def paragraphs() -> TokenIds:
+    rng = np.random.default_rng(0)
+    return TokenIds.from_lists(rng.integers(5, 80, n) for n in rng.integers(3, 17, 40))
+
+
+@pytest.fixture
+def task(paragraphs) -> EncodedTask:
+    labels = np.arange(len(paragraphs)) % training.N_LABELS
+    return EncodedTask(paragraphs, labels, paragraphs, labels, training.N_LABELS)
+
+
+def test_arithmetic_by_hand():
+    config = ModelConfig(vocab_size=100, layers=2, heads=1, max_tokens=128)
+    lengths, hidden = np.array([10, 4]), np.array([2, 1])
+    first_block = 24 * 4096 * 14 + 4 * 64 * (100 + 16)
+    last_block = 4 * 4096 * 14 + 20 * 4096 * 3 + 4 * 64 * (10 * 2 + 4 * 1)
+    head = (2 * 4096 + 2 * 64 * 100) * 3
+    assert flops.masked_language_model(config, lengths, hidden) == first_block + last_block + head
+    at_cls = 24 * 4096 * 2 + 4 * 64 * 14 + (2 * 4096 + 2 * 64 * 7) * 2
+    assert flops.sequence_classifier(config, lengths, 7) == first_block + at_cls
+    two_heads = ModelConfig(vocab_size=100, layers=1, heads=2)
+    at_cls = 24 * 128**2 + 4 * 2 * 128 * 10 + 2 * 128**2 + 2 * 128 * 7
+    assert flops.sequence_classifier(two_heads, np.array([10]), 7) == at_cls
+
+
+def test_arithmetic_of_a_block_is_what_pytorch_counts():
+    """At full reads the last block is a whole block: the products that PyTorch counts."""
+
+    config = TINY.model_copy(update={"convolution": FRONT})
+    batch, _ = make_batch(TokenIds.from_lists([range(5, 21), range(5, 21)]), range(2), 16)
+    # The fused attention of the CPU is not counted, its parts are.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        MaskedLanguageModel(config).eval()(batch, torch.arange(32))
+    full = np.array([16, 16])
+    assert flops.masked_language_model(config, full, full) == counter.get_total_flops()
+
+
+def test_arithmetic_of_a_front_end_by_hand():
+    def image(kernel: tuple[int, int]) -> float:
+        config = TINY.model_copy(update={"convolution": Convolution(layers=2, channels=3, kernel=kernel)})
+        plain = flops.sequence_classifier(TINY, np.array([5]), 2)
+        return flops.sequence_classifier(config, np.array([5]), 2) - plain
+
+    # Five tokens; the second layer reads six rows of the first.
+    assert image((3, 3)) == 2 * 64 * (9 * 3 * 6 + 9 * 3 * 3 * 5 + 3 * 5)
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (16, 3)])
+@pytest.mark.parametrize("longest", [5, 20, 100])
+def test_arithmetic_of_a_front_end_that_answers_is_what_pytorch_counts(kernel, longest):
+    front = Convolution(layers=3, channels=4, kernel=kernel)
+    config = ModelConfig(vocab_size=50, heads=1, max_tokens=60, convolution=front)
+    longest = min(longest, config.max_tokens)
+    folded = FoldedFrontEnd(ConvolutionalFrontEnd(front).eval(), config.max_tokens, torch.float32)
+    image = torch.randn(1, config.image_height(longest), config.width)
+    with torch.no_grad():
+        folded(image, longest)  # transforms its kernels when it first needs them
+        with FlopCounterMode(display=False) as counter:
+            folded(image, longest)
+    last = 2 * longest * config.width * front.channels  # a matrix times a vector, which it leaves out
+    assert flops.front_end(config, longest) == counter.get_total_flops() + last
+
+
+def test_ratio_is_the_median_of_the_ratios_of_each_round():
+    # The machine becomes ten times slower in the second round, for all of them.
+    durations = iter([1, 4, 2, 10, 50, 20, 1, 6, 3])
+    now = 0.0
+
+    def clock() -> float:
+        return now
+
+    def work() -> None:
+        nonlocal now
+        now += next(durations)
+
+    seconds = alternate([work] * 3, 3, clock)
+    assert seconds.tolist() == [[1, 4, 2], [10, 50, 20], [1, 6, 3]]
+    rates = summarise("x", 100 / seconds, "tokens/s", 200.0, "other", {})
+    assert (rates.ours, rates.reference, rates.ratio, rates.spread) == (
+        100,
+        pytest.approx(100 / 6),
+        5,
+        (4, 6),
+    )
+    assert (rates.other.ratio, rates.other.spread) == (2, (2, 3))
+    assert summarise("x", 100 / seconds[:, :2], "tokens/s", 200.0, None, {}) == replace(rates, other=None)
+    times = summarise("x", seconds, "ms", 0.5, "other", {})
+    assert (times.ours, times.reference, times.ratio, times.spread) == (1, 6, 5, (4, 6))
+
+
+def test_json_is_a_list_of_the_promised_form(tmp_path):
+    result = summarise("case", np.array([[2.0, 10.0, 4.0]]), "ms", 1.0, "BERT-6", {"texts": "some"})
+    write_json(tmp_path / "out.json", [result])
+    (written,) = json.loads((tmp_path / "out.json").read_text())
+    expected = {"name": "case", "ours": 2, "reference": 10, "ratio": 5, "unit": "ms", "limit": 1}
+    assert expected.items() <= written.items()
+    assert written["other"] == {"name": "BERT-6", "value": 4, "ratio": 2, "spread": [2, 2]}
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    assert table([result]).row_count == 1
+
+
+def test_a_failed_write_leaves_the_earlier_results(tmp_path, monkeypatch):
+    def fail(self, target):
+        raise OSError("disk full")
+
+    path = tmp_path / "out.json"
+    path.write_text("earlier")
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_json(path, [summarise("case", np.ones((1, 3)), "ms", 1.0, "other", {})])
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("out.json", "earlier")]
+
+
+def seen_by_ours(model, run) -> list[tuple]:
+    """Texts of the batches of ours in the next epoch: tokens, and which of them carry the loss."""
+    seen = []
+
+    def note(module, inputs) -> None:
+        batch, *places = inputs
+        hidden = (
+            set(places[0].tolist()) if places else set()
+        )  # of masked language modelling, with its targets
+        texts = zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True)
+        seen.extend(
+            (tuple(batch.ids[a : a + n].tolist()), tuple(i in hidden for i in range(a, a + n)))
+            for a, n in texts
+        )
+
+    with model.register_forward_pre_hook(note):
+        for _ in range(run.steps_per_epoch):
+            run.step()
+    return seen
+
+
+def seen_by_reference(reference, epoch: int) -> list[tuple]:
+    seen = []
+    for step in range(epoch * reference.steps_per_epoch, (epoch + 1) * reference.steps_per_epoch):
+        inputs = reference.inputs(step)
+        labels = inputs["labels"]
+        if labels.ndim == 1:
+            labels = torch.full_like(inputs["input_ids"], IGNORED)
+        for row, (ids, mask) in enumerate(zip(inputs["input_ids"], inputs["attention_mask"], strict=True)):
+            real = mask.bool()
+            assert not ids[~real].any() and (labels[row][~real] == IGNORED).all()
+            seen.append((tuple(ids[real].tolist()), tuple((labels[row][real] != IGNORED).tolist())))
+    return seen
+
+
+def test_both_sides_learn_from_the_same_tokens(paragraphs, task):
+    recipe = RECIPES["paper"]
+    model, run = pretraining_run(paragraphs, TOKENIZER, TINY, recipe, seed=3)
+    reference = pretraining_reference(paragraphs, TOKENIZER, TINY, recipe, seed=3)
+    classifier, finetuning = finetuning_run(task, TOKENIZER, TINY, recipe, seed=3)
+    finetuned = finetuning_reference(task, TINY, recipe, seed=3)
+    for epoch in range(2):
+        assert seen_by_ours(model, run) == seen_by_reference(reference, epoch)
+        assert seen_by_ours(classifier, finetuning) == seen_by_reference(finetuned, epoch)
+    # Each text keeps its label.
+    label_of = {tuple(task.train[i].tolist()): i % training.N_LABELS for i in range(len(task.train))}
+    inputs = finetuned.inputs(0)
+    texts = (
+        ids[mask.bool()] for ids, mask in zip(inputs["input_ids"], inputs["attention_mask"], strict=True)
+    )
+    assert inputs["labels"].tolist() == [label_of[tuple(text.tolist())] for text in texts]
+
+
+def seeded_reference(paragraphs: TokenIds) -> ReferenceRun:
+    torch.manual_seed(0)
+    return pretraining_reference(paragraphs, TOKENIZER, TINY, RECIPES["fast"], seed=0)  # without dropout
+
+
+def test_a_reference_in_another_process_takes_the_same_steps(paragraphs):
+    here = seeded_reference(paragraphs)
+    there = ReferenceProcess(partial(seeded_reference, paragraphs))
+    for name, tensor in here.inputs(1).items():
+        assert torch.equal(there.inputs(1)[name], tensor)
+    losses = [(run.step(0), run.step(1, autocast=True)) for run in (here, there)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    there.close()
+
+
+@pytest.mark.parametrize(("front", "bf16"), [(None, True), (FRONT, True), (None, False)])
+def test_training_case_end_to_end(paragraphs, front, bf16, monkeypatch):
+    monkeypatch.setattr(training, "supports_bf16", lambda: bf16)
+    recipe, config = RECIPES["paper"], TINY.model_copy(update={"convolution": front})
+    _, run = pretraining_run(paragraphs, TOKENIZER, config, recipe, seed=0)
+    reference = pretraining_reference(paragraphs, TOKENIZER, config, recipe, seed=0)
+    front_end = {id(p) for name, p in reference.model.named_parameters() if "front_end" in name}
+    result = training.compare("tiny", config, run, reference, 2, MACHINE, {})
+    assert run.state.step == 3 * 2  # a warm-up and two rounds of two batches
+    trained = {id(p) for p in reference.optimizer.state}
+    assert bool(front_end) == bool(front) and front_end <= trained
+    assert result.unit == "tokens/s"
+    assert result.details["tokens_per_text"] == pytest.approx(paragraphs.lengths.mean(), abs=0.05)
+    assert min(result.reference, result.limit) > 0
+    if bf16:
+        assert result.other.value > 0
+    else:  # autocast would take hours there
+        assert result.other is None
+    assert table([result]).row_count == 1
+
+
+def test_on_a_gpu_autocast_is_the_reference(paragraphs, monkeypatch):
+    monkeypatch.setitem(training.WARM_UP, "cuda", 2)
+    _, run = pretraining_run(paragraphs, TOKENIZER, TINY, RECIPES["paper"], seed=0)
+    reference = pretraining_reference(paragraphs, TOKENIZER, TINY, RECIPES["paper"], seed=0)
+    modes = []
+    step = reference.step
+
+    def noted(number: int, *, autocast: bool = False) -> float:
+        modes.append(autocast)
+        return step(number, autocast=autocast)
+
+    monkeypatch.setattr(reference, "step", noted)
+    result = training.compare("mlm-tiny", TINY, run, reference, 1, MACHINE, {}, torch.device("cuda"))
+    assert modes == [True, False] + [True] * 2 + [False] * 2  # a warm-up, then two batches of each
+    assert result.other.name == "reference in fp32"
+    assert result.details["utilisation"] == pytest.approx(result.ours / result.limit, abs=1e-3)
+    seconds = 90_000 * 50 * paragraphs.lengths.mean() / result.ours
+    assert result.details["minutes for W_S = 90,000 x 50 epochs"] == pytest.approx(seconds / 60, rel=0.01)
+
+
+def test_front_end_of_the_reference_computes_what_ours_does(paragraphs):
+
+    config = TINY.model_copy(update={"convolution": FRONT, "init_std": 0.2})
+    ours = MaskedLanguageModel(config).eval()
+    reference = with_front_end(transformers.BertForMaskedLM(bert_config(config)), FRONT).eval()
+
+    def of_reference(name: str) -> str:
+        """There, every third stage is a GELU."""
+        place = re.fullmatch(r"bert\.convolution\.stages\.(\d+)\.(\w+)", name)
+        if place is None:
+            return name
+        number = int(place[1])
+        return f"bert.embeddings.front_end.{number + number // 2}.{place[2]}"
+
+    weights = {of_reference(name): tensor for name, tensor in to_huggingface(ours.state_dict()).items()}
+    assert not reference.load_state_dict(weights, strict=False).unexpected_keys
+    batch, _ = make_batch(paragraphs, range(6), config.max_tokens)
+    inputs = pad(batch, config.max_tokens)
+    with torch.no_grad():
+        theirs = reference(**inputs).logits[inputs["attention_mask"].bool()]
+        torch.testing.assert_close(ours(batch, torch.arange(len(batch.ids))), theirs, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["tiny", "throughput-tiny", "adaptive-tiny"])
+def test_inference_case_end_to_end(monkeypatch, name):
+    monkeypatch.setattr(inference, "ModelConfig", lambda vocab_size: TINY)  # the deep rival
+    shallow = TINY.model_copy(update={"layers": 1})
+    texts = ["word1 word2 word3", "word4", "word5 word6"]
+    ours = inference.new_committee(TOKENIZER, [shallow] * 2).int8().predict
+    result = inference.compare(name, TOKENIZER, [shallow] * 2, ours, texts, 2, MACHINE, {})
+    throughput = name.startswith("throughput")
+    assert result.unit == ("texts/s" if throughput else "ms")
+    assert result.details["layer_count"] == {"longest member": 5, "all members": 10, "BERT-6": 9}
+    assert throughput or all(value > 0 for value in result.details["p95"].values())
+    assert min(result.ours, result.reference, result.other.value, result.limit) > 0
+
+
+def test_reference_classifier_cuts_texts_into_our_tokens():
+    reference = inference.ReferenceClassifier(TOKENIZER, TINY, 3)
+    texts = ["word1 word2", "strange word74 " * 20]
+    inputs = reference.tokenizer(texts, truncation=True, max_length=16)["input_ids"]
+    assert inputs == [row.tolist() for row in map(TOKENIZER.encode(texts, 16).__getitem__, range(2))]
+    assert len(reference.predict(texts)) == 2
+
+
+def test_names_of_the_suites_are_those_of_the_documentation():
+    assert list(SUITES["cpu"].cases) == [
+        "mlm-bert6",
+        "mlm-bert1",
+        "mlm-bert1-conv",
+        "finetune-bert6-fewrel",
+        "finetune-bert1-fewrel",
+        "mlm-small",
+    ]
+    counts = [ModelConfig(**shape).layer_count for shape in inference.TABLE_8]
+    assert counts == [7, 7, 5, 7, 8]
+
+
+def test_bad_names_are_refused_before_anything_is_measured(tmp_path):
+    with pytest.raises(UserError, match="'tpu' is unknown; there are: cpu, inference, gpu"):
+        run_suite("tpu", 1)
+    with pytest.raises(UserError, match="no case 'mlm-bert9'; there are: mlm-bert6, mlm-bert1, "):
+        run_suite("cpu", 1, ["mlm-bert1", "mlm-bert9"])
+    answer = tinylm("bench --suite tpu --json", tmp_path / "x.json")
+    assert answer.code == 2 and "tpu" in answer.err
+    answer = tinylm("bench --suite cpu --json", tmp_path / "absent" / "x.json")
+    assert answer.code == 2 and "folder" in answer.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_gpu_suite_without_a_gpu_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    answer = tinylm("bench --suite gpu --json", tmp_path / "gpu.json")
+    assert answer.code == 0 and "no CUDA GPU" in answer.out
+
+
+def test_without_transformers_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinylm.cli.bench.find_spec", lambda name: None)
+    answer = tinylm("bench --suite cpu --json", tmp_path / "x.json")
+    assert answer.code == 2 and "tinylm[dev]" in answer.err

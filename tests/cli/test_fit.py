@@ -1,0 +1,289 @@
+"""fit, evaluate and predict on tables, through the real entry point; the report of a fit."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import re
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import datasets
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
+
+from helpers.command import done, record_of, refused, sentence, tinylm, write_table
+from tinylm.errors import UserError
+from tinylm.fit.budget import slots
+from tinylm.infer.calibration import fit_temperature, fit_thresholds, reliability
+from tinylm.infer.committee import load_committee
+from tinylm.infer.evaluation import evaluate, wilson
+from tinylm.system.units import seconds_of
+from tinylm.text.labelled import read_labelled, read_texts
+
+FIT = "--corpus none --members 1 --budget 4s"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with tables and a fitted classifier in `model`."""
+    home = tmp_path_factory.mktemp("home")
+    chance = random.Random(0)
+    for name, count in (("train", 160), ("test", 60)):
+        topics = [chance.choice(("farm", "sea")) for _ in range(count)]
+        rows = [(sentence(topic, chance), topic) for topic in topics]
+        write_table(home / f"{name}.csv", rows + [("", "farm"), ("no label", "")] * (name == "train"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setenv("TINYLM_CACHE", str(home / "cache"))
+        patch.setenv("COLUMNS", "200")
+        done("fit train.csv --test test.csv --out model --corpus none --members 1 --budget 12s")
+        yield home
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def feed(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+# --- fit ---
+
+
+def test_fit_writes_model_card_report_and_figures(home: Path) -> None:
+    folder = home / "model"
+    assert {"committee.json", "README.md", "report.html", "tinylm.json", "token_counts.safetensors"} <= {
+        path.name for path in folder.iterdir()
+    }
+    record = record_of(folder)
+    rows = read(home / "test.csv")
+    answers = load_committee(folder).predict([row["text"] for row in rows])
+    expected = accuracy_score([row["label"] for row in rows], answers)
+    assert record["test"]["accuracy"] == pytest.approx(expected)
+    assert f"{expected:.3f}" in (folder / "README.md").read_text(encoding="utf-8")
+    assert record["facts"]["labelled_texts"] == 160  # the two unusable rows are left out
+
+
+def test_the_report_is_one_page_with_every_part(home: Path) -> None:
+    html = (home / "model" / "report.html").read_text(encoding="utf-8")
+    for part in (
+        "Training texts of each label",
+        "Committee, members and rivals",
+        "Which labels are confused",
+    ):
+        assert part in html
+    for part in ("Can its probabilities be believed?", "Fine-tuning", "without pre-training", "TF-IDF"):
+        assert part in html
+    assert "1 rows left out: empty text" in html and "1 rows left out: no label" in html
+    assert not re.search(r'(src|href)="http', html)
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+
+
+def test_fit_reads_every_format_and_standard_input(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = read(home / "train.csv")[:40]
+    (home / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), home / "train.parquet")
+    for source in ("train.jsonl", "train.parquet"):
+        done(f"fit {source} --out {source}-model {FIT} --no-compare")
+    feed(monkeypatch, (home / "train.csv").read_text(encoding="utf-8"))
+    answer = done(f"fit - --out stdin-model {FIT} --no-compare")
+    assert "rows left out: no label" in answer.err
+    for name in ("train.jsonl-model", "train.parquet-model", "stdin-model"):
+        # A fifth is split off for testing, label by label.
+        facts = record_of(home / name)["facts"]
+        total = 160 if name == "stdin-model" else 40
+        assert facts["labelled_texts"] + facts["test"]["texts"] == total
+        assert facts["test"]["texts"] == pytest.approx(0.2 * total, abs=3 + 0.1 * total)
+
+
+def test_several_labels_in_a_cell(home: Path) -> None:
+    chance = random.Random(1)
+    topics = [chance.choice(("farm", "sea", "farm;sea")) for _ in range(150)]
+    texts = [" and ".join(sentence(topic, chance) for topic in row.split(";")) for row in topics]
+    write_table(home / "several.csv", list(zip(texts, topics, strict=True)))
+    done(f"fit several.csv --separator ; --test several.csv --out several {FIT}")
+    assert "several.csv has one label per text" in refused(tinylm("evaluate several several.csv"))
+    assert "macro F1" in done("evaluate several several.csv --separator ;").out
+    done("predict several several.csv --out several-out.jsonl --probabilities")
+    lines = (home / "several-out.jsonl").read_text(encoding="utf-8").splitlines()
+    thresholds = json.loads((home / "several" / "committee.json").read_text())["thresholds"]
+    for line in map(json.loads, lines):
+        above = [
+            name
+            for name, least in zip(("farm", "sea"), thresholds, strict=True)
+            if line["probabilities"][name] >= round(least, 4)
+        ]
+        assert line["label"] == above
+
+
+def test_a_small_model_that_has_read_unlabelled_text(home: Path) -> None:
+    (home / "more.txt").write_text("the walrus met the narwhal\n\nthe narwhal left\n", encoding="utf-8")
+    done(
+        "fit train.csv --test test.csv --out small --corpus none --members 2 --no-linear --no-compare"
+        " --budget 8s --max-size 600kB --unlabelled more.txt"
+    )
+    folder = home / "small"
+    facts = record_of(folder)["facts"]
+    # The distinct texts of the training rows that are not for validation, and two more.
+    assert facts["coverage"]["paragraphs"] > 2 and (facts["int8"], facts["encoders"]) == (True, 2)
+    assert (
+        sum(
+            file.stat().st_size for file in folder.rglob("*") if file.name != "report.html" and file.is_file()
+        )
+        < 6e5
+    )
+    tokenizer = load_committee(folder).members[0].tokenizer
+    assert "narwhal" in tokenizer.vocab  # no labelled text has it
+    assert len(read(home / "test.csv")) == record_of(folder)["test"]["texts"]
+    done("predict small test.csv --out small-answers.csv")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("fit none.csv --out new", "none.csv does not exist"),
+        ("fit train.csv --label topic --out new", "train.csv has no column 'topic'; it has 'text', 'label'"),
+        ("fit train.csv --out model", "model exists already"),
+        ("fit train.csv --out new --budget soon", "budget is 'soon'"),
+        ("fit train.csv --out new --max-size tiny", "max_size is 'tiny'; expected a size such as '10MB'"),
+        ("fit train.csv --out new --recipe slow", "recipe 'slow' is unknown"),
+        ("fit train.csv --test other.csv --corpus none --members 1 --budget 2s --out new", "label 'zoo'"),
+        ("fit one.csv --out new", "at least two"),
+        ("fit train.csv --corpus nowhere --budget 2s --out new", "There is no corpus 'nowhere'"),
+        ("evaluate model", "labelled texts or --task, one of them"),
+        ("evaluate model test.csv --task agnews", "labelled texts or --task, one of them"),
+        ("evaluate model other.csv", "other.csv has the label 'zoo', which the model does not know"),
+        ("predict model none.csv", "none.csv does not exist"),
+        ("predict model blank.csv", r"no usable text \(1 empty text\)"),
+    ],
+)
+def test_mistakes_leave_nothing_behind(home: Path, command: str, message: str) -> None:
+    write_table(home / "other.csv", [("a lion", "zoo")])
+    write_table(home / "one.csv", [(f"a lion {i}", "zoo") for i in range(10)])
+    write_table(home / "blank.csv", [(" ", "zoo")])
+    assert re.search(message, refused(tinylm(command)))
+    assert not (home / "new").exists() and not list(home.glob("*.partial"))
+
+
+# --- evaluate ---
+
+
+def test_evaluate_tells_what_scikit_learn_tells(home: Path) -> None:
+    rows = read(home / "test.csv")
+    committee = load_committee(home / "model")
+    truth = np.array([committee.label_names.index(row["label"]) for row in rows])
+    found = evaluate(committee, [row["text"] for row in rows], truth)
+    answers = committee.logits([row["text"] for row in rows]).argmax(1)
+    assert found.accuracy == accuracy_score(truth, answers)
+    assert found.macro_f1 == pytest.approx(f1_score(truth, answers, average="macro"))
+    np.testing.assert_array_equal(found.confusion, confusion_matrix(truth, answers))
+    assert len(found.mistakes) == (truth != answers).sum()
+    out = done("evaluate model test.csv").out
+    for figure in (f"{found.accuracy:.3f}", f"{found.macro_f1:.3f}", f"{found.calibration_error:.3f}"):
+        assert figure in out
+
+
+def test_interval_calibration_temperature_and_thresholds_against_other_ways() -> None:
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # the textbook's example
+    assert wilson(0, 10)[0] == 0
+    error, bins = reliability(np.array([0.95, 0.95, 0.55, 0.55]), np.array([True, False, True, True]))
+    assert error == pytest.approx((2 * 0.45 + 2 * 0.45) / 4)
+    assert [count for _, _, count in bins] == [2, 2]
+    random_ = np.random.default_rng(0)
+    field = random_.normal(size=(400, 3)) * 6
+    honest = np.exp(field / 3) / np.exp(field / 3).sum(1, keepdims=True)
+    truth = np.array([random_.choice(3, p=row) for row in honest])
+    assert fit_temperature(field, truth) == pytest.approx(3, rel=0.2)
+    yes = (random_.random((400, 3)) < 1 / (1 + np.exp(-field / 3))).astype(np.float32)
+    assert fit_temperature(field, yes) == pytest.approx(3, rel=0.2)
+    probabilities = 1 / (1 + np.exp(-field / 3))
+    for label, threshold in enumerate(fit_thresholds(field, yes, 3.0)):
+        best = max(f1_score(yes[:, label], probabilities[:, label] >= p) for p in probabilities[:, label])
+        assert f1_score(yes[:, label], probabilities[:, label] >= threshold) == pytest.approx(best)
+
+
+# --- predict ---
+
+
+def test_predict_streams_standard_input(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    feed(monkeypatch, "the cow meets the hay\n\nthe ship meets the wave\n")
+    answer = done("predict model -")
+    assert [line.split("\t")[0] for line in answer.out.splitlines()] == ["farm", "sea"]
+    assert answer.err == "rows left out: 1 empty text\n"
+    feed(monkeypatch, '{"text": "the cow meets the hay"}\n{"text": "the ship meets the wave"}\n')
+    assert [line.split("\t")[0] for line in done("predict model -").out.splitlines()] == ["farm", "sea"]
+    feed(monkeypatch, "id\ttext\n7\tthe cow meets the hay\n")
+    assert done("predict model -").out.startswith("farm\t")
+    feed(monkeypatch, "")
+    assert "standard input is empty" in refused(tinylm("predict model -"))
+
+
+def test_probabilities_and_the_mark_of_unfamiliar_texts(home: Path) -> None:
+    write_table(home / "in.csv", [("the cow meets the hay", "x"), ("\N{SNOWMAN} \N{SNOWMAN}", "x")])
+    done("predict model in.csv --out out.csv --probabilities")
+    rows = read(home / "out.csv")
+    assert [row["hardly_seen"] for row in rows] == ["False", "True"]
+    probabilities = load_committee(home / "model").probabilities(["the cow meets the hay"])[0]
+    assert float(rows[0]["probability of farm"]) == pytest.approx(probabilities[0], abs=1e-4)
+    assert float(rows[0]["probability"]) == pytest.approx(probabilities.max(), abs=1e-4)
+
+
+def test_memory_does_not_grow_with_the_input(home: Path) -> None:
+    text = "the cow meets the hay " * 20
+
+    def peak(rows: int) -> int:
+        write_table(home / "long.csv", [(text, "x")] * rows)
+        (home / "long-out.csv").unlink(missing_ok=True)
+        tracemalloc.start()
+        done("predict model long.csv --out long-out.csv")
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(10)  # imports
+    assert peak(6000) < peak(1500) + 1_000_000  # 4,500 rows more are 2 MB of text
+
+
+# --- budget ---
+
+
+def test_time_is_shared_between_workers_by_size() -> None:
+    # Three and two heads begin; the one of one head follows on the worker that is free first.
+    assert slots([3, 2, 1], 2, 60) == pytest.approx([60, 40, 60])
+    assert slots([3, 2, 1], 1, 60) == pytest.approx([30, 50, 60])
+    assert slots([1, 1], 4, 60) == pytest.approx([60, 60])
+    assert [seconds_of(text) for text in ("90s", "1.5h", "5min", 30)] == [90, 5400, 300, 30]
+
+
+def test_a_data_set_of_the_hub_with_named_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of a column of classes become the names that the data set has for them."""
+    features = datasets.Features(
+        {"body": datasets.Value("string"), "topic": datasets.ClassLabel(names=["farm", "sea"])}
+    )
+    rows = {"body": ["a cow", "", "the tide", "a mast"], "topic": [0, 0, 1, 1]}
+
+    def load(name: str, config: str, **options: object) -> datasets.IterableDataset:
+        assert (name, config, options["split"]) == ("someone/topics", "plain", "validation")
+        return datasets.Dataset.from_dict(rows, features=features).to_iterable_dataset()
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: SimpleNamespace(sha="0123abc"))
+    monkeypatch.setattr("datasets.load_dataset", load)
+    source = "hf:someone/topics:plain:validation"
+    found = read_labelled(source, "body", "topic")
+    assert (found.texts, found.labels) == (["a cow", "the tide", "a mast"], ["farm", "sea", "sea"])
+    assert sum(found.unusable.values()) == 1
+    assert read_texts(source, "body") == found.texts
+    with pytest.raises(UserError, match="no column 'text'; it has 'body', 'topic'"):
+        read_labelled(source, "text", "topic")

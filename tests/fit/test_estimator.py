@@ -1,0 +1,497 @@
+"""TinyTextClassifier: scikit-learn's habits, honest figures, sharing."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import polars
+import pytest
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from helpers.fitting import NOUNS, labelled, recipe, several_labels, tiny
+from tinylm import TinyTextClassifier
+from tinylm.errors import UserError
+from tinylm.fit import budget, member
+from tinylm.fit import size as sizing
+from tinylm.model.logits import logits_of
+from tinylm.text.store import TokenIds
+from tinylm.train.finetune import EncodedTask
+from tinylm.train.recipes import RECIPES
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("TINYLM_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyTextClassifier]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield tiny(members=2, validation=0.2).fit(*labelled(240))
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyTextClassifier]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        texts, topics = several_labels(300)
+        yield tiny(recipe=recipe(1, 8), validation=0.2).fit(texts, topics)
+
+
+# --- scikit-learn ---
+
+
+def test_predictions_agree_with_each_other_and_with_scikit_learns_metric(fitted: TinyTextClassifier) -> None:
+    texts, labels = labelled(100, seed=1)
+    answers, field = fitted.predict(texts), fitted.decision_function(texts)
+    probabilities = fitted.predict_proba(texts)
+    assert fitted.classes_.tolist() == ["farm", "sea"]
+    assert fitted.score(texts, labels) == accuracy_score(labels, answers) > 0.9
+    assert field.shape == (100,)  # of two classes: positive for the second
+    assert (answers == np.where(field > 0, "sea", "farm")).all()
+    assert (answers == fitted.classes_[probabilities.argmax(1)]).all()
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    # The field is the sum of the members', by hand.
+    by_hand = sum(logits_of(one.model, one.tokenizer.encode(texts, 24)) for one in fitted.committee_.members)
+    np.testing.assert_allclose(field, by_hand[:, 1] - by_hand[:, 0], rtol=1e-5, atol=1e-5)
+
+
+def test_columns_of_every_kind_give_the_same_answers(fitted: TinyTextClassifier) -> None:
+    pandas = pytest.importorskip("pandas")
+    texts, _ = labelled(10, seed=2)
+    expected = fitted.decision_function(texts)
+    columns = [
+        tuple(texts),
+        np.array(texts),
+        np.array(texts, dtype=object)[:, None],
+        pandas.Series(texts, index=range(5, 15)),
+        pandas.DataFrame({"body": texts}),
+    ]
+    for column in columns:
+        np.testing.assert_array_equal(fitted.decision_function(column), expected)
+
+
+def test_a_polars_column(fitted: TinyTextClassifier) -> None:
+    texts, labels = labelled(10, seed=2)
+    expected = fitted.decision_function(texts)
+    for column in (polars.Series(texts), polars.DataFrame({"body": texts})):
+        np.testing.assert_array_equal(fitted.decision_function(column), expected)
+    assert fitted.score(polars.Series(texts), polars.Series(labels)) == fitted.score(texts, labels)
+
+
+def test_pipeline_clone_grid_search_and_cross_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+    pretrain = member.pretrain
+
+    def counted(paragraphs: Any, *arguments: Any, **named: Any) -> Any:
+        trained.append(len(paragraphs))
+        return pretrain(paragraphs, *arguments, **named)
+
+    monkeypatch.setattr(member, "pretrain", counted)
+    texts, labels = labelled(80)
+    lower = FunctionTransformer(lambda column: [text.lower() for text in column])
+    pipeline = make_pipeline(lower, tiny())
+    assert cross_val_score(pipeline, texts, labels, cv=2).shape == (2,)
+    assert len(trained) == 2
+    grid = {"class_weight": [None, "balanced"], "validation": [0.1]}
+    search = GridSearchCV(tiny(), grid, cv=2, refit=False).fit(texts, labels)
+    assert len(search.cv_results_["params"]) == 2
+    # The folds are those of the cross-validation and nothing that pre-training sees differs.
+    assert len(trained) == 2
+    copy = clone(tiny(members=4, budget="1h"))
+    assert copy.get_params()["members"] == 4 and not hasattr(copy, "classes_")
+
+
+def test_what_is_not_given_is_not_seen() -> None:
+    texts, labels = labelled(60)
+    validated = tiny(validation=0.3).fit(texts, labels)
+    split = validated.fitted_.split
+    assert len(split.validation) and not set(split.train) & set(split.validation)
+    held_out = {texts[i] for i in split.validation}
+    assert not held_out & {texts[i] for i in split.train}
+    # W_S is the distinct training texts alone.
+    assert validated.fitted_.coverage.paragraphs == len({texts[i] for i in split.train})
+    more = tiny(validation=0.3, unlabelled=["a zebra", "a zebra", ""]).fit(texts, labels)
+    assert more.fitted_.coverage.paragraphs == validated.fitted_.coverage.paragraphs + 1
+
+
+def test_same_seed_same_model_and_another_seed_another() -> None:
+    texts, labels = labelled(40)
+    first, again, other = (
+        tiny(random_state=seed, recipe=recipe(1, 1)).fit(texts, labels).decision_function(texts)
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.allclose(first, other)
+
+
+def test_numbers_as_labels_come_back_as_numbers(tmp_path: Path) -> None:
+    texts, labels = labelled(30)
+    numbers = [10 if label == "farm" else 2 for label in labels]
+    classifier = tiny().fit(texts, numbers)
+    assert classifier.classes_.tolist() == [2, 10]
+    classifier.save_pretrained(tmp_path / "model")
+    loaded = TinyTextClassifier.from_pretrained(tmp_path / "model")
+    assert loaded.predict(texts).tolist() == classifier.predict(texts).tolist()
+    assert loaded.classes_.dtype.kind == "i"
+
+
+class OnNumbers(TinyTextClassifier):
+    """Makes a text of every row of numbers, so that scikit-learn's checks can be asked."""
+
+    def __init__(self, *, random_state: int | None = 0) -> None:
+        super().__init__(
+            corpus=None, recipe=recipe(1, 2), members=1, budget=None, n_jobs=1, random_state=random_state
+        )
+
+    def texts(self, X: Any) -> list[str]:  # noqa: N803
+        array = np.asarray(X)
+        if array.shape[1] != getattr(self, "columns_", array.shape[1]):
+            raise ValueError("another number of columns")
+        return [" ".join(f"c{i} v{value:.1f}" for i, value in enumerate(row)) for row in array]
+
+    def fit(self, X: Any, y: Any) -> OnNumbers:  # noqa: N803
+        self.__dict__.pop("columns_", None)
+        super().fit(self.texts(X), y)
+        self.columns_ = np.asarray(X).shape[1]
+        return self
+
+    def decision_function(self, X: Any) -> Any:  # noqa: N803
+        return super().decision_function(self.texts(X))
+
+    def predict_proba(self, X: Any) -> Any:  # noqa: N803
+        return super().predict_proba(self.texts(X))
+
+    def predict(self, X: Any) -> Any:  # noqa: N803
+        return super().predict(self.texts(X))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array, tags.input_tags.one_d_array = True, False
+        tags.input_tags.string = False
+        tags.non_deterministic = False
+        tags.classifier_tags.poor_score = True  # two epochs from nothing
+        return tags
+
+
+NUMBERS = "texts have no columns of numbers"
+SKIPPED = {
+    "check_n_features_in": NUMBERS,
+    "check_n_features_in_after_fitting": NUMBERS,
+    "check_fit2d_1feature": NUMBERS,
+    "check_fit2d_predict1d": NUMBERS,
+    "check_fit1d": NUMBERS,
+    "check_estimators_nan_inf": "a number of a text may be anything, 'nan' too",
+    "check_dtype_object": NUMBERS,
+    "check_complex_data": NUMBERS,
+    "check_estimators_empty_data_messages": NUMBERS,
+    "check_estimator_sparse_tag": NUMBERS,
+    "check_estimator_sparse_array": NUMBERS,
+    "check_estimator_sparse_matrix": NUMBERS,
+    "check_classifiers_one_label": "one label is refused, there is nothing to choose from",
+    "check_parameters_default_constructible": "OnNumbers hands its fixed parameters up",
+    "check_no_attributes_set_in_init": "OnNumbers hands its fixed parameters up",
+}
+
+
+@parametrize_with_checks([OnNumbers()])
+def test_scikit_learns_own_checks(estimator: OnNumbers, check: Any) -> None:
+    name = check.func.__name__
+    if name in SKIPPED:
+        pytest.skip(SKIPPED[name])
+    check(estimator)
+
+
+# --- several labels per text ---
+
+
+def test_several_labels_per_text(several: TinyTextClassifier) -> None:
+    texts, topics = several_labels(100, seed=1)
+    answers = several.predict(texts)
+    right = np.mean([set(a) == set(b) for a, b in zip(answers, topics, strict=True)])
+    assert several.score(texts, topics) == right > 0.5
+    assert several.predict_proba(texts).shape == several.decision_function(texts).shape == (100, 3)
+    thresholds = several.committee_.thresholds
+    by_hand = several.predict_proba(texts) >= thresholds
+    assert answers == [[name for name, yes in zip(sorted(NOUNS), row, strict=True) if yes] for row in by_hand]
+
+
+# --- early stopping and weights ---
+
+
+def test_the_epoch_kept_is_the_best_on_the_validation_texts() -> None:
+    texts, labels = labelled(120, ("farm", "sea", "town"))
+    classifier = tiny(validation=0.4, linear=False, recipe=recipe(1, 4)).fit(texts, labels)
+    (trained,) = classifier.fitted_.members
+    rows = classifier.fitted_.split.validation
+    field = classifier.decision_function([texts[i] for i in rows])
+    accuracy = accuracy_score([labels[i] for i in rows], classifier.classes_[field.argmax(1)])
+    assert accuracy == pytest.approx(
+        max(record["validation_score"] for record in trained.finetuning), abs=0.03
+    )
+
+
+def test_rare_labels_weigh_more_when_balanced(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray | None] = []
+    original = member._loss_of
+    monkeypatch.setattr(member, "_loss_of", lambda job: seen.append(job.class_weights) or original(job))
+    texts, labels = labelled(40)
+    rare = ["farm" if i % 4 else "sea" for i in range(40)]
+    for weight in ("balanced", {"sea": 7}, None):
+        tiny(recipe=recipe(1, 1), class_weight=weight).fit(texts, rare)
+    np.testing.assert_allclose(seen[0], [40 / (2 * 30), 40 / (2 * 10)])  # n / (labels * count)
+    np.testing.assert_allclose(seen[1], [1, 7])
+    assert seen[2] is None
+
+
+def test_labels_that_occur_once_and_hundreds_of_labels() -> None:
+    texts, labels = labelled(40)
+    with_single = tiny(recipe=recipe(1, 1), validation=0.3).fit([*texts, "a lone zebra"], [*labels, "zoo"])
+    assert 40 in with_single.fitted_.split.train and "zoo" in with_single.classes_
+    many = [f"label {i % 300}" for i in range(600)]
+    texts = [f"word{i % 300} word{i % 300}" for i in range(600)]
+    assert tiny(recipe=recipe(1, 1)).fit(texts, many).predict_proba(texts[:2]).shape == (2, 300)
+
+
+# --- budget ---
+
+
+def test_so_many_labels_that_a_linear_member_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, labels = labelled(60)
+    assert tiny().fit(texts, labels).fitted_.form.linear
+    monkeypatch.setattr(sizing, "MOST_LINEAR_WEIGHTS", 100)
+    classifier = tiny(recipe=recipe(1, 1)).fit(texts, labels)
+    assert len(classifier.committee_.members) == 1
+    assert classifier.remarks_[-1] == (
+        "The committee has no linear member: for 2 labels it would be too large."
+    )
+
+
+def test_epochs_are_chosen_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A clock on which every step takes a second: what a budget is enough for can be counted.
+    now = [0.0]
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: now[0])
+
+    class Run:
+        def step(self) -> None:
+            now[0] += 1
+
+    # An epoch is 4 steps of 32 texts.
+    assert budget.seconds_per_epoch(Run(), 100, 32, 44) == 4
+    # Three steps warm up; at most 2 seconds are measured.
+    assert now[0] == 3 + 2
+    epochs, rows = budget.fit_into(38, 4, 100, 30, 32, seed=0)
+    assert (epochs, len(rows)) == (8, 100)  # of 0.9 x 38 seconds
+    assert budget.fit_into(1000, 4, 100, 30, 32, seed=0)[0] == 30
+    few, rows = budget.fit_into(4, 4, 100, 30, 32, seed=0)
+    assert few == 1 and 32 <= len(rows) < 100 and (np.diff(rows) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("texts", "epoch", "compare", "finetuning", "epochs"),
+    [
+        (4000, 1.0, False, 8 / 0.9, 8),  # 125 steps an epoch: 8 are enough
+        (1600, 1.0, False, 8 / 0.9, 8),  # 50 steps: 8 x 50 are more than 300
+        (320, 1.0, False, 30 / 0.9, 30),  # 10 steps: 30 epochs make 300
+        (32, 1.0, False, 30 / 0.9, 30),  # never more
+        (4000, 1.0, True, 38 / 0.9, 8),  # and 30 epochs for what is not pre-trained
+        (4000, 100.0, False, 400, 8),  # no more than its share
+        (4000, 100.0, True, 600, 8),
+    ],
+)
+def test_pretraining_gets_the_time_that_finetuning_cannot_use(
+    monkeypatch: pytest.MonkeyPatch, texts: int, epoch: float, compare: bool, finetuning: float, epochs: int
+) -> None:
+    monkeypatch.setattr(member.time, "time", lambda: 0.0)
+    monkeypatch.setattr(member.time, "perf_counter", lambda: 0.0)
+    monkeypatch.setattr(member, "seconds_per_epoch", lambda *_: epoch)
+    monkeypatch.setattr(member, "logits_of", lambda *_: None)
+    monkeypatch.setattr(member, "_finetuning", lambda *_: (None, None))
+    ids = TokenIds.from_lists([[2, 5, 3]] * texts)
+    task = EncodedTask(ids, np.zeros(texts, np.int64), ids, np.zeros(texts, np.int64), 2)
+    job = SimpleNamespace(labelled=task, recipe=RECIPES["fast"], config=None, compare=compare)
+    ends, without, plan = member._schedule(job, 1000.0)  # type: ignore[arg-type]
+    assert ends == pytest.approx(1000 - finetuning)
+    assert (plan.epochs, plan.ends, without.epochs) == (epochs, 1000.0, 30)
+    if compare:  # in proportion to their epochs
+        assert without.ends == pytest.approx(ends + finetuning * 30 / (30 + epochs))
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "parameters", "message"),
+    [
+        (["a", 3], ["x", "y"], {}, "X, row 2 is 3"),
+        (["a", "b\ud800"], ["x", "y"], {}, "X, row 2 is .*Unicode"),
+        ("a text", ["x"], {}, "expected a column of texts"),
+        (["a", "b"], ["x", "x"], {}, "at least two"),
+        (["a", "b"], ["x"], {}, "inconsistent numbers of samples"),
+        (["a", "b"], ["x", None], {}, "y, row 2 has no label"),
+        (["a", "b"], [["x"], "y"], {}, "y, row 2 is 'y'; the others are lists"),
+        (["a", "b"], [["x"], [1]], {}, "mixes strings and numbers"),
+        (["a", "b"], ["x", "y"], {"members": 0}, "members is 0"),
+        (["a", "b"], ["x", "y"], {"validation": 1}, "validation is 1"),
+        (["a", "b"], ["x", "y"], {"max_tokens": 2}, "max_tokens is 2"),
+        (["a", "b"], ["x", "y"], {"vocabulary": 99}, "Vocabulary size is 99; expected 300"),
+        (["a", "b"], ["x", "y"], {"budget": "soon"}, "budget is 'soon'; expected a time such as"),
+        (["a", "b"], ["x", "y"], {"recipe": "slow"}, "recipe 'slow' is unknown"),
+        (np.zeros((2, 2), object), ["x", "y"], {}, "X has 2 columns"),
+        ([], [], {}, "0 sample"),
+    ],
+)
+def test_mistakes_are_named(X: Any, y: Any, parameters: dict[str, Any], message: str) -> None:  # noqa: N803
+    with pytest.raises(ValueError, match=message) as error:
+        tiny(**parameters).fit(X, y)
+    assert "\n" not in str(error.value)
+
+
+def test_asked_before_it_is_fitted() -> None:
+    with pytest.raises(NotFittedError, match="from_pretrained"):
+        tiny().predict(["a text"])
+
+
+def test_texts_without_a_token_and_no_corpus() -> None:
+    with pytest.raises(UserError, match="no text to pre-train on|No text to learn"):
+        tiny().fit([" ", ""], ["x", "y"])
+
+
+# --- sharing ---
+
+
+def test_a_saved_folder_is_the_same_classifier_and_holds_no_pickle(
+    fitted: TinyTextClassifier, several: TinyTextClassifier, tmp_path: Path
+) -> None:
+    for name, classifier in (("one", fitted), ("several", several)):
+        classifier.save_pretrained(tmp_path / name)
+        loaded = TinyTextClassifier.from_pretrained(tmp_path / name)
+        texts, _ = several_labels(20, seed=3)
+        np.testing.assert_allclose(loaded.predict_proba(texts), classifier.predict_proba(texts), rtol=1e-5)
+        assert list(loaded.predict(texts)) == list(classifier.predict(texts))
+        suffixes = {path.suffix for path in (tmp_path / name).rglob("*") if path.is_file()}
+        assert suffixes <= {".safetensors", ".json", ".txt", ".md"}
+        facts = json.loads((tmp_path / name / "committee.json").read_text())
+        assert facts["multi_label"] is (name == "several")
+    with pytest.raises(UserError, match="not empty"):
+        fitted.save_pretrained(tmp_path / "one")
+
+
+def test_the_card_tells_data_figures_and_limits(fitted: TinyTextClassifier, tmp_path: Path) -> None:
+    fitted.save_pretrained(tmp_path / "news")
+    card = (tmp_path / "news" / "README.md").read_text(encoding="utf-8")
+    facts = fitted.facts_
+    assert card.startswith("---\n") and "# news\n" in card
+    for figure in ("W_S", "T_M", "ms median", "Limits", f"{facts['validation']['accuracy']:.3f}"):
+        assert figure in card
+    assert "validation texts that chose the epoch" in card  # no test was made, and it says so
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub as one upload and one download need, in memory."""
+
+    files: dict[str, bytes] = {}
+    commit = "c" * 40
+
+    def log_message(self, *_: Any) -> None: ...
+
+    def answer(self, content: Any, headers: dict[str, str] | None = None, status: int = 200) -> None:
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    def do_POST(self) -> None:  # noqa: N802
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.headers.get("Authorization") != "Bearer secret":
+            self.answer({"error": "Invalid token"}, status=401)
+        elif self.path.endswith("/repos/create"):
+            self.answer({"url": f"http://{self.headers['Host']}/someone/news", "id": "someone/news"})
+        elif "/preupload/" in self.path:
+            files = [
+                {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
+                for file in json.loads(body)["files"]
+            ]
+            self.answer({"files": files})
+        elif "/commit/" in self.path:
+            for line in map(json.loads, body.splitlines()):
+                if line["key"] == "file":
+                    Hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
+            self.answer(
+                {
+                    "commitUrl": f"http://{self.headers['Host']}/someone/news/commit/c",
+                    "commitOid": self.commit,
+                }
+            )
+        else:  # checks before a commit, such as that of the card's front matter
+            self.answer({"errors": [], "warnings": []})
+
+    def do_HEAD(self) -> None:  # noqa: N802
+        self.do_GET()
+
+    def do_GET(self) -> None:  # noqa: N802
+        if match := re.fullmatch(r"/someone/news/resolve/[^/]+/(.+)", self.path):
+            content = Hub.files[match[1]]
+            self.answer(content, {"ETag": f'"{hash(content):x}"', "X-Repo-Commit": self.commit})
+        elif self.path.startswith("/api/models/someone/news"):
+            siblings = [{"rfilename": name} for name in Hub.files]
+            tree = [{"type": "file", "path": n, "size": len(c), "oid": "0"} for n, c in Hub.files.items()]
+            found = {"id": "someone/news", "sha": self.commit, "siblings": siblings}
+            self.answer(tree if "/tree/" in self.path else found)
+        else:
+            self.answer({"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}, 404)
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    from huggingface_hub import constants
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}"
+    )
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    yield address
+    server.shutdown()
+    server.server_close()
+
+
+def test_to_the_hub_and_back(fitted: TinyTextClassifier, hub: str) -> None:
+    Hub.files.clear()
+    address = fitted.push_to_hub("someone/news", token="secret")
+    assert address.endswith("/someone/news/commit/c")
+    assert {"README.md", "committee.json", "member-1/model.safetensors"} <= Hub.files.keys()
+    assert b'from_pretrained("someone/news")' in Hub.files["README.md"]
+    loaded = TinyTextClassifier.from_pretrained("someone/news")
+    texts, _ = labelled(20, seed=4)
+    np.testing.assert_allclose(loaded.predict_proba(texts), fitted.predict_proba(texts), rtol=1e-5)
+    with pytest.raises(UserError, match="someone/news could not be uploaded"):
+        fitted.push_to_hub("someone/news", token="wrong")
+    with pytest.raises(UserError, match="nobody/nothing is no folder here and could not be downloaded"):
+        TinyTextClassifier.from_pretrained("nobody/nothing")
+    with pytest.raises(UserError, match="is no folder"):
+        TinyTextClassifier.from_pretrained("/no/such/folder")

@@ -1,0 +1,83 @@
+"""The command line as people use it, through the real entry point."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import random
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinylm import cli
+
+NOUNS = {
+    "farm": "barn calf cow dung field fodder hay hen lamb meadow orchard pig plough stable tractor",
+    "sea": "anchor bay buoy captain deck gull harbour keel mast sail ship shore sloop tide wave",
+}
+
+
+VERBS = "awaits follows leaves meets needs passes reaches touches"
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+def tinylm(command: str, *more: str | Path) -> Answer:
+    """Run a command line as the console script does; `more` is appended as it is."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.raises(SystemExit) as end,
+    ):
+        patch.setattr(sys, "argv", ["tinylm", *shlex.split(command), *map(str, more)])
+        cli.main()
+    return Answer(end.value.code or 0, out.getvalue(), err.getvalue())
+
+
+def done(command: str, *more: str | Path) -> Answer:
+    """Run a command line that must succeed."""
+    answer = tinylm(command, *more)
+    assert answer.code == 0, answer.err
+    return answer
+
+
+def refused(answer: Answer) -> str:
+    """The one sentence of a command that ended with a user's mistake."""
+    assert answer.code == 2, answer
+    assert "Traceback" not in answer.out + answer.err
+    (line,) = answer.err.strip().splitlines()  # a progress bar that vanishes may leave an empty line
+    assert line.startswith("Error: ")
+    return line.removeprefix("Error: ")
+
+
+def record_of(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((folder / "tinylm.json").read_text(encoding="utf-8"))
+    return record
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "model.safetensors").read_bytes()
+
+
+def sentence(topic: str, chance: random.Random) -> str:
+    # The first nouns are frequent, the last rare, so that selections have something to avoid.
+    subject, thing = chance.choices(NOUNS[topic].split(), weights=range(15, 0, -1), k=2)
+    return f"the {subject} {chance.choice(VERBS.split())} the {thing}"
+
+
+def write_table(path: Path, rows: list[tuple[str, str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *rows])

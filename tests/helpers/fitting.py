@@ -1,0 +1,47 @@
+"""Small tables and quick estimators."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from tinylm import TinyTextClassifier
+from tinylm.train.recipes import RECIPES, Recipe
+
+WORDS = {
+    "farm": "barn calf cow dung field fodder hay hen lamb meadow orchard pig plough stable tractor",
+    "sea": "anchor bay buoy captain deck gull harbour keel mast sail ship shore sloop tide wave",
+    "town": "alley bridge bus church clock court crowd hall market museum park shop square street",
+}
+
+
+NOUNS = {topic: words.split() for topic, words in WORDS.items()}
+
+
+def recipe(pretrain: int = 1, finetune: int = 5) -> Recipe:
+    fast = RECIPES["fast"].with_epochs(pretrain=pretrain, finetune=finetune, learning_rate=3e-3)
+    return fast.model_copy(update={"vocabulary": 300, "max_tokens": 24})
+
+
+def tiny(**parameters: Any) -> TinyTextClassifier:
+    settings = {"corpus": None, "recipe": recipe(), "members": 1, "budget": None, "n_jobs": 1}
+    return TinyTextClassifier(**(settings | {"random_state": 0} | parameters))
+
+
+def sentence(topic: str, chance: random.Random) -> str:
+    subject, thing = chance.choices(NOUNS[topic], k=2)
+    return f"the {subject} meets the {thing}"
+
+
+def labelled(
+    count: int, topics: tuple[str, ...] = ("farm", "sea"), seed: int = 0
+) -> tuple[list[str], list[str]]:
+    chance = random.Random(seed)
+    labels = [topics[i % len(topics)] for i in range(count)]
+    return [sentence(label, chance) for label in labels], labels
+
+
+def several_labels(count: int, seed: int = 0) -> tuple[list[str], list[list[str]]]:
+    chance = random.Random(seed)
+    topics = [sorted(chance.sample(sorted(NOUNS), chance.choice((0, 1, 2)))) for _ in range(count)]
+    return [" ".join(["it is", *(sentence(topic, chance) for topic in row)]) for row in topics], topics

@@ -1,0 +1,109 @@
+"""What cells are made of: corpora of several files, tasks at another size, reverse selections."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from tinylm.errors import UserError
+from tinylm.infer.baselines import fasttext_accuracy
+from tinylm.paper.data import Materials
+from tinylm.paper.preset import Preset, Sources, load_preset
+from tinylm.paper.public import find_public
+from tinylm.paper.spec import TaskSpec
+from tinylm.text.select import reverse_rows
+from tinylm.text.store import TokenIds
+from tinylm.text.tasks import load_task
+
+
+def write_rows(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"title": title, "text": text}) + "\n" for title, text in rows))
+
+
+def test_a_title_has_one_opening_and_any_number_of_further_paragraphs(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYLM_DATA", str(tmp_path))
+    monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "cache"))
+    words = [f"the river number {n} rises in the hills and flows into the sea" for n in range(6)]
+    write_rows(tmp_path / "w" / "first.jsonl", [("A", words[0]), ("B", words[1])])
+    write_rows(tmp_path / "w" / "second.jsonl", [("B", words[2]), ("C", words[3])])
+    write_rows(tmp_path / "w" / "body.jsonl", [("A", words[4]), ("A", words[5])])
+    preset = Preset.model_validate(
+        {
+            "recipe": "fast",
+            "vocabulary": 300,
+            "corpus": {"articles": ["w/first.jsonl", "w/second.jsonl"], "further": ["w/body.jsonl"]},
+        }
+    )
+    paragraphs = Materials(preset).corpus.paragraphs
+    assert len(paragraphs) == 5  # B of the second file is left out
+    with pytest.raises(UserError, match="corpus file w/lost.jsonl is in none of .*title and text"):
+        Materials(preset.model_copy(update={"corpus": Sources(articles=["w/lost.jsonl"])}))
+
+
+@pytest.fixture(scope="module")
+def materials(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINYLM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield Materials(load_preset("smoke").model_copy(update={"max_train_texts": 30, "max_test_texts": 12}))
+
+
+def test_a_smaller_task_keeps_the_tokens_of_the_whole_one(materials):
+    spec = TaskSpec(name="vital-topics", labels=[0, 1, 2], train_per_label=40, test_per_label=20)
+    data = materials.of(spec)
+    assert (len(data.task.train_texts), len(data.validation), len(data.task.test_texts)) == (30, 9, 12)
+    whole = load_task("vital-topics", labels=[0, 1, 2], train_per_label=40, test_per_label=20)
+    assert len(data.tokens) == len(whole.train_texts) + len(whole.test_texts)
+    # Nothing that is trained on is tested, and validation texts are neither.
+    assert set(data.task.train_texts) <= set(whole.train_texts)
+    assert set(data.task.test_texts) <= set(whole.test_texts)
+    rest = set(whole.train_texts) - set(data.task.train_texts)
+    validation = [materials.tokenizer.encode([text], 24).ids.tolist() for text in rest]
+    assert all(data.validation[row].tolist() in validation for row in range(len(data.validation)))
+
+
+def test_held_out_rows_are_no_training_rows(materials):
+    held = materials.of(
+        TaskSpec(name="vital-topics", labels=[0, 1], train_per_label=12, test_per_label=5, hold_out=4)
+    )
+    assert len(held.task.train_texts) == 2 * 8 and len(held.validation) == 2 * 3
+
+
+def test_reverse_selections_differ_only_in_the_tokens_absent_from_the_task():
+    rng = np.random.default_rng(0)
+    in_task = np.zeros(400, bool)
+    in_task[:200] = True
+    paragraphs = []
+    for _ in range(4000):
+        share = rng.choice([0.0, 0.0, 0.3, 0.6])
+        # Rare and frequent tokens, as in text.
+        inside = np.minimum(rng.zipf(1.3, 12), 195) + 4
+        outside = 200 + np.minimum(rng.zipf(1.3, 12), 199)
+        paragraphs.append([2, *np.where(rng.random(12) < share, outside, inside), 3])
+    ids = TokenIds.from_lists(paragraphs)
+    in_task[[2, 3]] = True
+    chosen = reverse_rows(ids, in_task, 100)
+    absent, t_m = {}, {}
+    for name, rows in chosen.items():
+        assert len(set(rows.tolist())) == 100
+        tokens = np.concatenate([ids[row] for row in rows])
+        absent[name] = float(np.mean(~in_task[tokens]))
+        t_m[name] = len(set(np.flatnonzero(in_task)) - set(tokens.tolist()))
+    assert absent["none"] == 0 < absent["some"] < absent["many"]
+    assert max(t_m.values()) - min(t_m.values()) <= 10
+
+
+def test_fasttext_learns_what_words_tell():
+    task = load_task("vital-topics", train_per_label=100, test_per_label=30)
+    chance = 1 / len(task.label_names)
+    assert fasttext_accuracy(task) > 4 * chance
+
+
+def test_a_public_model_that_is_nowhere_says_where_to_put_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYLM_CACHE", str(tmp_path))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("TINYLM_DATA", raising=False)
+    with pytest.raises(UserError, match=r"could not be downloaded .* config.json and model.safetensors into"):
+        find_public("nobody/no-such-model", 30522)

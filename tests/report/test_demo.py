@@ -1,0 +1,198 @@
+"""The demo's report: self-contained, true to its inputs, honest where results are unwelcome."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from torch import nn
+
+from tinylm.infer.latency import Latency
+from tinylm.model.config import ModelConfig
+from tinylm.report.demo import DemoResults, Trained, findings, headline, write_demo_report
+from tinylm.text.coverage import Coverage
+from tinylm.train.finetune import Finetuned
+
+LABELS = ["Arts & <b>crafts</b>", "$Sums$", "Physics"]
+VOID = {"meta", "br"}
+
+
+def finetuned(accuracy: float) -> Finetuned:
+    model = nn.Linear(1000, 1234)  # only its parameters are counted
+    history = [{"epoch": 1, "loss": 1.0, "test_accuracy": 0.5}]
+    history += [{"epoch": 2, "loss": 0.5, "test_accuracy": accuracy}]
+    return Finetuned(model, np.zeros((6, 3)), accuracy, accuracy, history)  # type: ignore[arg-type]
+
+
+def trained(heads: int, after: list[float], before: list[float]) -> Trained:
+    config = ModelConfig(vocab_size=100, layers=2 if heads == 4 else 1, heads=heads)
+    return Trained(config.name, config, [*map(finetuned, after)], [*map(finetuned, before)])
+
+
+@pytest.fixture
+def results() -> DemoResults:
+    """A clear gain of the deep model, +0.100 ± 0.010, and a committee above everything."""
+    return DemoResults(
+        label_names=LABELS,
+        test_labels=np.array([0, 0, 1, 1, 2, 2]),
+        coverage=Coverage(8_933, 7_811, 7_422, 1_333, 50, 0.9876),
+        deep=trained(4, [0.81, 0.80, 0.79], [0.70, 0.70, 0.70]),
+        members=[
+            trained(1, [0.71, 0.72, 0.73], [0.60, 0.60, 0.60]),
+            trained(2, [0.62, 0.58, 0.63], [0.60, 0.60, 0.60]),
+        ],
+        committee=[0.85, 0.86, 0.87],
+        committee_logits=np.eye(3)[[0, 1, 1, 1, 2, 0]],
+        committee_int8=0.849,
+        tfidf=0.777,
+        latency={
+            "deep": Latency(5.25, 6.5, 5.5),
+            "member": Latency(1.5, 1.75, 1.6),
+            "committee": Latency(3.5, 4.5, 3.6),
+        },
+        seconds=287.3,
+        train_texts=1_100,
+    )
+
+
+class Page(HTMLParser):
+    """Checks that tags are balanced, and collects what they hold."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += f" {data}" if "style" not in self.open else ""
+
+    def named(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture
+def html(results: DemoResults, tmp_path: Path) -> str:
+    path = tmp_path / "report.html"
+    write_demo_report(results, path)
+    assert list(tmp_path.iterdir()) == [path]  # no partial file is left
+    return path.read_text(encoding="utf-8")
+
+
+def test_loads_nothing_from_outside(html: str) -> None:
+    page = Page(html)
+    assert not page.named("script") and not page.named("link")
+    for _, attributes in page.tags:
+        for name, value in attributes.items():
+            if name in ("src", "href", "xlink:href"):
+                assert value and value.startswith(("#", "data:")), (name, value)
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", html))
+    assert "@import" not in html
+
+
+def test_ids_are_unique_and_every_reference_resolves(html: str) -> None:
+    ids = [attributes["id"] for _, attributes in Page(html).tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    references = re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', html)
+    assert references and {a or b for a, b in references} <= set(ids)
+
+
+def test_every_plot_has_words_for_those_who_cannot_see_it(html: str) -> None:
+    page = Page(html)
+    plots = [attributes for attributes in page.named("div") if attributes.get("role") == "img"]
+    assert len(plots) == len(page.named("svg")) == len(page.named("figcaption")) == 5
+    text = " ".join(str(plot["aria-label"]) for plot in plots)
+    for figure in (
+        "0.800 ± 0.010 with",
+        "0.700 ± 0.000 without",
+        "3.50 ms",
+        "mean 0.667",
+    ):
+        assert figure in text
+
+
+def test_shows_the_figures_it_was_given(html: str) -> None:
+    text = " ".join(Page(html).text.split())
+    for row in (
+        "W_S 8,933",
+        "T_W 7,811",
+        "T_C 7,422",
+        "T_M 1,333",
+        "Overlap 98.76%",
+        "Train 1,100",
+        "Test 6",
+        "Time 4 min 47 s",
+        # 1000 x 1234 weights and 1234 biases; BERT-2 counts 2 x 4 + 1 layers
+        "BERT-2, 4 heads 9 1.24 M 0.700 ± 0.000 0.800 ± 0.010 +0.100 ± 0.010 5.25 / 6.50",
+        "BERT-1, 1 head 5 1.24 M 0.600 ± 0.000 0.720 ± 0.010 +0.120 ± 0.010 1.50 / 1.75",
+        "BERT-1, 2 heads 5 1.24 M 0.600 ± 0.000 0.610 ± 0.026 +0.010 ± 0.026 soft",
+        "soft committee of 2 5 + 5 2.47 M 0.860 ± 0.010 3.50 / 4.50",
+        "TF-IDF + logistic regression 0.777",
+    ):
+        assert row in text
+
+
+def test_confusion_counts_rows_by_topic(html: str) -> None:
+    svg = next(part for part in html.split("<svg")[1:] if 'id="confusion-' in part).split("</svg>")[0]
+    cells = [int(number) for number in re.findall(r">(\d+)</text>", svg)]
+    assert cells == [1, 1, 2, 1, 1]  # of topic 0 one is taken for 1, of topic 2 one for 0
+
+
+def test_label_names_are_text(html: str) -> None:
+    assert "<b>" not in html
+    assert "Arts &amp; &lt;b&gt;crafts" in html
+    assert html.count(">$Sums$</text>") == 3  # no formula: rows and columns of one plot, bars of the other
+
+
+def test_same_results_give_the_same_file(html: str, results: DemoResults, tmp_path: Path) -> None:
+    write_demo_report(results, tmp_path / "again.html")
+    assert (tmp_path / "again.html").read_text(encoding="utf-8") == html
+
+
+def test_words_when_everything_won(results: DemoResults) -> None:
+    assert headline(results) == "Pre-training raised the deep model's accuracy from 0.700 to 0.800"
+    deep, members, committee, tfidf = findings(results)
+    assert "gap +0.100 ± 0.010 over 3 trials." in deep
+    assert (
+        "BERT-1, 2 heads, gap +0.010 ± 0.026 (within one standard deviation, so no clear effect)" in members
+    )
+    assert "0.860 ± 0.010, 0.060 above the deep model" in committee
+    assert "3.50 ms per text, the deep model 5.25 ms" in committee
+    assert "0.777. The committee is 0.083 above TF-IDF, the deep model 0.023 above TF-IDF." in tfidf
+
+
+def test_words_when_the_gap_is_within_its_deviation(results: DemoResults) -> None:
+    unclear = replace(results, deep=trained(4, [0.72, 0.69, 0.71], [0.70, 0.70, 0.70]))
+    assert headline(unclear).startswith("Pre-training made no clear difference")
+    assert "(within one standard deviation, so no clear effect)" in findings(unclear)[0]
+
+
+def test_words_when_pretraining_did_harm(results: DemoResults) -> None:
+    worse = replace(results, deep=trained(4, [0.61, 0.60, 0.59], [0.70, 0.70, 0.70]))
+    assert headline(worse) == "Pre-training lowered the deep model's accuracy from 0.700 to 0.600"
+    assert "gap \N{MINUS SIGN}0.100 ± 0.010" in findings(worse)[0]
+
+
+def test_words_when_the_committee_lost(results: DemoResults) -> None:
+    lost = replace(results, committee=[0.76, 0.75, 0.74], tfidf=0.801)
+    _, _, committee, tfidf = findings(lost)
+    assert "0.750 ± 0.010, 0.050 below the deep model" in committee
+    assert "The committee is 0.051 below TF-IDF, the deep model 0.001 below TF-IDF (within one" in tfidf

@@ -1,0 +1,421 @@
+"""The server as a process of its own: what it answers, and that no request ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.command import refused, tinylm
+from helpers.serving import SEVEN, TOKENIZER, Server, export_toys, save_counted, serve, toys
+from tinylm.infer.committee import Committee
+from tinylm.serve.batcher import Batcher, QueueFullError
+
+HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n"
+TEXTS = ["one two three", "", "four five six seven eight nine ten " * 5, "Two, two!", "eleven 🙂"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export_toys(tmp_path_factory.mktemp("serve"))
+
+
+@pytest.fixture(scope="module")
+def server(exported: Path) -> Iterator[Server]:
+    with serve(exported) as server:
+        yield server
+        assert server.process.poll() is None  # whatever the tests did
+
+
+# --- answers ---
+
+
+def test_answers_are_the_committees(server: Server) -> None:
+    committee = Committee(toys())
+    status, answer, _ = server.ask("/predict", {"texts": TEXTS})
+    assert status == 200
+    predictions = answer["predictions"]
+    assert [prediction["label"] for prediction in predictions] == committee.predict(TEXTS)
+    assert [prediction["labels"] for prediction in predictions] == [[x] for x in committee.predict(TEXTS)]
+    got = [
+        [prediction["probabilities"][name] for name in committee.label_names] for prediction in predictions
+    ]
+    np.testing.assert_allclose(got, committee.probabilities(TEXTS), atol=1e-4)
+    assert all(
+        list(p["probabilities"].values()) == sorted(p["probabilities"].values())[::-1] for p in predictions
+    )
+    assert all(prediction["details"] is None for prediction in predictions)
+    assert answer["milliseconds"] > 0
+
+
+def test_details_tell_votes_and_tokens(server: Server) -> None:
+    text = "seven 🙂 one " + "two " * 60
+    _, answer, _ = server.ask("/predict", {"text": text, "details": True})
+    details = answer["predictions"][0]["details"]
+    for vote, member in zip(details["members"], toys(), strict=True):
+        alone = Committee([member] * 3)  # as if all said the same
+        assert vote["member"] == member.model.config.name
+        assert vote["label"] == alone.predict([text])[0]
+        assert vote["probability"] == pytest.approx(float(alone.probabilities([text]).max()), abs=1e-4)
+    assert [text[start:end] for start, end in details["hardly_seen"]] == ["seven", "🙂"]
+    ids = TOKENIZER.encode([text[: details["characters_read"]]], 32)[0]
+    assert (len(ids), ids[1]) == (32, SEVEN)  # cut one character earlier, a token would be missing
+    assert len(TOKENIZER.encode([text[: details["characters_read"] - 3]], 32)[0]) == 31
+
+
+def test_health_schema_and_pages(server: Server) -> None:
+    assert server.ask("/healthz")[:2] == (200, {"status": "ok"})
+    schema = server.ask("/openapi.json")[1]
+    assert set(schema["paths"]) == {"/predict", "/healthz", "/metrics"}
+    assert {"200", "401", "413", "422", "503", "504"} <= set(schema["paths"]["/predict"]["post"]["responses"])
+    for path in ("/", "/docs"):
+        status, page, headers = server.ask(path)
+        assert status == 200
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", page)
+    assert server.ask("/nothing-here")[0] == 404
+    assert server.ask("/predict")[0] == 405
+
+
+def test_metrics_count_requests_and_batches(server: Server) -> None:
+    def figure(name: str) -> float:
+        found = re.search(rf"^{re.escape(name)} (\S+)$", server.ask("/metrics")[1], re.MULTILINE)
+        return float(found.group(1)) if found else 0.0
+
+    answered, missing = (
+        f'tinylm_requests_total{{path="{path}",status="{status}"}}'
+        for path, status in (("/predict", 200), ("other", 404))
+    )
+    names = (answered, missing, "tinylm_batch_texts_sum", 'tinylm_request_seconds_count{path="/predict"}')
+    before = [figure(name) for name in names]
+    server.ask("/predict", {"texts": ["one"] * 7})
+    server.ask("/a/path/of/no/meaning")
+    assert [figure(name) for name in names] == [before[0] + 1, before[1] + 1, before[2] + 7, before[3] + 1]
+
+
+# --- bad requests ---
+
+BAD = {
+    b"": "Invalid JSON: EOF",
+    b"{": "Invalid JSON: EOF while parsing an object",
+    b"[]": "should be an object",
+    b"3": "should be an object",
+    b"{}": "give either text or texts",
+    b'{"text": "one", "texts": ["two"]}': "give either text or texts",
+    b'{"text": 3}': "at text: Input should be a valid string",
+    b'{"texts": ["one", null]}': "at texts.1: Input should be a valid string",
+    b'{"texts": []}': "at texts: List should have at least 1 item",
+    b'{"texts": "one"}': "at texts: Input should be a valid array",
+    b'{"text": "one", "label": "red"}': "at label: Extra inputs are not permitted",
+    b'{"text": "\xff"}': "Invalid JSON: invalid unicode code point",
+    b"\xff\xfe\x00": "Invalid JSON",
+    b'{"text": "\\ud800"}': "Invalid JSON",
+    b"[" * 900_000: "Invalid JSON: recursion limit exceeded",
+    b'{"text": ' + b"9" * 900_000 + b"}": "Invalid JSON: number out of range",
+    b"\x00" * 1000: "Invalid JSON",
+    json.dumps({"texts": ["one"] * 257}).encode(): "257 texts were given; at most 256",
+    json.dumps({"texts": ["one", "x" * 20_001]}).encode(): "Text 2 has 20,001 characters; at most 20,000",
+}
+
+
+@pytest.mark.parametrize("body", BAD, ids=lambda body: repr(body[:32]))
+def test_a_bad_body_is_explained(server: Server, body: bytes) -> None:
+    status, answer, _ = server.ask("/predict", body)
+    assert status == 422
+    assert BAD[body] in answer["detail"]
+    assert len(answer["detail"]) < 300
+
+
+def test_the_largest_that_is_allowed_is_answered(server: Server) -> None:
+    assert server.ask("/predict", {"texts": ["one"] * 256})[0] == 200
+    assert server.ask("/predict", {"texts": ["x " * 10_000]})[0] == 200
+
+
+@pytest.mark.parametrize("size", [(1 << 20) + 1, 5 << 20])
+def test_a_body_too_large_is_refused(server: Server, size: int) -> None:
+    status, answer, _ = server.ask("/predict", b'{"text": "' + b"x" * size)
+    assert (status, answer["detail"]) == (413, "The body has more than 1,048,576 bytes, the most allowed.")
+
+
+def exchange(server: Server, *parts: bytes, pause: float = 0.0) -> bytes:
+    """What comes back on a connection of its own, until the server closes it."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        for part in parts:
+            connection.sendall(part)
+            time.sleep(pause)
+        received = b""
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := connection.recv(1 << 16):
+                received += chunk
+    return received
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: -3\r\n\r\n",
+        b"GET /" + b"a" * 100_000,
+        b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 20_000,
+    ],
+    ids=["no-http", "bad-length", "endless-path", "endless-head"],
+)
+def test_what_is_no_http_is_refused(server: Server, head: bytes) -> None:
+    assert exchange(server, head).startswith(b"HTTP/1.1 400")
+    assert server.label("one")
+
+
+def test_a_client_that_goes_away_in_the_middle_harms_nobody(server: Server) -> None:
+    for sent in (b"POST /pre", HEAD % 100, HEAD % 100 + b'{"text"', HEAD % 15 + b'{"text": "one"}'):
+        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+            connection.sendall(sent)
+    assert server.label("one") == Committee(toys()).predict(["one"])[0]
+
+
+# --- slow, many, too many ---
+
+
+def test_slow_clients_are_sent_away(exported: Path) -> None:
+    with serve(exported, limits="header_seconds=0.5, body_seconds=0.5") as server:
+        began = time.monotonic()
+        assert exchange(server) == b""  # connects and says nothing
+        # A byte now and then does not put the end off, neither in a head nor in a body.
+        drops = [b"GET / HTTP/1.1\r\n", *[b"A: b\r\n"] * 4]
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            assert exchange(server, *drops, pause=0.2) == b""
+        after_an_answer = exchange(
+            server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /hea", pause=0.2
+        )
+        assert after_an_answer.count(b"HTTP/1.1 200") == 1
+        answer = exchange(server, HEAD % 100 + b'{"text":')
+        assert answer.startswith(b"HTTP/1.1 408")
+        assert b"did not arrive within 0.5 seconds" in answer
+        assert time.monotonic() - began < 15  # uvicorn alone would wait for ever
+        assert server.label("one")
+
+
+def test_a_client_that_does_not_take_its_answer_is_left(exported: Path) -> None:
+    with serve(exported, limits="answer_seconds=3, texts=8000, waiting_texts=8000") as server:
+        body = json.dumps({"texts": ["one"] * 8000, "details": True}).encode()  # answered in 3.5 MB
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(HEAD % len(body) + body)
+            time.sleep(7)
+            assert 'requests_total{path="/predict",status="200"} 1' in server.ask("/metrics")[1]
+            received = b""
+            while chunk := connection.recv(1 << 20):
+                received += chunk
+        head, answer = received.split(b"\r\n\r\n", 1)
+        length = re.search(rb"content-length: (\d+)", head)
+        assert length
+        assert 0 < len(answer) < int(length.group(1))  # what was on its way; the rest was thrown away
+        assert server.label("one")
+
+
+def test_an_answer_that_takes_too_long_is_given_up(exported: Path) -> None:
+    with serve(exported, limits="answer_seconds=0.001") as server:
+        status, answer, _ = server.ask("/predict", {"texts": ["one two three"] * 256})
+        assert (status, answer["detail"]) == (504, "No answer within 0.001 seconds; try again later.")
+        assert server.process.poll() is None
+
+
+def test_more_than_the_queue_holds_is_put_off(exported: Path) -> None:
+    with serve(exported, limits="waiting_texts=10") as server:
+        status, answer, headers = server.ask("/predict", {"texts": ["one"] * 11})
+        assert (status, headers["retry-after"]) == (503, "1")
+        assert "try again later" in answer["detail"]
+        assert server.ask("/predict", {"texts": ["one"] * 10})[0] == 200
+
+
+def test_bodies_that_fill_the_memory_are_put_off(exported: Path) -> None:
+    with serve(exported, limits="held_bytes=1000") as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as waiting:
+            waiting.sendall(HEAD % 1000 + b" " * 900)
+            time.sleep(0.3)
+            status, answer, headers = server.ask("/predict", b" " * 101)
+            assert (status, headers["retry-after"]) == (503, "1")
+            assert "Too many requests" in answer["detail"]
+        time.sleep(0.3)
+        assert server.ask("/predict", {"text": "one" + " " * 500})[0] == 200  # given back when the other left
+
+
+def test_ten_thousand_at_once(server: Server) -> None:
+    """Each is answered or put off, none is lost, and the server goes on."""
+    count, hard = 10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard < count + 100:
+        pytest.skip(f"this process may open {hard:,} files, fewer than {count:,} connections")
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    body = b'{"text": "one two three"}'
+    everyone = asyncio.Event()
+    connected = 0
+
+    async def client() -> bytes:
+        nonlocal connected
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        connected += 1
+        if connected == count:
+            everyone.set()
+        await everyone.wait()
+        writer.write(HEAD.replace(b"keep-alive", b"close") % len(body) + body)
+        answer = await reader.read()
+        writer.close()
+        return answer
+
+    async def clients() -> list[bytes]:
+        return await asyncio.gather(*(client() for _ in range(count)))
+
+    try:
+        answers = asyncio.run(clients())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    good = sum(answer.startswith(b"HTTP/1.1 200") for answer in answers)
+    put_off = sum(answer.startswith(b"HTTP/1.1 503") for answer in answers)
+    assert good + put_off == count
+    assert good >= 4096  # what the queue holds
+    assert server.label("one")
+
+
+# --- the end ---
+
+
+def test_nothing_in_flight_is_lost_when_the_server_stops(exported: Path) -> None:
+    with serve(exported) as server:
+        text = "one two three"
+        (label,) = Committee(toys()).predict([text])
+        body = json.dumps({"texts": [text] * 200}).encode()
+        quick, slow, late = (socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(3))
+        waiting = [socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(20)]
+        for connection in waiting:
+            connection.sendall(HEAD % len(body) + body)
+        slow.sendall(HEAD % len(body) + body[:100])  # half a request
+        quick.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        received = b""
+        while not received.endswith(b"}"):  # head and body may come one after the other
+            received += quick.recv(1 << 16)
+        assert received.startswith(b"HTTP/1.1 200")
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        late.sendall(HEAD % len(body) + body)  # it had connected in time
+        slow.sendall(body[100:])
+        for connection in (*waiting, slow, late):
+            received = b""
+            while chunk := connection.recv(1 << 16):
+                received += chunk
+            head, answer = received.split(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 200")
+            assert [p["label"] for p in json.loads(answer)["predictions"]] == [label] * 200
+        assert quick.recv(1) == b""  # idle, so closed
+        assert server.process.wait(10) == 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", server.port))
+
+
+def test_an_interrupt_ends_it_too(exported: Path) -> None:
+    with serve(exported) as server:
+        assert server.label("one")
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(10) == 0
+
+
+# --- who may ask ---
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_a_token_is_asked_for(exported: Path, tmp_path: Path, from_file: bool) -> None:
+    (tmp_path / "token").write_text("open-sesame\n")
+    options = ("--token-file", str(tmp_path / "token")) if from_file else ()
+    environment = {"TINYLM_TOKEN": "not-this" if from_file else "open-sesame"}
+    with serve(exported, *options, environment=environment) as server:
+        for headers in (
+            {},
+            {"authorization": "Bearer not-this"},
+            {"authorization": "Bearer open-sesame2"},
+            {"authorization": "Bearer \xe9"},
+            {"authorization": "Basic open-sesame"},
+        ):
+            status, answer, told = server.ask("/predict", {"text": "one"}, headers)
+            assert (status, told["www-authenticate"]) == (401, "Bearer")
+            assert "open-sesame" not in answer["detail"]
+            assert server.ask("/metrics", headers=headers)[0] == 401
+        shown = {"authorization": "Bearer open-sesame"}
+        assert server.ask("/predict", {"text": "one"}, shown)[0] == 200
+        assert server.ask("/metrics", headers=shown)[0] == 200
+        assert [server.ask(path)[0] for path in ("/", "/docs", "/healthz")] == [200, 200, 200]
+
+
+def test_a_committee_folder_is_served_as_it_is(tmp_path: Path) -> None:
+    save_counted(Committee(toys()[:1]), tmp_path / "committee")
+    with serve(tmp_path / "committee") as server:
+        assert server.label("one two") == Committee(toys()[:1]).predict(["one two"])[0]
+
+
+# --- mistakes on the command line ---
+
+
+def test_mistakes_end_with_a_sentence(exported: Path, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"cannot listen on 127.0.0.1, port {port}" in refused(tinylm(f"serve --port {port}", exported))
+    assert "cannot listen on 192.0.2.1" in refused(tinylm("serve --host 192.0.2.1 --port 0", exported))
+    assert "no/model is no folder" in refused(tinylm("serve no/model --port 0"))
+    assert "--port" in refused(tinylm("serve --port 70000", exported))
+    for content in (b"", b" \n", b"two words", "ключ".encode()):
+        (tmp_path / "token").write_bytes(content)
+        said = refused(tinylm("serve --port 0 --token-file", tmp_path / "token", exported))
+        assert f"{tmp_path / 'token'} holds no token" in said
+    (tmp_path / "token").write_bytes(b"\xff")
+    assert "is not UTF-8" in refused(tinylm("serve --port 0 --token-file", tmp_path / "token", exported))
+    (exported / "model.onnx").rename(tmp_path / "model.onnx")
+    (exported / "model.onnx").write_bytes(b"no graph")
+    assert "model.onnx is missing or damaged" in refused(tinylm("serve --port 0", exported))
+    (tmp_path / "model.onnx").replace(exported / "model.onnx")
+
+
+# --- batches ---
+
+
+def test_requests_that_wait_are_computed_together() -> None:
+    sizes: list[int] = []
+    busy = threading.Event()
+
+    def work(questions: list[int]) -> list[int]:
+        busy.wait(5)
+        if 13 in questions:
+            raise ZeroDivisionError
+        return [question * question for question in questions]
+
+    async def ask() -> None:
+        batcher = Batcher[int, int](work, 4, 8, sizes.append)
+        worker = asyncio.create_task(batcher.run())
+        first = asyncio.create_task(batcher.ask([1]))
+        await asyncio.sleep(0.05)  # it is being computed
+        others = [asyncio.create_task(batcher.ask(numbers)) for numbers in ([2], [3, 4], [5], [6])]
+        gone = asyncio.create_task(batcher.ask([7]))
+        await asyncio.sleep(0.05)
+        assert batcher.waiting == 6
+        with pytest.raises(QueueFullError):
+            await batcher.ask([8, 9, 10])
+        gone.cancel()
+        busy.set()
+        assert [await task for task in (first, *others)] == [[1], [4], [9, 16], [25], [36]]
+        with pytest.raises(ZeroDivisionError):
+            await batcher.ask([13])
+        assert await batcher.ask([2, 3]) == [4, 9]  # one failure ends nothing
+        assert batcher.waiting == 0
+        worker.cancel()
+
+    asyncio.run(ask())
+    assert sizes == [1, 4, 1, 1, 2]

@@ -1,0 +1,64 @@
+"""Work in other processes gives what it gives in this one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tinylm.errors import UserError
+from tinylm.system.processes import run_side_by_side
+from tinylm.system.progress import progress_bars
+
+
+def square(number: int) -> tuple[int, int, int]:
+    with progress_bars() as bars:
+        bar = bars.add("squaring", 1)
+        bars.update(bar, completed=1, info="done")
+    return number**2, os.getpid(), torch.get_num_threads()
+
+
+def drawn(seed: int) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return torch.randn(4) @ torch.randn(4, 4)
+
+
+def refuse(number: int) -> int:
+    if number == 2:
+        raise UserError(f"number {number} is not wanted.")
+    return number
+
+
+def test_results_come_in_the_order_of_the_jobs_from_other_processes() -> None:
+    squares, processes, threads = zip(*run_side_by_side(square, [(n,) for n in (5, 3, 4)]), strict=True)
+    assert squares == (25, 9, 16)
+    assert os.getpid() not in processes
+    assert set(threads) == {1}
+
+
+def test_tensors_come_back_as_they_were() -> None:
+    for seed, tensor in enumerate(run_side_by_side(drawn, [(0,), (1,)])):
+        torch.testing.assert_close(tensor, drawn(seed))
+
+
+def test_a_mistake_in_a_job_arrives_as_it_is() -> None:
+    with pytest.raises(UserError, match="number 2 is not wanted"):
+        run_side_by_side(refuse, [(1,), (2,), (3,)])
+
+
+def test_a_script_without_a_guard_does_not_run_again_in_its_workers(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\nfrom tinylm.system.processes import run_side_by_side\nprint('from the top')\n"
+        "print(len(set(run_side_by_side(os.path.abspath, [('a',), ('b',)], workers=2))))\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "from the top\n2\n", done.stderr
+
+
+def test_one_worker_is_this_process() -> None:
+    assert run_side_by_side(os.getpid, [(), ()], workers=1) == [os.getpid()] * 2
