@@ -17,15 +17,19 @@ import typer
 from rich.text import Text
 
 from tinylm.cli.bench import bench_command
+from tinylm.cli.committee import committee_command
 from tinylm.cli.common import remarks
-from tinylm.cli.decisions import committee_command, evaluate_command
+from tinylm.cli.corpus import corpus_command
+from tinylm.cli.coverage import coverage_command
 from tinylm.cli.demo import demo_command
-from tinylm.cli.deploy import export_command, serve_command
+from tinylm.cli.evaluate import evaluate_command
+from tinylm.cli.export import export_command
+from tinylm.cli.finetune import finetune_command
+from tinylm.cli.fit import fit_command
 from tinylm.cli.paper import paper
-from tinylm.cli.practitioner import fit_command
 from tinylm.cli.predict import predict_command
-from tinylm.cli.text import corpus_command, coverage_command
-from tinylm.cli.training import finetune_command, pretrain_command
+from tinylm.cli.pretrain import pretrain_command
+from tinylm.cli.serve import serve_command
 from tinylm.errors import UserError
 
 # In the order in which `--help` lists them.

@@ -1,14 +1,13 @@
-"""Speed beside the reference."""
+"""`tinylm bench`: speed beside the reference."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tinylm.cli.common import console, say
+from tinylm.cli.common import console, need, say
 from tinylm.errors import UserError
 
 
@@ -28,8 +27,7 @@ def bench_command(
         if not torch.cuda.is_available():
             say("suite gpu: there is no CUDA GPU here, nothing was measured.")
             return
-    if find_spec("transformers") is None:
-        raise UserError("the benchmarks need transformers; install tinylm with its extra: tinylm[dev].")
+    need("dev", "transformers")
     from tinylm.bench.measure import table, write_json
     from tinylm.bench.suites import run_suite
 

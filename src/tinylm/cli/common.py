@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -173,3 +174,10 @@ def print_coverage(found: Coverage) -> None:
     counts = (found.paragraphs, found.t_w, found.t_c, found.t_m, found.absent_from_task)
     table.add_row(*(f"{count:,}" for count in counts), f"{found.weighted_overlap:.4f}")
     console.print(table)
+
+
+def need(extra: str, *packages: str) -> None:
+    """Refuse to start without these packages, and name the extra that installs them."""
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise UserError(f"this needs {', '.join(missing)}; install tinylm with its extra: tinylm[{extra}].")

@@ -1,4 +1,4 @@
-"""The main job on the embedded corpus."""
+"""`tinylm demo`: the main job on the built-in sample."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers for one text or for a stream of them, however long."""
+"""`tinylm predict`: label one text or a stream of them, however long."""
 
 from __future__ import annotations
 

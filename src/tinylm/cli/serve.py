@@ -1,4 +1,4 @@
-"""Models on their way out: exported for other programs, and served."""
+"""`tinylm serve`: a classifier or a committee behind HTTP."""
 
 from __future__ import annotations
 
@@ -7,67 +7,15 @@ import os
 import signal
 import sys
 import tempfile
-from dataclasses import asdict
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tinylm.cli.common import Out, Settings, remark, say, settings_of
+from tinylm.cli.common import Settings, need, remark, say
 from tinylm.errors import UserError
 
-Model = Annotated[Path, typer.Argument(help="Folder of a classifier or a committee.")]
-FORMS = ("onnx", "huggingface")
 TOKEN_VARIABLE = "TINYLM_TOKEN"
-
-
-def export_command(
-    context: typer.Context,
-    model: Model,
-    out: Out,
-    to: Annotated[
-        str, typer.Option(help="onnx (one file for the committee) or huggingface (a folder per member).")
-    ] = "onnx",
-    int8: Annotated[bool, typer.Option("--int8", help="ONNX weights in 8 bits.")] = False,
-    settings: Settings = None,
-) -> None:
-    """Write a classifier or a committee in a form that other programs read.
-
-    Example: `tinylm export committee --to onnx --int8 --out committee-onnx`
-    """
-    from tinylm.system.files import new_folder, read_record, write_record
-
-    if to not in FORMS:
-        raise UserError(f"--to was {to!r}; expected {' or '.join(FORMS)}.")
-    if to == "huggingface":
-        from tinylm.export.onnx import export_huggingface
-
-        if int8:
-            raise UserError("--int8 is for --to onnx; HuggingFace folders hold fp32 weights.")
-        with new_folder(out) as folder:
-            folders = export_huggingface(model, folder)
-        places = ", ".join(str(out / place.relative_to(folder)) for place in folders)
-        say(f"for transformers: {places}")
-        return
-    _need("onnx", "onnx", "onnxruntime")
-    from tinylm.export.onnx import export_onnx
-
-    with new_folder(out) as folder:
-        export = export_onnx(model, folder, int8)
-        facts = {"settings": settings_of(context), "check": asdict(export), "model": read_record(model)}
-        write_record(folder, "onnx", **facts)
-    say(
-        f"{export.megabytes:.1f} MB in {out}; beside PyTorch on {export.checked_on}: logits differ by at most"
-        f" {export.largest_difference:.2g} (the largest is {export.largest_logit:.2g}),"
-        f" {export.agreement:.1%} of the decisions agree"
-    )
-
-
-def _need(extra: str, *packages: str) -> None:
-    missing = [package for package in packages if find_spec(package) is None]
-    if missing:
-        raise UserError(f"this needs {', '.join(missing)}; install tinylm with its extra: tinylm[{extra}].")
 
 
 def serve_command(
@@ -83,7 +31,7 @@ def serve_command(
 
     Example: `tinylm serve committee --port 8000`
     """
-    _need("serve", "fastapi", "uvicorn", "prometheus_client", "onnx", "onnxruntime")
+    need("serve", "fastapi", "uvicorn", "prometheus_client", "onnx", "onnxruntime")
     from tinylm.export.runtime import DECISION, load_onnx
     from tinylm.serve.app import create_app
     from tinylm.serve.limits import Limits

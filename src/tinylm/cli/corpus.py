@@ -1,4 +1,4 @@
-"""Text before any training: choosing W_S, counting its tokens."""
+"""`tinylm corpus`: choose W_S paragraphs and store their token ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from tinylm.cli.common import (
     PerLabel,
     Seed,
     Settings,
-    TaskName,
     TextColumn,
     load_task,
     print_coverage,
@@ -102,27 +101,3 @@ def corpus_command(
     if task_ids is not None:
         print_coverage(coverage(source.paragraphs.take(rows), task_ids, vocab_size))
     say(f"W_S = {len(rows):,} paragraphs in {out}")
-
-
-def coverage_command(
-    corpus: Annotated[str, typer.Argument(help="A token store, or a corpus as in 'tinylm corpus'.")],
-    task: TaskName,
-    tokenizer: Annotated[str | None, typer.Option(help="As in 'tinylm corpus'.")] = None,
-    labels: Labels = None,
-    train_per_label: PerLabel = None,
-    test_per_label: PerLabel = None,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
-    settings: Settings = None,
-) -> None:
-    """Count the tokens of a corpus and a task: W_S, T_W, T_C, T_M and their overlap.
-
-    Example: `tinylm coverage vital --task fewrel`
-    """
-    from tinylm.text.coverage import coverage
-    from tinylm.text.prepare import prepare
-
-    source = prepare(corpus, vocabulary=tokenizer, text_column=text_column)
-    loaded = load_task(task, labels, train_per_label, test_per_label, text_column, label_column, None)
-    texts = [*loaded.train_texts, *loaded.test_texts]
-    print_coverage(coverage(source.paragraphs, source.tokenizer.encode(texts), len(source.tokenizer)))

@@ -1,4 +1,4 @@
-"""A classifier of one's own: from a table of labelled texts to a folder with model, card and report."""
+"""`tinylm fit`: from a table of labelled texts to a folder with model, card and report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pre-training and fine-tuning."""
+"""`tinylm pretrain`: a BERT-n from scratch."""
 
 from __future__ import annotations
 
@@ -10,24 +10,15 @@ import typer
 
 from tinylm.cli.common import (
     Device,
-    LabelColumn,
-    Labels,
     Out,
-    PerLabel,
     RecipeName,
     Seed,
     Settings,
-    TaskName,
-    TestFile,
     TextColumn,
     checkpoint_path,
-    load_task,
     print_left_out,
-    print_notes,
-    remark,
     say,
     settings_of,
-    task_facts,
     vocabulary_of,
 )
 from tinylm.errors import UserError
@@ -100,84 +91,6 @@ def pretrain_command(
     checkpoint.remove()
     losses = f"{history[0]['loss']:.3f} to {history[-1]['loss']:.3f}"
     say(f"W_S = {len(paragraphs):,}, loss {losses}; model in {out}")
-
-
-def finetune_command(
-    context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Folder of a pre-trained model, ours or HuggingFace's.")],
-    task: TaskName,
-    out: Out,
-    from_scratch: Annotated[
-        bool, typer.Option(help="Same architecture and tokenizer, but random weights: no pre-training.")
-    ] = False,
-    labels: Labels = None,
-    train_per_label: PerLabel = None,
-    test_per_label: PerLabel = None,
-    test_file: TestFile = None,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
-    recipe: Annotated[str | None, typer.Option(help="Default: that of the pre-training.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: the recipe's.", min=1e-9)] = None,
-    device: Device = "cpu",
-    seed: Seed = 0,
-    settings: Settings = None,
-) -> None:
-    """Fine-tune a pre-trained model on labelled texts.
-
-    Example: `tinylm finetune bert1 --task agnews --out bert1-agnews`
-    """
-    from tinylm.infer.classifier import Classifier
-    from tinylm.model.huggingface import WEIGHTS, load_masked_language_model
-    from tinylm.ops.device import device_named
-    from tinylm.system.files import hash_files, new_folder, read_record, write_record
-    from tinylm.text.prepare import held_out_titles
-    from tinylm.text.tokenizer import load_tokenizer
-    from tinylm.train.checkpoint import Checkpoint
-    from tinylm.train.finetune import encode_task, finetune
-    from tinylm.train.recipes import recipe_named
-
-    where = device_named(device)
-    with new_folder(out) as folder:
-        pretrained = load_masked_language_model(model)
-        tokenizer = load_tokenizer(model)
-        record = read_record(model)
-        chosen = recipe_named(recipe or record.get("recipe", {}).get("name", "paper"))
-        chosen = chosen.with_epochs(finetune=epochs, learning_rate=learning_rate)
-        loaded = load_task(
-            task, labels, train_per_label, test_per_label, text_column, label_column, test_file
-        )
-        print_notes(loaded.unusable, loaded.notes)
-        unseen = held_out_titles(record.get("corpus", {}).get("corpus"))
-        if not from_scratch and not loaded.test_titles <= unseen:
-            remark(f"{model} may have seen test articles of {task} in pre-training, which flatters accuracy")
-        pretraining = {key: record.get(key) for key in ("corpus", "seed", "recipe")}
-        identity = {
-            "recipe": chosen.model_dump(mode="json"),
-            "model": pretrained.config.model_dump(mode="json"),
-            "seed": seed,
-            "task": task_facts(loaded),
-            "pretraining": None if from_scratch else pretraining | {"weights": hash_files([model / WEIGHTS])},
-        }
-        checkpoint = Checkpoint(checkpoint_path(out), identity)
-        result = finetune(
-            encode_task(loaded, tokenizer, min(chosen.max_tokens, pretrained.config.max_tokens)),
-            tokenizer,
-            pretrained.config if from_scratch else pretrained,
-            chosen,
-            seed=seed,
-            checkpoint=checkpoint,
-            device=where,
-        )
-        figures = {"accuracy": result.accuracy, "best_epoch_accuracy": result.best_epoch_accuracy}
-        Classifier(result.model, tokenizer, loaded.label_names).save(folder)
-        facts = {"settings": settings_of(context), **identity, **figures}
-        write_record(folder, "classifier", **facts, history=result.history)
-    checkpoint.remove()
-    say(
-        f"accuracy {result.accuracy:.3f} after the last epoch (best epoch, chosen on test data:"
-        f" {result.best_epoch_accuracy:.3f}); classifier in {out}"
-    )
 
 
 def _heads(heads: int | None, width: int | None) -> int:

@@ -1,4 +1,4 @@
-"""What trained models are for: evaluate and combine."""
+"""`tinylm evaluate`: how good a classifier or a committee is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from rich.table import Table
 from tinylm.cli.common import (
     LabelColumn,
     Labels,
-    Out,
     PerLabel,
     Settings,
     TestFile,
@@ -23,7 +22,6 @@ from tinylm.cli.common import (
     print_notes,
     remark,
     say,
-    settings_of,
 )
 from tinylm.errors import UserError
 
@@ -153,25 +151,3 @@ def _evaluate_task(model: Path, committee: Committee, task: str, loaded: Task) -
     except ValueError:  # scikit-learn finds no word in texts of emoji or single letters
         remark("no TF-IDF beside it: the training texts hold no words.")
     console.print(table)
-
-
-def committee_command(
-    context: typer.Context,
-    members: Annotated[list[Path], typer.Argument(help="Folders of fine-tuned classifiers.")],
-    out: Out,
-    settings: Settings = None,
-) -> None:
-    """Combine classifiers into a soft committee: the sum of their logits decides.
-
-    Example: `tinylm committee bert1-a bert1-b bert1-c --out committee`
-    """
-    from tinylm.infer.classifier import Classifier
-    from tinylm.infer.committee import Committee
-    from tinylm.system.files import new_folder, read_record, write_record
-
-    committee = Committee([Classifier.load(folder) for folder in members])
-    with new_folder(out) as folder:
-        committee.save(folder)
-        records = [read_record(member) for member in members]
-        write_record(folder, "committee", settings=settings_of(context), members=records)
-    say(f"committee of {len(members)} members in {out}")
