@@ -349,6 +349,6 @@ def test_gpu_suite_without_a_gpu_says_so(tmp_path, monkeypatch):
 
 
 def test_without_transformers_the_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("tinylm.cli.bench.find_spec", lambda name: None)
+    monkeypatch.setattr("tinylm.cli.common.find_spec", lambda name: None)
     answer = tinylm("bench --suite cpu --json", tmp_path / "x.json")
     assert answer.code == 2 and "tinylm[dev]" in answer.err

@@ -16,13 +16,15 @@ from typing import Any
 import pytest
 
 from tinylm import cli
+from tinylm.text.tasks import load_task
+from tinylm.text.tokenizer import load_tokenizer
 
 NOUNS = {
     "farm": "barn calf cow dung field fodder hay hen lamb meadow orchard pig plough stable tractor",
     "sea": "anchor bay buoy captain deck gull harbour keel mast sail ship shore sloop tide wave",
 }
-
-
+# What makes a model that is trained in a second.
+TINY = "--vocabulary 300 --layers 1 --heads 1 --epochs 1 --recipe fast"
 VERBS = "awaits follows leaves meets needs passes reaches touches"
 
 
@@ -81,3 +83,9 @@ def sentence(topic: str, chance: random.Random) -> str:
 def write_table(path: Path, rows: list[tuple[str, str]]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *rows])
+
+
+def tokens_of_task(tokenizer_folder: Path, table: Path) -> set[int]:
+    """The token ids of all texts of a table."""
+    task = load_task(table)
+    return set(load_tokenizer(tokenizer_folder).encode(task.train_texts + task.test_texts).ids.tolist())

@@ -1,0 +1,87 @@
+"""The program as a whole: its help, its installed script, its manners."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from helpers.command import (
+    TINY,
+    Answer,
+    done,
+    refused,
+)
+
+COMMANDS = (
+    "demo",
+    "fit",
+    "corpus",
+    "coverage",
+    "pretrain",
+    "finetune",
+    "evaluate",
+    "committee",
+    "predict",
+    "export",
+    "serve",
+    "bench",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_an_example(command: str) -> None:
+    assert f"Example: tinylm {command} " in " ".join(done(f"{command} --help").out.split())
+
+
+def test_no_command_shows_all(home: Path) -> None:
+    out = done("").out
+    assert all(command in out for command in COMMANDS)
+
+
+def program(*arguments: str | bytes, **environment: str) -> Answer:
+    """Run the console script in a process of its own."""
+    script = Path(sys.executable).with_name("tinylm")
+    result = subprocess.run(
+        [script, *arguments], capture_output=True, text=True, check=False, env=os.environ | environment
+    )
+    return Answer(result.returncode, result.stdout, result.stderr)
+
+
+def test_the_program_predicts(home: Path) -> None:
+    answer = program("predict", "classifier", "the cow needs the hay")
+    assert (answer.code, answer.out.split("\t")[0], answer.err) == (0, "farm", "")
+
+
+def test_the_program_refuses(home: Path) -> None:
+    assert "not UTF-8" in refused(program("predict", "classifier", b"caf\xe9"))
+    assert "Missing argument" in refused(program("predict"))
+
+
+def test_no_network_for_a_corpus_of_the_hub(home: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    command = shlex.split(f"pretrain {TINY} --corpus hf:someone/texts --out")
+    message = refused(program(*command, out, HF_ENDPOINT="http://127.0.0.1:9"))
+    assert "someone/texts cannot be read from the HuggingFace hub" in message
+    assert list(tmp_path.iterdir()) == []
+
+
+IMPATIENT = "import time; time.sleep = lambda seconds: None; from tinylm.cli import main; main()"
+
+
+def test_no_network_for_the_vocabulary_of_bert(home: Path, tmp_path: Path) -> None:
+    command = f"pretrain --corpus corpus.txt --out {tmp_path / 'out'}"
+    result = subprocess.run(
+        [sys.executable, "-c", IMPATIENT, *shlex.split(command)],  # the hub's client waits between attempts
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"},
+    )
+    message = refused(Answer(result.returncode, result.stdout, result.stderr))
+    assert "put its vocab.txt at" in message and "bert-base-uncased" in message
+    assert list(tmp_path.iterdir()) == []
