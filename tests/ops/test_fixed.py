@@ -154,13 +154,13 @@ def test_the_fused_step_on_masters_is_adamw(tensor_rate: bool) -> None:
     torch.manual_seed(0)
     model, other = (nn.Sequential(nn.Linear(7, 5), nn.LayerNorm(5)) for _ in range(2))
     other.load_state_dict(model.state_dict())
-    optimisation = RECIPES["paper"].pretrain.model_copy(update={"learning_rate": 1e-2})
+    phase = RECIPES["paper"].pretrain.model_copy(update={"learning_rate": 1e-2})
     masters = {p: p.detach().clone() for p in model.parameters()}
     model.to(torch.bfloat16)
-    ours = GpuAdamW(list(model.parameters()), optimisation, masters)
+    ours = GpuAdamW(list(model.parameters()), phase, masters)
     if tensor_rate:
         ours.param_groups[0]["lr"] = torch.tensor(0.0)
-    theirs = torch.optim.AdamW(other.parameters(), 1e-2, weight_decay=optimisation.weight_decay)
+    theirs = torch.optim.AdamW(other.parameters(), 1e-2, weight_decay=phase.weight_decay)
     for step in range(5):
         set_lr_factor([ours], 1 - step / 5)
         theirs.param_groups[0]["lr"] = 1e-2 * (1 - step / 5)

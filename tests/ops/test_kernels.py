@@ -13,7 +13,7 @@ from tinylm.ops.kernels import raw
 from tinylm.ops.packed import make_batch
 from tinylm.ops.threads import parallel
 from tinylm.text.store import TokenIds
-from tinylm.train import optimizers
+from tinylm.train import adamw, optimizers
 from tinylm.train.adamw import CpuAdamW
 from tinylm.train.muon import Muon, orthogonalised
 from tinylm.train.recipes import RECIPES
@@ -163,11 +163,11 @@ def test_rows_that_are_read_for_two_purposes_get_both_gradients(dtype: torch.dty
 
 
 def test_adamw_equals_torch(dtype: torch.dtype) -> None:
-    optimisation = RECIPES["paper"].finetune.model_copy(update={"learning_rate": 1e-2})
+    phase = RECIPES["paper"].finetune.model_copy(update={"learning_rate": 1e-2})
     start, hidden_rows = torch.randn(40, 64), torch.tensor([0, 2, 39])
     ours, theirs = nn.Parameter(start.to(dtype)), nn.Parameter(start.clone())
-    optimizer = CpuAdamW([ours], optimisation, {ours: start.clone()})
-    reference = torch.optim.AdamW([theirs], 1e-2, weight_decay=optimisation.weight_decay)
+    optimizer = CpuAdamW([ours], phase, {ours: start.clone()})
+    reference = torch.optim.AdamW([theirs], 1e-2, weight_decay=phase.weight_decay)
     for step in range(6):
         grad = torch.randn(40, 64).to(dtype)
         rows = torch.randn(3, 64)
@@ -184,12 +184,12 @@ def test_adamw_equals_torch(dtype: torch.dtype) -> None:
 
 def test_adamw_of_rows_that_wait_equals_torch(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows without a gradient are left behind, and catch up when they are read or saved."""
-    monkeypatch.setattr(optimizers, "TOGETHER", 7)
-    optimisation = RECIPES["paper"].finetune.model_copy(update={"learning_rate": 1e-2})
+    monkeypatch.setattr(adamw, "TOGETHER", 7)
+    phase = RECIPES["paper"].finetune.model_copy(update={"learning_rate": 1e-2})
     start = torch.randn(40, 64)
     ours, theirs = nn.Parameter(start.to(dtype)), nn.Parameter(start.clone())
-    optimizer = CpuAdamW([ours], optimisation, {ours: start.clone()})
-    reference = torch.optim.AdamW([theirs], 1e-2, weight_decay=optimisation.weight_decay)
+    optimizer = CpuAdamW([ours], phase, {ours: start.clone()})
+    reference = torch.optim.AdamW([theirs], 1e-2, weight_decay=phase.weight_decay)
     for step in range(40):
         rate = 1e-2 / (1 + step)
         for each in (optimizer, reference):
@@ -211,11 +211,11 @@ def test_adamw_of_rows_that_wait_equals_torch(dtype: torch.dtype, monkeypatch: p
 
 @pytest.mark.parametrize("shape", [(64, 64), (128, 64), (64, 256)])
 def test_muon_equals_torch(shape: tuple[int, int]) -> None:
-    optimisation = RECIPES["fast"].pretrain
+    phase = RECIPES["fast"].pretrain
     start = torch.randn(shape)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.clone())
-    optimizer = Muon([ours], optimisation, {ours: start.clone()})
-    rate, decay = optimisation.matrix_learning_rate, optimisation.weight_decay
+    optimizer = Muon([ours], phase, {ours: start.clone()})
+    rate, decay = phase.muon_lr, phase.weight_decay
     reference = torch.optim.Muon([theirs], rate, decay)
     for _ in range(4):
         ours.grad = torch.randn(shape)

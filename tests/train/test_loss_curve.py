@@ -35,8 +35,8 @@ def topical_texts() -> TokenIds:
 
 
 def test_loss_curve_is_that_of_the_reference():
-    optimisation = RECIPES["paper"].pretrain.model_copy(update={"learning_rate": 5e-4})
-    recipe = RECIPES["paper"].model_copy(update={"pretrain": optimisation})
+    phase = RECIPES["paper"].pretrain.model_copy(update={"learning_rate": 5e-4})
+    recipe = RECIPES["paper"].model_copy(update={"pretrain": phase})
     texts = topical_texts()
     torch.manual_seed(0)  # the weights that `pretraining_run` starts from
     start = to_huggingface(MaskedLanguageModel(CONFIG).state_dict())

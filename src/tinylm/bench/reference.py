@@ -38,7 +38,7 @@ class ReferenceRun:
 
     Args:
         model: with a `loss` in its output.
-        optimisation: learning rate and weight decay; the rate stays at its highest.
+        phase: learning rate and weight decay; the rate stays at its highest.
         steps_per_epoch: batches of one epoch.
         inputs: the padded batch of a step, counted from 0.
         device: where it is trained.
@@ -47,14 +47,14 @@ class ReferenceRun:
     def __init__(
         self,
         model: Any,
-        optimisation: PhaseConfig,
+        phase: PhaseConfig,
         steps_per_epoch: int,
         inputs: Callable[[int], dict[str, Tensor]],
         device: torch.device = CPU,
     ) -> None:
         self.model, self.steps_per_epoch, self.inputs = model.train().to(device), steps_per_epoch, inputs
         self.device, self.scaler = device, torch.amp.GradScaler("cuda", enabled=device.type == "cuda")
-        rate, decay = optimisation.learning_rate, optimisation.weight_decay
+        rate, decay = phase.learning_rate, phase.weight_decay
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=decay)
 
     def step(self, number: int, *, autocast: bool = False) -> float:

@@ -108,10 +108,10 @@ class CpuAdamW(Optimizer):
     """
 
     def __init__(
-        self, parameters: list[nn.Parameter], optimisation: PhaseConfig, masters: dict[nn.Parameter, Tensor]
+        self, parameters: list[nn.Parameter], phase: PhaseConfig, masters: dict[nn.Parameter, Tensor]
     ) -> None:
-        super().__init__(parameters, {"lr": optimisation.learning_rate})
-        self.decay = optimisation.weight_decay
+        super().__init__(parameters, {"lr": phase.learning_rate})
+        self.decay = phase.weight_decay
         self.behind: dict[nn.Parameter, Behind] = {}
         for p in parameters:
             self.state[p] = _moments(p, masters) | {"step": torch.zeros((), dtype=torch.int64)}
@@ -222,10 +222,10 @@ class GpuAdamW(Optimizer):
     """AdamW on a GPU: PyTorch's fused step, of bf16 weights on their masters, which are then rounded."""
 
     def __init__(
-        self, parameters: list[nn.Parameter], optimisation: PhaseConfig, masters: dict[nn.Parameter, Tensor]
+        self, parameters: list[nn.Parameter], phase: PhaseConfig, masters: dict[nn.Parameter, Tensor]
     ) -> None:
-        super().__init__(parameters, {"lr": optimisation.learning_rate})
-        self.decay = optimisation.weight_decay
+        super().__init__(parameters, {"lr": phase.learning_rate})
+        self.decay = phase.weight_decay
         for p in parameters:
             self.state[p] = _moments(p, masters) | {"step": torch.zeros((), device=p.device)}
 

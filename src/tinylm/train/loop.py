@@ -26,7 +26,7 @@ class Run:
 
     Args:
         model: trained in place, in bf16 where that pays; see `finish`.
-        optimisation: epochs, learning rate and the like.
+        phase: epochs, learning rate and the like.
         steps_per_epoch: batches of one epoch.
         inputs_of: what step `step` of epoch `epoch`, both from 0, learns from; it must
             depend on nothing else, so that a run can go on anywhere.
@@ -39,7 +39,7 @@ class Run:
     def __init__(
         self,
         model: nn.Module,
-        optimisation: PhaseConfig,
+        phase: PhaseConfig,
         steps_per_epoch: int,
         inputs_of: Callable[[int, int], Inputs],
         loss_of: Callable[[Any], Tensor],
@@ -48,9 +48,9 @@ class Run:
         device: torch.device = CPU,
     ) -> None:
         keep_memory()
-        self.model, self.optimisation, self.steps_per_epoch = model.to(device), optimisation, steps_per_epoch
+        self.model, self.phase, self.steps_per_epoch = model.to(device), phase, steps_per_epoch
         self.inputs_of, self.loss_of, self.seed, self.checkpoint = inputs_of, loss_of, seed, checkpoint
-        self.optimizers = make_optimizers(model, optimisation, bf16=supports_bf16(device))
+        self.optimizers = make_optimizers(model, phase, bf16=supports_bf16(device))
         self.state = checkpoint.restore(model, self.optimizers) if checkpoint else TrainState()
         self.graphs = None if device.type == "cpu" else Graphs(self.learn, device)
 
@@ -60,7 +60,7 @@ class Run:
         self.model.train()
         seed_dropout(self.seed, number)
         epoch, step = divmod(number, self.steps_per_epoch)
-        set_lr_factor(self.optimizers, self.optimisation.schedule(epoch, step, self.steps_per_epoch))
+        set_lr_factor(self.optimizers, self.phase.schedule(epoch, step, self.steps_per_epoch))
         if self.graphs is None:
             loss = self.learn(self.inputs_of(epoch, step))
         else:
@@ -125,7 +125,7 @@ def train(
         UserError: the loss is no longer a number.
     """
     state = run.state
-    total = run.optimisation.epochs * run.steps_per_epoch
+    total = run.phase.epochs * run.steps_per_epoch
     with progress_bars() as bars:
         bar = bars.add(label, total)
         while state.step < total:
@@ -133,7 +133,7 @@ def train(
             if not math.isfinite(state.loss_sum):
                 raise UserError(
                     f"{label}: the loss is no number after step {state.step:,};"
-                    f" learning rate {run.optimisation.learning_rate} is too high for this model."
+                    f" learning rate {run.phase.learning_rate} is too high for this model."
                 )
             epochs, steps = divmod(state.step, run.steps_per_epoch)
             mean_loss = state.loss_sum / (steps or run.steps_per_epoch)

@@ -27,10 +27,10 @@ class Muon(Optimizer):
     """
 
     def __init__(
-        self, parameters: list[nn.Parameter], optimisation: PhaseConfig, masters: dict[nn.Parameter, Tensor]
+        self, parameters: list[nn.Parameter], phase: PhaseConfig, masters: dict[nn.Parameter, Tensor]
     ) -> None:
-        super().__init__(parameters, {"lr": optimisation.matrix_learning_rate})
-        self.decay = optimisation.weight_decay
+        super().__init__(parameters, {"lr": phase.muon_lr})
+        self.decay = phase.weight_decay
         for p in parameters:
             self.state[p] = {"momentum": torch.zeros_like(p, dtype=torch.float32)}
             if p.dtype == torch.bfloat16:

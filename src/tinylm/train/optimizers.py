@@ -21,7 +21,7 @@ from tinylm.train.muon import Muon
 from tinylm.train.recipes import PhaseConfig
 
 
-def make_optimizers(model: nn.Module, optimisation: PhaseConfig, *, bf16: bool) -> list[Optimizer]:
+def make_optimizers(model: nn.Module, phase: PhaseConfig, *, bf16: bool) -> list[Optimizer]:
     """AdamW for all weights (the paper), or Muon for the matrices and AdamW for the rest.
 
     Muon orthogonalises the update of a matrix, so that all its directions learn at
@@ -32,11 +32,11 @@ def make_optimizers(model: nn.Module, optimisation: PhaseConfig, *, bf16: bool) 
     Args:
         model: with `bf16`, its weights become bf16 here, BatchNorm's excepted; see
             `restore_masters` for the way back.
-        optimisation: learning rates and weight decay.
+        phase: learning rates and weight decay.
         bf16: whether weights become bf16.
     """
     matrices: set[nn.Parameter] = set()
-    if optimisation.matrix_learning_rate is not None:
+    if phase.muon_lr is not None:
         tables = {p for part in model.modules() if isinstance(part, Embeddings) for p in part.parameters()}
         matrices = {p for p in model.parameters() if p.ndim == 2 and p not in tables}
     masters = {p: p.detach().clone() for p in model.parameters()} if bf16 else {}
@@ -47,9 +47,9 @@ def make_optimizers(model: nn.Module, optimisation: PhaseConfig, *, bf16: bool) 
                 part.float()
     rest = [p for p in model.parameters() if p not in matrices]
     on_cpu = all(p.device.type == "cpu" for p in rest)
-    optimizers: list[Optimizer] = [(CpuAdamW if on_cpu else GpuAdamW)(rest, optimisation, masters)]
-    if optimisation.matrix_learning_rate is not None:
-        optimizers.append(Muon([p for p in model.parameters() if p in matrices], optimisation, masters))
+    optimizers: list[Optimizer] = [(CpuAdamW if on_cpu else GpuAdamW)(rest, phase, masters)]
+    if phase.muon_lr is not None:
+        optimizers.append(Muon([p for p in model.parameters() if p in matrices], phase, masters))
     if not on_cpu:
         for optimizer in optimizers:
             (group,) = optimizer.param_groups

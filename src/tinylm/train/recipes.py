@@ -7,12 +7,17 @@ two are never mixed up. To add a recipe, add an entry to RECIPES.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig
+
+
+def _stored_as(name: str, **settings: Any) -> Any:
+    """A field that records hold under the name it had first: keys of stored results hash these names."""
+    return Field(validation_alias=name, serialization_alias=name, **settings)
 
 
 class PhaseConfig(BaseModel):
@@ -22,32 +27,34 @@ class PhaseConfig(BaseModel):
         epochs: passes over the data.
         batch_size: texts per step.
         learning_rate: of AdamW, at its highest.
-        matrix_learning_rate: of Muon, which then trains the weight matrices in
-            place of AdamW; None leaves everything to AdamW.
+        muon_lr: learning rate of Muon, which then trains the weight matrices in place of AdamW;
+            None leaves everything to AdamW.
         weight_decay: AdamW's, the paper's L2 regularization alpha.
-        warm_up: share of all steps in which the learning rate rises from zero.
-        decay_each: whether the learning rate falls after every epoch (paper) or step.
+        warmup_ratio: share of all steps in which the learning rate rises from zero.
+        lr_decay: whether the learning rate falls after every epoch (paper) or every step.
         dropout: on embeddings, attention probabilities and hidden states.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", validate_by_name=True, validate_by_alias=True, serialize_by_alias=True
+    )
 
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
-    matrix_learning_rate: float | None = Field(default=None, gt=0)
+    muon_lr: float | None = _stored_as("matrix_learning_rate", default=None, gt=0)
     weight_decay: float = Field(ge=0)
-    warm_up: float = Field(default=0.0, ge=0, lt=1)
-    decay_each: Literal["epoch", "step"] = "step"
+    warmup_ratio: float = _stored_as("warm_up", default=0.0, ge=0, lt=1)
+    lr_decay: Literal["epoch", "step"] = _stored_as("decay_each", default="step")
     dropout: float = Field(default=0.1, ge=0, lt=1)
 
     def schedule(self, epoch: int, step: int, steps_per_epoch: int) -> float:
         """Share of the highest learning rate at `step` of `epoch`, both from 0."""
         done, total = epoch * steps_per_epoch + step, self.epochs * steps_per_epoch
-        rising = self.warm_up * total
+        rising = self.warmup_ratio * total
         if done < rising:
             return (done + 1) / (rising + 1)
-        if self.decay_each == "epoch":
+        if self.lr_decay == "epoch":
             return 1 - epoch / self.epochs
         return (total - done) / (total - rising)
 
@@ -107,10 +114,10 @@ RECIPES = {
     "paper": Recipe(
         name="paper",
         pretrain=PhaseConfig(
-            epochs=50, batch_size=32, learning_rate=5.5e-5, weight_decay=1e-2, decay_each="epoch"
+            epochs=50, batch_size=32, learning_rate=5.5e-5, weight_decay=1e-2, lr_decay="epoch"
         ),
         finetune=PhaseConfig(
-            epochs=50, batch_size=32, learning_rate=8e-5, weight_decay=1e-2, decay_each="epoch"
+            epochs=50, batch_size=32, learning_rate=8e-5, weight_decay=1e-2, lr_decay="epoch"
         ),
     ),
     "fast": Recipe(
@@ -125,10 +132,10 @@ RECIPES = {
             epochs=3,
             batch_size=32,
             learning_rate=3e-3,
-            matrix_learning_rate=0.02,
+            muon_lr=0.02,
             weight_decay=1e-2,
-            warm_up=0.06,
-            decay_each="step",
+            warmup_ratio=0.06,
+            lr_decay="step",
             dropout=0.0,
         ),
         finetune=PhaseConfig(
@@ -136,8 +143,8 @@ RECIPES = {
             batch_size=32,
             learning_rate=1e-3,
             weight_decay=1e-2,
-            warm_up=0.06,
-            decay_each="step",
+            warmup_ratio=0.06,
+            lr_decay="step",
             dropout=0.2,
         ),
         model={"init_std": 0.05},
