@@ -13,6 +13,7 @@ import pytest
 
 from tinylm.errors import UserError
 from tinylm.text.corpus import build_store, open_corpus, read_vital
+from tinylm.text.datasets import DOWNLOADS
 from tinylm.text.store import open_store
 from tinylm.text.tasks import Task, load_task
 from tinylm.text.tokenizer import load_tokenizer, train_tokenizer
@@ -237,7 +238,7 @@ def test_dbpedia_archive_is_unpacked_once(own: Path, monkeypatch: pytest.MonkeyP
             member = tarfile.TarInfo(f"dbpedia_csv/{part}.csv")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    monkeypatch.setattr("tinylm.text.tasks.fetch", lambda url, checksum, name: own.parent / "cache" / name)
+    monkeypatch.setattr("tinylm.text.datasets.fetch", lambda url, checksum, name: own.parent / "cache" / name)
     task = load_task("dbpedia")
     assert task.train_texts == [f"train {i}  text" for i in range(1, 15)]
     assert task.test_texts == [f"test {i}  text" for i in range(1, 15)]
@@ -248,6 +249,6 @@ def test_dbpedia_archive_is_unpacked_once(own: Path, monkeypatch: pytest.MonkeyP
 
 def test_no_file_and_no_network(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     address = "http://127.0.0.1:9/dbpedia_csv.tgz"
-    monkeypatch.setitem(load_task.__globals__["DOWNLOADS"], "dbpedia/dbpedia_csv.tgz", (address, None))
+    monkeypatch.setitem(DOWNLOADS, "dbpedia/dbpedia_csv.tgz", (address, None))
     with pytest.raises(UserError, match=r"dbpedia_csv\.tgz could not be downloaded"):
         load_task("dbpedia")

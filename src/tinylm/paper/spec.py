@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tinylm.errors import UserError
 from tinylm.model.config import Convolution
+from tinylm.text.datasets import DATASETS
 from tinylm.text.tables import file_format
-from tinylm.text.tasks import TASKS
 
 SPECS = resources.files("tinylm.paper") / "specs"
 Model = TypeVar("Model", bound=BaseModel)
@@ -56,8 +56,8 @@ class TaskSpec(_Part):
     @field_validator("name")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in TASKS and not file_format(Path(name)):
-            raise ValueError(f"expected {', '.join(TASKS)} or a labelled table")
+        if name not in DATASETS and not file_format(Path(name)):
+            raise ValueError(f"expected {', '.join(DATASETS)} or a labelled table")
         return name
 
 

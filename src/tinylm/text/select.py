@@ -1,12 +1,15 @@
-"""The three ways to choose W_S: random, custom-made and mismatched.
+"""The ways to choose W_S: random, custom-made, mismatched, and with tokens that the task lacks.
 
-All three walk through one seeded shuffle of the corpus and keep the first
-paragraphs that qualify, so they differ in the condition alone: with every
-token allowed, custom-made and mismatched are the random selection.
+All walk through one seeded shuffle of the corpus and keep the first paragraphs
+that qualify, so they differ in the condition alone: with every token allowed,
+custom-made and mismatched are the random selection.
 
-A condition costs one table lookup per token and a maximum per paragraph, in
-chunks: Wikipedia's 6.4 million paragraphs are read once from the
-memory-mapped store and only one number per paragraph is kept.
+The paper's mismatch is T_M: tokens of the task (T_C) that W_S lacks. The reverse
+mismatch, which its discussion asks about, is tokens of W_S that the task lacks.
+
+A condition costs one table lookup per token and one reduction per paragraph, in
+chunks: Wikipedia's 6.4 million paragraphs are read once from the memory-mapped
+store and only one number per paragraph is kept.
 """
 
 from __future__ import annotations
@@ -16,6 +19,9 @@ import numpy as np
 from tinylm.errors import UserError
 from tinylm.text.coverage import chunks, distinct_tokens, token_counts
 from tinylm.text.store import TokenIds
+
+# The paragraphs with "many" tokens that the task lacks: the top quarter by their share.
+MANY_QUANTILE = 0.75
 
 
 def random_rows(n_paragraphs: int, w_s: int, seed: int = 42) -> np.ndarray:
@@ -95,18 +101,13 @@ def mismatched_rows(
     _check_size(len(paragraphs), w_s)
     needed = largest_entries(paragraphs, ranks_in_task(paragraphs, in_task))
     order = _shuffle(len(paragraphs), seed)
-    needed_in_order = needed[order]
-
-    def sample(r: int) -> np.ndarray:
-        return order[np.flatnonzero(needed_in_order <= r)[:w_s]]
-
-    def measure(r: int) -> int:
-        in_w_s = distinct_tokens(paragraphs.take(sample(r)), len(in_task))
-        return int((in_task & ~in_w_s).sum())
-
     fewest = int(np.partition(needed, w_s - 1)[w_s - 1])
     if missing is None:
-        return sample(fewest)
+        return _first_within(order, needed, fewest, w_s)
+
+    def measure(r: int) -> int:
+        return _t_m(paragraphs, _first_within(order, needed, r, w_s), in_task)
+
     low, high = fewest, int(needed.max())
     t_m = {r: measure(r) for r in (low, high)}
     if not t_m[high] <= missing <= t_m[low]:
@@ -119,7 +120,62 @@ def mismatched_rows(
         r = (low + high) // 2
         t_m[r] = measure(r)
         low, high = (r, high) if t_m[r] >= missing else (low, r)
-    return sample(min(t_m, key=lambda r: abs(t_m[r] - missing)))
+    nearest = min(t_m, key=lambda r: abs(t_m[r] - missing))
+    return _first_within(order, needed, nearest, w_s)
+
+
+def reverse_rows(
+    paragraphs: TokenIds, in_task: np.ndarray, w_s: int, seed: int = 42
+) -> dict[str, np.ndarray]:
+    """The reverse mismatch: three W_S of one size and nearly one T_M, with few to many tokens that T_C lacks.
+
+    Args:
+        paragraphs: The corpus.
+        in_task: `bool [vocab_size]`, the tokens of T_C.
+        w_s: Paragraphs wanted.
+        seed: Of the shuffle that all three walk through.
+
+    Returns:
+        Row numbers, `int64 [w_s]` each: `none` has only tokens of the task (custom-made), `some`
+        is drawn whatever other tokens it has, `many` from the quarter of the paragraphs with most of them.
+
+    Raises:
+        UserError: too few paragraphs qualify.
+    """
+    absent = _absent_share(paragraphs, in_task)
+    order = random_rows(len(paragraphs), len(paragraphs), seed)
+    qualifies = {
+        "none": absent == 0,
+        "some": absent >= 0,
+        "many": absent >= np.quantile(absent, MANY_QUANTILE),
+    }
+    pools = {name: order[allowed[order]] for name, allowed in qualifies.items()}
+    for name, pool in pools.items():
+        if len(pool) < w_s:
+            raise UserError(
+                f"Only {len(pool)} of {len(paragraphs)} paragraphs qualify for the reverse selection"
+                f" '{name}', but W_S is {w_s}; give a larger corpus or a smaller W_S."
+            )
+
+    # As in a mismatched selection, T_M rises when fewer tokens of T_C are allowed: all three are brought
+    # to that of the one whose T_M is largest without a limit.
+    needed = largest_entries(paragraphs, ranks_in_task(paragraphs, in_task))
+
+    def measure(rows: np.ndarray) -> int:
+        return _t_m(paragraphs, rows, in_task)
+
+    no_limit = int(needed.max())
+    target = max(measure(_first_within(pool, needed, no_limit, w_s)) for pool in pools.values())
+    chosen = {}
+    for name, pool in pools.items():
+        low, high = int(np.partition(needed[pool], w_s - 1)[w_s - 1]), no_limit
+        while high - low > 1:
+            r = (low + high) // 2
+            enough = measure(_first_within(pool, needed, r, w_s)) >= target
+            low, high = (r, high) if enough else (low, r)
+        candidates = [_first_within(pool, needed, r, w_s) for r in (low, high)]
+        chosen[name] = min(candidates, key=lambda rows: abs(measure(rows) - target))
+    return chosen
 
 
 def _check_size(n_paragraphs: int, w_s: int) -> None:
@@ -160,64 +216,29 @@ def largest_entries(paragraphs: TokenIds, table: np.ndarray) -> np.ndarray:
     return largest
 
 
-MANY = 4  # of all paragraphs, the fourth with the largest share of absent tokens counts as "many"
-
-
-def reverse_rows(
-    paragraphs: TokenIds, in_task: np.ndarray, w_s: int, seed: int = 42
-) -> dict[str, np.ndarray]:
-    """Three W_S of one size and nearly one T_M, with few and many tokens absent from the task.
-
-    Args:
-        paragraphs: the corpus.
-        in_task: `bool [vocab_size]`, the tokens of T_C.
-        w_s: paragraphs wanted.
-        seed: of the shuffle that all three walk through.
-
-    Returns:
-        Row numbers, `int64 [w_s]` each: `none` has only tokens of the task (custom-made), `some`
-        is drawn whatever other tokens it has, `many` from the paragraphs with most of them.
-
-    Raises:
-        UserError: too few paragraphs qualify.
-    """
-    absent = _absent_share(paragraphs, in_task)
-    order = random_rows(len(paragraphs), len(paragraphs), seed)
-    bounds = {"none": absent == 0, "some": absent >= 0, "many": absent >= np.quantile(absent, 1 - 1 / MANY)}
-    pools = {name: order[allowed[order]] for name, allowed in bounds.items()}
-    # As in a mismatched selection: of T_C, only the r tokens most frequent in the corpus are allowed.
-    needed = largest_entries(paragraphs, ranks_in_task(paragraphs, in_task))
-    for name, pool in pools.items():
-        if len(pool) < w_s:
-            raise UserError(
-                f"Only {len(pool)} of {len(paragraphs)} paragraphs qualify for the reverse selection"
-                f" '{name}', but W_S is {w_s}; give a larger corpus or a smaller W_S."
-            )
-
-    def sample(pool: np.ndarray, r: int) -> np.ndarray:
-        return pool[np.flatnonzero(needed[pool] <= r)[:w_s]]
-
-    def t_m(rows: np.ndarray) -> int:
-        return int((in_task & ~distinct_tokens(paragraphs.take(rows), len(in_task))).sum())
-
-    highest = int(needed.max())
-    target = max(t_m(sample(pool, highest)) for pool in pools.values())
-    chosen = {}
-    for name, pool in pools.items():
-        low, high = int(np.partition(needed[pool], w_s - 1)[w_s - 1]), highest
-        while high - low > 1:  # T_M falls as r grows
-            r = (low + high) // 2
-            low, high = (r, high) if t_m(sample(pool, r)) >= target else (low, r)
-        chosen[name] = min((sample(pool, low), sample(pool, high)), key=lambda rows: abs(t_m(rows) - target))
-    return chosen
-
-
 def _absent_share(paragraphs: TokenIds, in_task: np.ndarray) -> np.ndarray:
-    """Share of each paragraph's tokens that the task has not, `float64 [paragraphs]`."""
-    absent = np.zeros(len(paragraphs))
+    """Share of each paragraph's tokens that the task lacks, `float64 [paragraphs]`."""
     foreign = ~in_task
-    foreign[np.asarray(paragraphs.ids[[0, -1]])] = False  # [CLS] and [SEP]
+    foreign[_frame(paragraphs)] = False
+    absent = np.zeros(len(paragraphs))
     for first, end, ids in chunks(paragraphs, len(in_task)):
         starts = paragraphs.offsets[first:end] - paragraphs.offsets[first]
         absent[first:end] = np.add.reduceat(foreign.take(ids).astype(np.int64), starts)
     return absent / paragraphs.lengths
+
+
+def _first_within(pool: np.ndarray, needed: np.ndarray, r: int, w_s: int) -> np.ndarray:
+    """The first `w_s` rows of `pool` whose tokens of T_C are all among the r most frequent.
+
+    Args:
+        pool: `int64`, rows in the order in which they are drawn.
+        needed: the smallest such r of every paragraph of the corpus.
+        r: how many tokens of T_C are allowed.
+        w_s: paragraphs wanted.
+    """
+    return pool[np.flatnonzero(needed[pool] <= r)[:w_s]]
+
+
+def _t_m(paragraphs: TokenIds, rows: np.ndarray, in_task: np.ndarray) -> int:
+    """T_M of a selection: tokens of T_C that do not occur in its paragraphs."""
+    return int((in_task & ~distinct_tokens(paragraphs.take(rows), len(in_task))).sum())

@@ -8,65 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tarfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tinylm.errors import UserError
-from tinylm.system.download import fetch
-from tinylm.system.paths import find_local
-from tinylm.text.corpus import read_vital
+from tinylm.text.datasets import DATASETS, TextsByLabel, vital_titles
 from tinylm.text.labelled import Labelled, targets_of
 from tinylm.text.tables import file_format, read_rows, why_unusable
-
-# Address and checksum of the official files, by their place in a data folder.
-DOWNLOADS = {
-    "fewrel/train_wiki.json": (
-        "https://raw.githubusercontent.com/thunlp/FewRel/master/data/train_wiki.json",
-        "md5:5e663e9c3f1bfbdb2de72696e9504fd7",
-    ),
-    "fewrel/pid2name.json": (
-        "https://raw.githubusercontent.com/thunlp/FewRel/master/data/pid2name.json",
-        "md5:0fe4c5a197c83668d1c7ef255cba5474",
-    ),
-    "ag_news/train.csv": (
-        "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv/train.csv",
-        "md5:b1a00f826fdfbd249f79597b59e1dc12",
-    ),
-    "ag_news/test.csv": (
-        "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv/test.csv",
-        "md5:d52ea96a97a2d943681189a97654912d",
-    ),
-    "dbpedia/dbpedia_csv.tgz": (
-        "https://s3.amazonaws.com/fast-ai-nlp/dbpedia_csv.tgz",
-        "md5:239c7837b9e79db34486f3de6a00e38e",
-    ),
-}
-
-AG_NEWS_LABELS = ("World", "Sports", "Business", "Sci/Tech")
-DBPEDIA_LABELS = (
-    "Company",
-    "EducationalInstitution",
-    "Artist",
-    "Athlete",
-    "OfficeHolder",
-    "MeanOfTransportation",
-    "Building",
-    "NaturalPlace",
-    "Village",
-    "Animal",
-    "Plant",
-    "Album",
-    "Film",
-    "WrittenWork",
-)
-NO_TOPIC = "Uncategorized"
 
 
 @dataclass(frozen=True)
@@ -96,25 +48,6 @@ class Task:
     notes: list[str]
     fingerprint: str
     test_titles: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Usable texts of each label, in file order. `test` is None where the split is ours to make."""
-
-    label_names: list[str]
-    train: list[list[str]]
-    test: list[list[str]] | None
-    unusable: Counter[str]
-
-
-@dataclass(frozen=True)
-class _Known:
-    """A task that has a name: how to read it and how many rows the paper takes of each label."""
-
-    read: Callable[[], _Rows]
-    train_per_label: int
-    test_per_label: int
 
 
 def load_task(
@@ -153,7 +86,7 @@ def load_task(
         UserError: an unknown task, a missing or damaged file, a wrong column, fewer than two labels, a
             label number out of range, or a label without training or test rows.
     """
-    known = TASKS.get(str(name))
+    known = DATASETS.get(str(name))
     if known:
         rows = known.read()
         train_per_label = known.train_per_label if train_per_label is None else train_per_label
@@ -161,7 +94,9 @@ def load_task(
     elif file_format(Path(name)):
         rows = _read_table(Path(name), test_file, text_column, label_column)
     else:
-        raise UserError(f"There is no task {str(name)!r}; expected {', '.join(TASKS)} or a labelled table.")
+        raise UserError(
+            f"There is no task {str(name)!r}; expected {', '.join(DATASETS)} or a labelled table."
+        )
     for option, count in {"train_per_label": train_per_label, "test_per_label": test_per_label}.items():
         if count is not None and count < 1:
             raise UserError(f"{option} is {count}; expected at least 1.")
@@ -186,18 +121,18 @@ def load_task(
         test.append(_first(test_pool, test_per_label, f"test rows of label {label!r}", notes))
 
     hashed = hashlib.sha256(json.dumps([label_names, train, test]).encode())
-    titles = _titles_of(test) if name == "vital-topics" else frozenset()
+    test_texts = [text for texts in test for text in texts]
     return Task(
         name=str(name),
         label_names=label_names,
         train_texts=[text for texts in train for text in texts],
         train_labels=np.repeat(np.arange(len(numbers)), [len(texts) for texts in train]),
-        test_texts=[text for texts in test for text in texts],
+        test_texts=test_texts,
         test_labels=np.repeat(np.arange(len(numbers)), [len(texts) for texts in test]),
         unusable=dict(rows.unusable),
         notes=notes,
         fingerprint=hashed.hexdigest()[:16],
-        test_titles=titles,
+        test_titles=vital_titles(test_texts) if name == "vital-topics" else frozenset(),
     )
 
 
@@ -220,7 +155,7 @@ def hold_out(task: Task, train_per_label: int) -> tuple[Task, list[str], np.ndar
     return smaller, [task.train_texts[i] for i in held], task.train_labels[held]
 
 
-def _check_labels(labels: Sequence[int] | None, rows: _Rows, task: str) -> list[int]:
+def _check_labels(labels: Sequence[int] | None, rows: TextsByLabel, task: str) -> list[int]:
     n_labels = len(rows.label_names)
     numbers = list(range(n_labels) if labels is None else labels)
     for number in numbers:
@@ -248,112 +183,7 @@ def _first(texts: list[str], count: int | None, what: str, notes: list[str]) -> 
     return texts[:count]
 
 
-def _titles_of(texts_by_label: list[list[str]]) -> frozenset[str]:
-    """Titles of all articles with these texts, copies under another title included."""
-    texts = {text for texts in texts_by_label for text in texts}
-    return frozenset(title for title, article in read_vital().items() if article["extract"] in texts)
-
-
-def _official(name: str) -> Path:
-    """An official file: the user's own, the cached one, or a download."""
-    return find_local(name) or fetch(*DOWNLOADS[name], name)
-
-
-def _read_fewrel() -> _Rows:
-    path = _official("fewrel/train_wiki.json")
-    relations = _read_json(path)
-    names = _read_json(_official("fewrel/pid2name.json"))
-    unusable: Counter[str] = Counter()
-    # The paper's label numbers: Table 1's T_FR fits in alphabetical order only, not in file order.
-    ids = sorted(relations)
-    by_label: list[list[str]] = []
-    for relation in ids:
-        texts = []
-        for number, row in enumerate(relations[relation], start=1):
-            try:
-                text = " ".join(row["tokens"])
-            except (TypeError, KeyError) as error:
-                raise UserError(
-                    f"{path}, relation {relation}, row {number} has no list of tokens."
-                ) from error
-            if _usable(text, unusable):
-                texts.append(text)
-        by_label.append(texts)
-    label_names = [names[relation][0] if relation in names else relation for relation in ids]
-    return _Rows(label_names, by_label, None, unusable)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} is no JSON file: {error}") from error
-    if not isinstance(content, dict) or not content:
-        raise UserError(f"{path} is empty; expected an object with relation ids such as 'P17' as keys.")
-    return content
-
-
-def _read_agnews() -> _Rows:
-    unusable: Counter[str] = Counter()
-    train, test = (
-        _read_official_csv(_official(f"ag_news/{part}.csv"), len(AG_NEWS_LABELS), unusable)
-        for part in ("train", "test")
-    )
-    return _Rows(list(AG_NEWS_LABELS), train, test, unusable)
-
-
-def _read_dbpedia() -> _Rows:
-    unusable: Counter[str] = Counter()
-    train, test = (
-        _read_official_csv(_dbpedia_file(f"{part}.csv"), len(DBPEDIA_LABELS), unusable)
-        for part in ("train", "test")
-    )
-    return _Rows(list(DBPEDIA_LABELS), train, test, unusable)
-
-
-def _dbpedia_file(name: str) -> Path:
-    """A file of DBpedia-14, unpacked from the downloaded archive if need be."""
-    if found := find_local(f"dbpedia/{name}"):
-        return found
-    archive_name = "dbpedia/dbpedia_csv.tgz"
-    archive = fetch(*DOWNLOADS[archive_name], archive_name)
-    target = archive.with_name(name)
-    partial = archive.with_name(name + ".partial")
-    with tarfile.open(archive) as tar:
-        member = tar.extractfile(f"dbpedia_csv/{name}")
-        assert member is not None  # the archive's checksum has been verified
-        with member, partial.open("wb") as file:
-            shutil.copyfileobj(member, file)
-    return partial.rename(target)
-
-
-def _read_official_csv(path: Path, n_labels: int, unusable: Counter[str]) -> list[list[str]]:
-    """Rows `class, title, description` without a header; classes count from 1, titles may be empty."""
-    columns = ("class", "title", "description")
-    by_label: list[list[str]] = [[] for _ in range(n_labels)]
-    for number, row in read_rows(path, columns, header=columns):
-        label, title, description = (row[column] for column in columns)
-        if not str(label).isdecimal() or not 1 <= int(label) <= n_labels:
-            raise UserError(f"{path}, row {number} has the class {label!r}; expected 1 to {n_labels}.")
-        text = f"{title or ''} {description or ''}".strip()
-        if _usable(text, unusable):
-            by_label[int(label) - 1].append(text)
-    return by_label
-
-
-def _read_vital_topics() -> _Rows:
-    unusable: Counter[str] = Counter()
-    by_topic: dict[str, list[str]] = {}
-    for article in read_vital().values():
-        if article["topic"] == NO_TOPIC:
-            unusable["no label"] += 1
-        elif _usable(article["extract"], unusable):
-            by_topic.setdefault(article["topic"], []).append(article["extract"])
-    topics = sorted(by_topic)
-    return _Rows(topics, [by_topic[topic] for topic in topics], None, unusable)
-
-
-def _read_table(path: Path, test_path: Path | None, text_column: str, label_column: str) -> _Rows:
+def _read_table(path: Path, test_path: Path | None, text_column: str, label_column: str) -> TextsByLabel:
     unusable: Counter[str] = Counter()
 
     def read(file: Path) -> dict[str, list[str]]:
@@ -362,7 +192,9 @@ def _read_table(path: Path, test_path: Path | None, text_column: str, label_colu
             text, label = row.get(text_column), row.get(label_column)
             if label is None or why_unusable(str(label)):
                 unusable["no label"] += 1
-            elif _usable(text, unusable):
+            elif reason := why_unusable(text):
+                unusable[reason] += 1
+            else:
                 by_label.setdefault(str(label).strip(), []).append(str(text))
         return by_label
 
@@ -370,26 +202,13 @@ def _read_table(path: Path, test_path: Path | None, text_column: str, label_colu
     # Numbers in the order of numbers: 2 before 10.
     names = sorted(train, key=lambda name: (int(name) if name.isdecimal() else -1, name))
     if test_path is None:
-        return _Rows(names, [train[name] for name in names], None, unusable)
+        return TextsByLabel(names, [train[name] for name in names], None, unusable)
     test = read(Path(test_path))
     if unknown := sorted(test.keys() - train.keys()):
         raise UserError(f"{test_path} has the label {unknown[0]!r}, of which {path} has no row.")
-    return _Rows(names, [train[name] for name in names], [test.get(name, []) for name in names], unusable)
-
-
-def _usable(text: object, unusable: Counter[str]) -> bool:
-    reason = why_unusable(text)
-    if reason:
-        unusable[reason] += 1
-    return reason is None
-
-
-TASKS = {
-    "fewrel": _Known(_read_fewrel, train_per_label=630, test_per_label=70),
-    "agnews": _Known(_read_agnews, train_per_label=1000, test_per_label=1000),
-    "dbpedia": _Known(_read_dbpedia, train_per_label=100, test_per_label=100),
-    "vital-topics": _Known(_read_vital_topics, train_per_label=100, test_per_label=100),
-}
+    return TextsByLabel(
+        names, [train[name] for name in names], [test.get(name, []) for name in names], unusable
+    )
 
 
 @dataclass(frozen=True)
@@ -423,9 +242,19 @@ def split_rows(texts: Sequence[str], targets: np.ndarray, share: float, seed: in
     return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen))
 
 
-def split_off(labelled: Labelled, share: float, seed: Any) -> tuple[Labelled, Labelled]:
+def split_off(labelled: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
+    """Split labelled texts into a training and a test part, as `split_rows` does.
+
+    Args:
+        labelled: the texts, with a label each or a list of labels each.
+        share: of each label's rows that becomes test rows, between 0 and 1.
+        seed: of the draw.
+
+    Returns:
+        Both parts; the counts of rows that were left out in reading stay with each.
+    """
     names = sorted({name for label in labelled.labels for name in _listed(label)})
-    split = split_rows(labelled.texts, targets_of(labelled, names, "the table"), share, int(seed or 0))
+    split = split_rows(labelled.texts, targets_of(labelled, names, "the table"), share, seed)
 
     def part(rows: np.ndarray) -> Labelled:
         return replace(
@@ -435,5 +264,5 @@ def split_off(labelled: Labelled, share: float, seed: Any) -> tuple[Labelled, La
     return part(split.train), part(split.validation)
 
 
-def _listed(label: Any) -> list[Any]:
+def _listed(label: str | list[str]) -> list[str]:
     return label if isinstance(label, list) else [label]

@@ -59,7 +59,8 @@ def fit_and_report(
         settings: for the record.
     """
     begin = time.time()
-    train, test = (labelled, tested) if tested else split_off(labelled, test_share, classifier.random_state)
+    seed = classifier.random_state if isinstance(classifier.random_state, int) else 0
+    train, test = (labelled, tested) if tested else split_off(labelled, test_share, seed)
     if not test.texts:
         raise UserError(f"{sources[0]} has too few rows to split test rows off; give a file with --test.")
     if classifier.budget is not None:
