@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import tinylm
@@ -75,3 +76,17 @@ def test_nothing_imports_the_last_rooms() -> None:
 
 def test_errors_imports_nothing() -> None:
     assert imports(PACKAGE / "errors.py") == set()
+
+
+def test_errors_of_the_library_name_parameters_not_options() -> None:
+    """Only the command line knows what its options are called."""
+    found = [
+        f"{path.relative_to(PACKAGE)}: {part.value}"
+        for path in PACKAGE.rglob("*.py")
+        if path.parent.name != "cli"
+        for statement in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(statement, ast.Raise)
+        for part in ast.walk(statement)
+        if isinstance(part, ast.Constant) and re.search(r"--[a-z]", str(part.value))
+    ]
+    assert not found

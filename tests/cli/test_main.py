@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -14,8 +15,12 @@ from helpers.command import (
     TINY,
     Answer,
     done,
+    record_of,
     refused,
+    tinylm,
+    weights_of,
 )
+from tinylm.errors import UserError
 
 COMMANDS = (
     "demo",
@@ -85,3 +90,46 @@ def test_no_network_for_the_vocabulary_of_bert(home: Path, tmp_path: Path) -> No
     message = refused(Answer(result.returncode, result.stdout, result.stderr))
     assert "put its vocab.txt at" in message and "bert-base-uncased" in message
     assert list(tmp_path.iterdir()) == []
+
+
+# --- settings files and earlier spellings ---
+
+
+def test_earlier_spellings_of_options_still_work(home: Path, tmp_path: Path) -> None:
+    table = tmp_path / "task.csv"
+    text = (home / "task.csv").read_text(encoding="utf-8")
+    table.write_text(text.replace("text,label", "body,topic", 1), encoding="utf-8")
+    command = f"finetune pretrained --epochs 1 --task {table}"
+    done(f"{command} --text body --label topic --test {table} --out", tmp_path / "new")
+    done(f"{command} --text-column body --label-column=topic --test-file {table} --out", tmp_path / "old")
+    settings = f"task: {table}\nepochs: 1\ntext-column: body\nlabel_column: topic\ntest_file: {table}\n"
+    (tmp_path / "s.yaml").write_text(settings, encoding="utf-8")
+    done(f"finetune pretrained --settings {tmp_path / 's.yaml'} --out", tmp_path / "file")
+    for name in ("old", "file"):
+        assert weights_of(tmp_path / name) == weights_of(tmp_path / "new")
+        assert record_of(tmp_path / name)["settings"]["text"] == "body"
+    for command in COMMANDS:
+        assert not re.search("--(text-column|label-column|test-file)", done(f"{command} --help").out)
+
+
+def test_what_stands_behind_two_dashes_is_no_option(home: Path) -> None:
+    assert done("predict classifier --", "--text-column").out.endswith("\t--text-column\n")
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("`device` was 'tpu'", "--device was 'tpu'"),
+        ("`text_column` is missing; give `tested` rows", "--text is missing; give --test rows"),
+        ("`random_state` is -1", "--seed is -1"),
+        ("`nothing` of the kind", "`nothing` of the kind"),
+    ],
+)
+def test_parameters_in_errors_are_told_as_options(
+    home: Path, monkeypatch: pytest.MonkeyPatch, message: str, told: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise UserError(message)
+
+    monkeypatch.setattr("tinylm.text.tasks.load_task", fail)
+    assert refused(tinylm("finetune pretrained --task task.csv --out", home / "none")) == told

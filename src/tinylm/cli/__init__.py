@@ -18,7 +18,7 @@ from rich.text import Text
 
 from tinylm.cli.bench import bench_command
 from tinylm.cli.committee import committee_command
-from tinylm.cli.common import remarks
+from tinylm.cli.common import Command, remarks
 from tinylm.cli.corpus import corpus_command
 from tinylm.cli.coverage import coverage_command
 from tinylm.cli.demo import demo_command
@@ -54,7 +54,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, cls=Command)(command)
 app.add_typer(paper, name="paper")
 
 

@@ -6,6 +6,7 @@ Results go to standard output, remarks and progress to standard error.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
+from typer.core import TyperCommand
 
 from tinylm.errors import UserError
 
@@ -27,6 +29,40 @@ if TYPE_CHECKING:
 
 console = Console()
 remarks = Console(stderr=True)
+
+# Options and keys of settings files as they were spelled earlier; both still work.
+OLD_NAMES = {"text_column": "text", "label_column": "label", "test_file": "test"}
+# Parameters of the library that an option sets under another name.
+OPTION_OF = OLD_NAMES | {"random_state": "seed", "tested": "test"}
+
+
+class Command(TyperCommand):
+    """A command that takes earlier spellings of options, and calls parameters what its options are called."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line, earlier spellings of options included."""
+        end = args.index("--") if "--" in args else len(args)
+        return super().parse_args(ctx, [*map(_as_spelled_today, args[:end]), *args[end:]])
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error names `parameters` in backticks, the user knows them as options."""
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            options = {parameter.name: parameter.opts[0] for parameter in self.params}
+
+            def option(match: re.Match[str]) -> str:
+                return options.get(OPTION_OF.get(match[1], match[1]), match[0])
+
+            raise UserError(re.sub(r"`(\w+)`", option, str(error))) from error
+
+
+def _as_spelled_today(argument: str) -> str:
+    option, equals, value = argument.partition("=")
+    name = option.removeprefix("--").replace("-", "_")
+    if option.startswith("--") and name in OLD_NAMES:
+        return f"--{OLD_NAMES[name]}{equals}{value}"
+    return argument
 
 
 def read_settings(context: typer.Context, path: Path | None) -> Path | None:
@@ -42,7 +78,8 @@ def read_settings(context: typer.Context, path: Path | None) -> Path | None:
     if not isinstance(settings, dict):
         raise UserError(f"settings file {path} holds no settings; expected lines like 'epochs: 10'.")
     known = {name for parameter in context.command.params if (name := parameter.name)} - {"settings", "help"}
-    given = {str(name).replace("-", "_"): value for name, value in settings.items()}
+    plain = {str(name).replace("-", "_"): value for name, value in settings.items()}
+    given = {OLD_NAMES.get(name, name): value for name, value in plain.items()}
     for name in given:
         if name not in known:
             raise UserError(
@@ -67,7 +104,9 @@ TaskName = Annotated[
     str, typer.Option("--task", help="fewrel, agnews, dbpedia, vital-topics, or a table of labelled texts.")
 ]
 OptionalTask = Annotated[str | None, typer.Option("--task", help="Task whose tokens count, as in finetune.")]
-TestFile = Annotated[Path | None, typer.Option(help="Table with the test rows; else 20 % are split off.")]
+TestFile = Annotated[
+    str | None, typer.Option(help="Table with the test rows; by default some of the rows are split off.")
+]
 Labels = Annotated[
     str | None,
     typer.Option(
@@ -90,9 +129,9 @@ def load_task(
     labels: str | None,
     train_per_label: int | None,
     test_per_label: int | None,
-    text_column: str,
-    label_column: str,
-    test_file: Path | None,
+    text: str,
+    label: str,
+    test: str | None,
 ) -> Task:
     from tinylm.text import tasks
 
@@ -106,9 +145,9 @@ def load_task(
         labels=numbers,
         train_per_label=train_per_label,
         test_per_label=test_per_label,
-        text_column=text_column,
-        label_column=label_column,
-        test_file=test_file,
+        text_column=text,
+        label_column=label,
+        test_file=None if test is None else Path(test),
     )
 
 

@@ -51,8 +51,8 @@ def corpus_command(
         bool, typer.Option(help="Keep only the tokens of the selection and of the task.")
     ] = False,
     seed: Seed = 42,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
+    text: TextColumn = "text",
+    label: LabelColumn = "label",
     settings: Settings = None,
 ) -> None:
     """Choose W_S paragraphs and store their token ids.
@@ -77,12 +77,12 @@ def corpus_command(
         corpus,
         vocabulary=vocabulary_of(tokenizer, vocabulary),
         max_tokens=max_tokens,
-        text_column=text_column,
+        text_column=text,
     )
     facts: dict[str, Any] = {"settings": settings_of(context), "seed": seed}
     task_ids = None
     if task is not None:
-        loaded = load_task(task, labels, train_per_label, test_per_label, text_column, label_column, None)
+        loaded = load_task(task, labels, train_per_label, test_per_label, text, label, None)
         print_notes(loaded.unusable, loaded.notes)
         facts["task"] = task_facts(loaded)
         task_ids = source.tokenizer.encode([*loaded.train_texts, *loaded.test_texts], max_tokens)

@@ -25,8 +25,8 @@ def coverage_command(
     labels: Labels = None,
     train_per_label: PerLabel = None,
     test_per_label: PerLabel = None,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
+    text: TextColumn = "text",
+    label: LabelColumn = "label",
     settings: Settings = None,
 ) -> None:
     """Count the tokens of a corpus and a task: W_S, T_W, T_C, T_M and their overlap.
@@ -36,7 +36,7 @@ def coverage_command(
     from tinylm.text.coverage import coverage
     from tinylm.text.prepare import prepare
 
-    source = prepare(corpus, vocabulary=tokenizer, text_column=text_column)
-    loaded = load_task(task, labels, train_per_label, test_per_label, text_column, label_column, None)
+    source = prepare(corpus, vocabulary=tokenizer, text_column=text)
+    loaded = load_task(task, labels, train_per_label, test_per_label, text, label, None)
     texts = [*loaded.train_texts, *loaded.test_texts]
     print_coverage(coverage(source.paragraphs, source.tokenizer.encode(texts), len(source.tokenizer)))

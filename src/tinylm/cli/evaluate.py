@@ -45,9 +45,9 @@ def evaluate_command(
     labels: Labels = None,
     train_per_label: PerLabel = None,
     test_per_label: PerLabel = None,
-    test_file: TestFile = None,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
+    test: TestFile = None,
+    text: TextColumn = "text",
+    label: LabelColumn = "label",
     separator: Annotated[
         str | None, typer.Option(help="Between several labels in one cell of DATA, such as ';'.")
     ] = None,
@@ -64,10 +64,10 @@ def evaluate_command(
         raise UserError("evaluate needs labelled texts or --task, one of them.")
     committee = load_committee(model)
     if data is not None:
-        _evaluate_table(committee, data, text_column, label_column, separator, worst)
+        _evaluate_table(committee, data, text, label, separator, worst)
         return
     assert task is not None
-    loaded = load_task(task, labels, train_per_label, test_per_label, text_column, label_column, test_file)
+    loaded = load_task(task, labels, train_per_label, test_per_label, text, label, test)
     _evaluate_task(model, committee, task, loaded)
 
 

@@ -39,9 +39,9 @@ def finetune_command(
     labels: Labels = None,
     train_per_label: PerLabel = None,
     test_per_label: PerLabel = None,
-    test_file: TestFile = None,
-    text_column: TextColumn = "text",
-    label_column: LabelColumn = "label",
+    test: TestFile = None,
+    text: TextColumn = "text",
+    label: LabelColumn = "label",
     recipe: Annotated[str | None, typer.Option(help="Default: that of the pre-training.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.", min=1)] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Default: the recipe's.", min=1e-9)] = None,
@@ -70,9 +70,7 @@ def finetune_command(
         record = read_record(model)
         chosen = recipe_named(recipe or record.get("recipe", {}).get("name", "paper"))
         chosen = chosen.with_epochs(finetune=epochs, learning_rate=learning_rate)
-        loaded = load_task(
-            task, labels, train_per_label, test_per_label, text_column, label_column, test_file
-        )
+        loaded = load_task(task, labels, train_per_label, test_per_label, text, label, test)
         print_notes(loaded.unusable, loaded.notes)
         unseen = held_out_titles(record.get("corpus", {}).get("corpus"))
         if not from_scratch and not loaded.test_titles <= unseen:

@@ -11,6 +11,8 @@ from tinylm.cli.common import (
     Out,
     Seed,
     Settings,
+    TestFile,
+    TextColumn,
     console,
     remark,
     say,
@@ -24,14 +26,12 @@ def fit_command(
         str, typer.Argument(help="Labelled texts: CSV, TSV, JSONL or parquet file, hf:NAME, or - for stdin.")
     ],
     out: Out,
-    text: Annotated[str, typer.Option(help="Column that holds the text.")] = "text",
+    text: TextColumn = "text",
     label: LabelColumn = "label",
     separator: Annotated[
         str | None, typer.Option(help="Between several labels in one cell, such as ';'.")
     ] = None,
-    test: Annotated[
-        str | None, typer.Option(help="Table with the test rows; else they are split off.")
-    ] = None,
+    test: TestFile = None,
     test_share: Annotated[
         float, typer.Option(help="Share of the rows that is split off for testing.", min=0.01, max=0.9)
     ] = 0.2,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tinylm.cli.common import Device, console, remark, say
+from tinylm.cli.common import Command, Device, console, remark, say
 from tinylm.errors import UserError
 
 paper = typer.Typer(
@@ -21,7 +21,7 @@ ResultsFolder = Annotated[
 ]
 
 
-@paper.command("list")
+@paper.command("list", cls=Command)
 def list_command() -> None:
     """List the tables, figures and open questions that can be run.
 
@@ -40,7 +40,7 @@ def list_command() -> None:
     say(f"presets: {', '.join(preset_names())}")
 
 
-@paper.command("run")
+@paper.command("run", cls=Command)
 def run_command(
     tables: Annotated[list[str], typer.Argument(help="Tables, all, or YAML files of your own.")],
     preset: Preset = "cpu",
@@ -82,7 +82,7 @@ def run_command(
         raise UserError(f"{len(summary.failed)} cells failed; start the same command again to run them.")
 
 
-@paper.command("report")
+@paper.command("report", cls=Command)
 def report_command(
     results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/paper/cpu"),
     out: Annotated[Path | None, typer.Option(help="Markdown file; default report.md there.")] = None,

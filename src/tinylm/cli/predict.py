@@ -29,11 +29,11 @@ class _Sink(Protocol):
 
 def predict_command(
     model: Annotated[Path, typer.Argument(help="Folder of a classifier or a committee.")],
-    text: Annotated[
+    data: Annotated[
         str, typer.Argument(help="A text, a file of texts (txt, CSV, TSV, JSONL, parquet), hf:NAME or -.")
     ],
     out: Annotated[Path | None, typer.Option(help="CSV or JSONL file for the answers.")] = None,
-    text_column: TextColumn = "text",
+    text: TextColumn = "text",
     probabilities: Annotated[
         bool, typer.Option(help="In --out, the probability of every label, not only of the answer.")
     ] = False,
@@ -53,7 +53,7 @@ def predict_command(
         raise UserError(f"--out was {out}; expected a new file in a folder that exists.")
     committee = load_committee(model)
     unusable: Counter[str] = Counter()
-    rows = _rows(text, text_column, unusable)
+    rows = _rows(data, text, unusable)
     number = 0
     with _printing() if out is None else _writing(out) as sink:
         while batch := list(itertools.islice(rows, BATCH)):
@@ -61,7 +61,7 @@ def predict_command(
                 sink(answer)
                 number += 1
         if not number:
-            raise UserError(f"{_named(text)} holds no usable text ({counts(unusable) or 'no rows'}).")
+            raise UserError(f"{_named(data)} holds no usable text ({counts(unusable) or 'no rows'}).")
     print_notes(unusable, [])
     if out is not None:
         say(f"{number:,} answers in {out}")

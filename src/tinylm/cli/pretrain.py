@@ -44,7 +44,7 @@ def pretrain_command(
         str | None, typer.Option(help="As in 'tinylm corpus'; default: the recipe's.")
     ] = None,
     vocabulary: Annotated[int | None, typer.Option(help="As in 'tinylm corpus'.")] = None,
-    text_column: TextColumn = "text",
+    text: TextColumn = "text",
     device: Device = "cpu",
     seed: Seed = 0,
     settings: Settings = None,
@@ -69,7 +69,7 @@ def pretrain_command(
         wanted = chosen.vocabulary
     shape = {"layers": layers, "heads": _heads(heads, width), "convolution": _convolution(convolution)}
     with new_folder(out) as folder:  # now, so that hours of training never end at a folder that is refused
-        source = prepare(corpus, vocabulary=wanted, max_tokens=chosen.max_tokens, text_column=text_column)
+        source = prepare(corpus, vocabulary=wanted, max_tokens=chosen.max_tokens, text_column=text)
         paragraphs = source.paragraphs
         if size is not None:
             paragraphs = paragraphs.take(random_rows(len(paragraphs), size))

@@ -105,7 +105,7 @@ def export_huggingface(model: Path, folder: Path) -> list[Path]:
         if isinstance(config, ModelConfig) and config.convolution is not None:
             raise UserError(
                 f"{model}: member {number} ({config.name}) has convolutions, which"
-                " HuggingFace's BERT has not; export it with --to onnx."
+                " HuggingFace's BERT has not; export it as ONNX."
             )
     if len(encoders) == 1:
         folders = [folder]

@@ -141,7 +141,7 @@ def load_onnx(folder: str | Path) -> OnnxClassifier:
     """
     folder = Path(folder)
     if not (folder / DECISION).is_file():
-        raise UserError(f"{folder} holds no {DECISION}; expected a folder from 'tinylm export --to onnx'.")
+        raise UserError(f"{folder} holds no {DECISION}; expected a folder that 'tinylm export' wrote.")
     options = onnxruntime.SessionOptions()
     # Threads that spin between two questions would win nothing for a tiny model.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

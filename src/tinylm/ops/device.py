@@ -22,10 +22,10 @@ def device_named(name: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise UserError(f"--device was '{name}'; expected cpu, cuda, or cuda:1 for the second GPU.")
+        raise UserError(f"`device` was '{name}'; expected cpu, cuda, or cuda:1 for the second GPU.")
     count = torch.cuda.device_count()
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise UserError(f"--device was '{name}', but PyTorch finds {count or 'no'} CUDA GPUs here; use cpu.")
+        raise UserError(f"`device` was '{name}', but PyTorch finds {count or 'no'} CUDA GPUs here; use cpu.")
     return device
 
 

@@ -168,7 +168,7 @@ def _files(sources: Sources) -> Corpus:
             raise UserError(
                 f"the corpus file {name} is in none of {', '.join(map(str, data_folders()))}; put a table"
                 " with the columns title and text there (set TINYLM_DATA to use a folder of your own), or"
-                " give another corpus with --corpus."
+                " give another `corpus`."
             )
         found[name] = path
 

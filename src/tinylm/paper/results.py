@@ -53,10 +53,12 @@ class Results:
             if found != preset:
                 raise UserError(
                     f"{self.folder} holds results of the preset '{found}', not '{preset}'; give another"
-                    " folder with --results."
+                    " folder of `results`."
                 )
         elif self.folder.is_dir() and any(not _is_ours(path) for path in self.folder.iterdir()):
-            raise UserError(f"{self.folder} is not empty and holds no results; give another --results.")
+            raise UserError(
+                f"{self.folder} is not empty and holds no results; give another folder of `results`."
+            )
         write_json(path, {"preset": preset})
         (self.folder / ".gitignore").write_text(IGNORED, encoding="utf-8")
 

@@ -62,7 +62,9 @@ def fit_and_report(
     seed = classifier.random_state if isinstance(classifier.random_state, int) else 0
     train, test = (labelled, tested) if tested else split_off(labelled, test_share, seed)
     if not test.texts:
-        raise UserError(f"{sources[0]} has too few rows to split test rows off; give a file with --test.")
+        raise UserError(
+            f"{sources[0]} has too few rows to split test rows off; give a table of test rows as `tested`."
+        )
     if classifier.budget is not None:
         classifier.set_params(budget=(1 - REPORT_SHARE) * seconds_of(classifier.budget))
     budget = str(settings.get("budget", classifier.budget))
