@@ -214,6 +214,8 @@ def test_mistakes_end_with_a_sentence(committee: Committee, tmp_path: Path) -> N
 # --- alone ---
 
 
+@pytest.mark.network
+@pytest.mark.slow
 def test_without_torch(committee: Committee, loaded: OnnxClassifier, tmp_path: Path) -> None:
     """A fresh environment with numpy, onnxruntime and tokenizers, and nothing else of ours."""
     exported(committee, tmp_path)

@@ -133,7 +133,7 @@ def test_wrong_column_names_those_that_exist(tmp_path: Path, name: str) -> None:
         ("a.csv.gz", b"text\nplain", "a.csv.gz cannot be read after row 0"),
         (
             "a.jsonl.gz",
-            gzip.compress(b'{"text": "x"}\n' * 1000)[:-20],
+            gzip.compress(b'{"text": "x"}\n' * 1000, mtime=0)[:-20],
             r"a.jsonl.gz cannot be read after row \d+",
         ),
         ("a.parquet", b"PAR1 no more", "a.parquet is no parquet file"),

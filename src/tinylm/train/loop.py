@@ -69,7 +69,7 @@ class Run:
         return loss.item()
 
     def learn(self, inputs: Inputs | StaticInputs) -> Tensor:
-        """StorageForm the loss of `inputs` and its gradients, and update the weights."""
+        """Form the loss of `inputs` and its gradients, and update the weights."""
         loss = self.loss_of(inputs)
         self.model.zero_grad()
         loss.backward()
