@@ -1,7 +1,9 @@
-"""Work shared out among PyTorch's number of threads."""
+"""Work shared out among as many threads as PyTorch uses."""
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -13,11 +15,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
-
-
 def most_parts() -> int:
     """Parts into which `parallel` cuts rows, at most."""
     threads = torch.get_num_threads()
@@ -25,9 +22,9 @@ def most_parts() -> int:
 
 
 def parallel(function: Any, rows: int, *arguments: Any, together: int = 1) -> None:
-    """Run a kernel over `range(rows)` on PyTorch's threads.
+    """Run a kernel over `range(rows)` on PyTorch's number of threads.
 
-    Each thread takes the next part when it is done with one, since parts take unequal times and
+    A thread that has finished a part takes the next one, since parts take unequal times and
     waking a thread takes as long as some of them. Which rows form a part does not depend on that.
 
     Args:
@@ -38,10 +35,14 @@ def parallel(function: Any, rows: int, *arguments: Any, together: int = 1) -> No
     """
     count = max(1, min(most_parts(), -(-rows // together)))
     bounds = [rows * part // count for part in range(count + 1)]
-    left = iter(range(count))
+    parts, lock = iter(range(count)), threading.Lock()
 
     def work() -> None:
-        for part in left:
+        while True:
+            with lock:  # without the GIL, two threads could get the same number
+                part = next(parts, None)
+            if part is None:
+                return
             function(part, bounds[part], bounds[part + 1], *arguments)
 
     threads = torch.get_num_threads()
@@ -53,7 +54,7 @@ def parallel(function: Any, rows: int, *arguments: Any, together: int = 1) -> No
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """`function` of each item, shared out among PyTorch's threads."""
+    """`function` of each item, shared out among PyTorch's number of threads."""
     threads = torch.get_num_threads()
 
     def share(part: int) -> list[Result]:
@@ -62,3 +63,22 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
     others = [_pool(threads - 1).submit(share, part) for part in range(1, min(threads, len(items)))]
     shares = [share(0), *(other.result() for other in others)]
     return [shares[number % threads][number // threads] for number in range(len(items))]
+
+
+@lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def _after_fork() -> None:
+    """In a forked process: it has the pools of its parent, ours and OpenMP's, but none of their threads.
+
+    Ours is made again when it is needed. OpenMP's cannot be: asking it for a second thread would hang
+    for ever, so PyTorch computes on one thread here.
+    """
+    _pool.cache_clear()
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork)
