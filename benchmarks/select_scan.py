@@ -25,7 +25,7 @@ from rich.table import Table
 
 from tinylm.text.coverage import coverage
 from tinylm.text.select import custom_made_rows, mismatched_rows
-from tinylm.text.store import StoreWriter, TokenIds, open_store
+from tinylm.text.store import TokenIds, new_store, open_store
 
 VOCAB, T_C, W_S = 30_522, 12_829, 40_000
 CLS, SEP = 101, 102
@@ -36,7 +36,7 @@ REFERENCE_ROWS = 20_000
 def write_corpus(folder: Path, n_paragraphs: int) -> None:
     """Write `n_paragraphs` whose token `i` has a frequency of about 1 / (i + 1)."""
     rng = np.random.default_rng(0)
-    with StoreWriter(folder, {"source": "benchmark"}) as writer:
+    with new_store(folder, {"source": "benchmark"}) as writer:
         for first in range(0, n_paragraphs, BLOCK):
             lengths = rng.integers(72, 129, min(BLOCK, n_paragraphs - first))
             offsets = np.concatenate([[0], np.cumsum(lengths)])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tinylm.errors import UserError
 from tinylm.text import store
-from tinylm.text.store import StoreWriter, TokenIds, batches_of, is_store, open_store
+from tinylm.text.store import TokenIds, batches_of, is_store, new_store, open_store
 
 LISTS = st.lists(st.lists(st.integers(0, 65535), max_size=6), max_size=12)
 SOME = [[101, 7, 102], [101, 102], [101, 65535, 0, 9, 102]]
@@ -56,7 +56,7 @@ def test_an_id_that_does_not_fit_is_refused_not_wrapped(unfit: int) -> None:
 
 
 def test_a_store_written_in_pieces_reads_back_equal(tmp_path: Path) -> None:
-    with StoreWriter(tmp_path / "corpus", {"source": "made up"}) as writer:
+    with new_store(tmp_path / "corpus", {"source": "made up"}) as writer:
         writer.append(TokenIds.from_lists(SOME[:2]))
         writer.append(TokenIds.from_lists([]))
         writer.append(TokenIds.from_lists(SOME[2:]))
@@ -73,7 +73,7 @@ def test_an_empty_store_reads_back(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_store_that_failed(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), StoreWriter(tmp_path / "corpus", {}) as writer:
+    with pytest.raises(RuntimeError), new_store(tmp_path / "corpus", {}) as writer:
         writer.append(TokenIds.from_lists(SOME))
         assert not is_store(tmp_path / "corpus")
         raise RuntimeError("power cut")

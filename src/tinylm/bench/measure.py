@@ -7,7 +7,6 @@ median of these ratios is reported with the lowest and the highest.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +18,7 @@ import torch
 from rich.table import Table
 
 from tinylm.ops.device import CPU
+from tinylm.system import files
 
 MILLISECONDS = "ms"
 # Rows, inputs and outputs of the products that dominate a block of width 768.
@@ -163,10 +163,4 @@ def _number(value: float) -> str:
 
 def write_json(path: Path, results: Sequence[Measured]) -> None:
     """Write the results as a list of objects; an earlier file stays until the new one is complete."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        text = json.dumps([asdict(result) for result in results], indent=2)
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    files.write_json(path, [asdict(result) for result in results], indent=2)

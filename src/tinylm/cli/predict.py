@@ -136,24 +136,21 @@ def _printing() -> Iterator[_Sink]:
 @contextmanager
 def _writing(path: Path) -> Iterator[_Sink]:
     """Write answers to a file, which appears when all are there."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file)
+    from tinylm.system.files import new_file
 
-            def write(answer: dict[str, Any]) -> None:
-                if path.suffix == ".jsonl":
-                    file.write(json.dumps(answer, ensure_ascii=False) + "\n")
-                    return
-                each = answer.pop("probabilities", {})
-                if file.tell() == 0:
-                    table.writerow([*answer, *(f"probability of {name}" for name in each)])
-                table.writerow([*map(_cell, answer.values()), *each.values()])
+    with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
 
-            yield write
-        partial.replace(path)
-    finally:  # of a full disk, say
-        partial.unlink(missing_ok=True)
+        def write(answer: dict[str, Any]) -> None:
+            if path.suffix == ".jsonl":
+                file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+                return
+            each = answer.pop("probabilities", {})
+            if file.tell() == 0:
+                table.writerow([*answer, *(f"probability of {name}" for name in each)])
+            table.writerow([*map(_cell, answer.values()), *each.values()])
+
+        yield write
 
 
 def _cell(value: Any) -> Any:

@@ -34,6 +34,7 @@ from tinylm.report.document import (
     write_plots,
 )
 from tinylm.report.format import count, interval_words, mean_deviation, number
+from tinylm.system.files import write_text
 
 METHODS = {"tfidf": "TF-IDF + logistic regression", "fasttext": "fastText"}
 NOT_KNOBS = {"corpus"}
@@ -64,9 +65,7 @@ def write_report(folder: Path, out: Path | None = None, page: Path | None = None
     write_plots(document, plot_folder)
     to_plots = _relative(plot_folder, out.parent)
     for path, text in ((out, markdown(document, to_plots)), (page, html(document))):
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, text)
     return results.set_aside
 
 

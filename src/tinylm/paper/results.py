@@ -8,7 +8,6 @@ never mixed in. Raw logits lie beside as `.npz` and stay out of version control.
 from __future__ import annotations
 
 import json
-import os
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tinylm.errors import UserError
-from tinylm.system.files import key_of, write_json
+from tinylm.system.files import key_of, new_file, write_json, write_text
 
 IGNORED = "logits/\n.locks/\n*.damaged\n*.partial\n"  # .gitignore of a results folder
 
@@ -60,7 +59,7 @@ class Results:
                 f"{self.folder} is not empty and holds no results; give another folder of `results`."
             )
         write_json(path, {"preset": preset})
-        (self.folder / ".gitignore").write_text(IGNORED, encoding="utf-8")
+        write_text(self.folder / ".gitignore", IGNORED)
 
     def lock(self, key: str) -> Path:
         """The lock file of a cell."""
@@ -82,12 +81,8 @@ class Results:
     def write(self, key: str, cell: dict[str, Any], logits: dict[str, np.ndarray] | None = None) -> None:
         """Store a finished cell; its logits first, so that no cell is without."""
         if logits is not None:
-            path = self.folder / "logits" / f"{key}.npz"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{key}.{os.getpid()}.partial")
-            with partial.open("wb") as file:
+            with new_file(self.folder / "logits" / f"{key}.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **logits)  # type: ignore[arg-type]
-            partial.replace(path)
         write_json(self.folder / "cells" / f"{key}.json", cell)
 
     def logits(self, key: str) -> dict[str, np.ndarray] | None:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from tinylm.report.page import render_page
 from tinylm.report.plots import STYLE, svg_element
+from tinylm.system.files import new_file
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,8 @@ def write_plots(document: Document, folder: Path) -> None:
     """Write every plot as SVG and PNG into an existing folder."""
     for plot in document.plots:
         for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 150})):
-            partial = folder / f"{plot.name}.{ending}.partial"
-            plot.figure.savefig(partial, format=ending, **options)  # type: ignore[arg-type]
-            partial.replace(folder / f"{plot.name}.{ending}")
+            with new_file(folder / f"{plot.name}.{ending}") as temporary:
+                plot.figure.savefig(temporary, format=ending, **options)  # type: ignore[arg-type]
 
 
 def markdown(document: Document, plots: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tinylm.report.format import mean_deviation, signed_mean_deviation
+from tinylm.system.files import write_text
 
 
 def render_page(template: str, filters: dict[str, Callable[..., object]] | None = None, **values: Any) -> str:
@@ -29,6 +30,4 @@ def render_page(template: str, filters: dict[str, Callable[..., object]] | None 
 
 def write_page(path: Path, template: str, **values: Any) -> None:
     """Fill a template into one HTML file, which appears when it is complete."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(render_page(template, **values), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, render_page(template, **values))

@@ -1,22 +1,29 @@
-"""Output folders: all or nothing, each with a record of what made it.
+"""Output files and folders, all or nothing, and what is known about them: records, locks, keys, hashes.
 
-An output folder appears under its name only when it is finished; until then it is
-`NAME.partial`. Its last file is `tinylm.json`: settings, seed, versions, hashes of
-the data, and figures.
+A file or folder is written under a temporary name beside its own and takes its name when it is
+complete. A reader therefore sees the old content or the new one, and two processes that write the
+same thing never share a temporary name. What a killed process left behind is removed by the next
+one that writes into the same folder.
+
+An output folder ends with its record, `tinylm.json`: settings, seed, versions, hashes of the data,
+and figures.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
+import secrets
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +31,8 @@ from tinylm.errors import UserError
 
 RECORD = "tinylm.json"
 LIBRARIES = ("tinylm", "torch", "tokenizers", "numpy")
+# Errors that name no file when a library raises them: full disk, quota, limit on the size of a file.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def check_new(folder: Path) -> None:
@@ -33,8 +42,10 @@ def check_new(folder: Path) -> None:
         UserError: a file or a folder with something in it is there, or the folder is the working one.
     """
     folder = Path(folder)
-    if not folder.name:  # "." would have to be taken away to appear whole
-        raise UserError(f"'{folder}' cannot appear as a whole; give a new folder.")
+    if not folder.name:  # "." cannot be renamed into place
+        raise UserError(f"the output folder is '{folder}'; expected the name of a new folder.")
+    if folder.is_dir():
+        _remove_leftovers(folder)
     if folder.is_file() or (folder.exists() and any(folder.iterdir())):
         raise UserError(f"{folder} exists already and is not empty; give a new folder.")
 
@@ -47,21 +58,136 @@ def new_folder(folder: Path) -> Iterator[Path]:
     an exception, and is deleted otherwise.
 
     Raises:
-        UserError: `folder` exists and is not empty.
+        UserError: `folder` exists and is not empty, or there is no room on its disk.
     """
     folder = Path(folder)
     check_new(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    if not folder.exists():
+        with _temporary(folder, folder.parent) as temporary:
+            temporary.mkdir()
+            yield temporary
+            check_new(folder)  # another process may have made it by now
+            temporary.rename(folder)
+        return
+    # An empty folder is filled from the inside: it may be a mount point, or its parent may be read-only.
+    with _temporary(folder, folder) as temporary:
+        temporary.mkdir()
+        yield temporary
+        for part in sorted(temporary.iterdir()):
+            part.rename(folder / part.name)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Write a file, all or nothing; an earlier one stays until the new one is complete.
+
+    Yields the path to write to; it takes the place of `path` when the `with` block ends
+    without an exception, and is deleted otherwise.
+
+    Raises:
+        UserError: there is no room on its disk.
+    """
+    path = Path(path)
+    with _temporary(path, path.parent) as temporary:
+        yield temporary
+        temporary.replace(path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file (UTF-8), all or nothing."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: object, indent: int = 1) -> None:
+    """Write a JSON file, all or nothing."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
+def keep(folder: Path, write: Callable[[Path], None]) -> None:
+    """Fill a folder of the cache.
+
+    Where another process does the same, the folder of the first one stays. Where there is no
+    room, nothing is kept: without a cache the next run takes longer, that is all.
+    """
+    with suppress(UserError), _temporary(folder, folder.parent) as temporary:
+        temporary.mkdir()
+        write(temporary)
+        with suppress(OSError):  # it is there by now
+            temporary.rename(folder)
+
+
+_temporaries: dict[str, Path] = {}  # by name: what this process is writing
+
+
+@contextmanager
+def _temporary(path: Path, parent: Path) -> Iterator[Path]:
+    """A free name in `parent` for what will become `path`; whatever still has that name is deleted."""
+    parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(parent)
+    temporary = parent / f"{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.partial"
+    _temporaries[temporary.name] = temporary
     try:
-        yield partial
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        yield temporary
+    except Exception as error:
+        if (code := _error_number(error)) in NO_ROOM:
+            raise UserError(f"{path} could not be written: {os.strerror(code)}.") from error
         raise
-    if folder.exists():
-        folder.rmdir()
-    partial.rename(folder)
+    finally:
+        _remove(temporary)
+        del _temporaries[temporary.name]
+
+
+def remove_temporaries() -> None:
+    """Delete what this process is still writing; for one that must end at once."""
+    for temporary in list(_temporaries.values()):
+        _remove(temporary)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Delete what processes that are no more were writing into a folder."""
+    for path in parent.glob("*.partial"):
+        found = re.fullmatch(r".+\.([0-9a-f]{6})-(\d+)-[0-9a-f]{8}\.partial", path.name)
+        if found and found[1] == _machine() and path.name not in _temporaries and not _lives(int(found[2])):
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):  # not there, or another user's
+        path.unlink()
+
+
+def _machine() -> str:
+    """Six digits for the processes that have one numbering: those of this machine, or of this container."""
+    try:
+        numbering = Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        numbering = 0
+    return hashlib.sha256(f"{platform.node()} {numbering}".encode()).hexdigest()[:6]
+
+
+def _lives(process: int) -> bool:
+    """Whether another process of this number may be at work."""
+    if process == os.getpid():  # an earlier one of this number, as in a container that was started again
+        return False
+    if sys.platform == "win32":  # asking would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's
+        pass
+    return True
+
+
+def _error_number(error: Exception) -> int | None:
+    """The operating system's error number behind an exception; libraries in Rust have it in their text."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None
 
 
 def write_record(folder: Path, kind: str, **facts: Any) -> None:
@@ -79,8 +205,7 @@ def write_record(folder: Path, kind: str, **facts: Any) -> None:
         "versions": versions | {"python": platform.python_version()},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    text = json.dumps(record, indent=2, ensure_ascii=False)
-    (Path(folder) / RECORD).write_text(text + "\n", encoding="utf-8")
+    write_json(Path(folder) / RECORD, record, indent=2)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -99,53 +224,36 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def key_of(identity: dict[str, Any]) -> str:
-    """Sixteen hexadecimal digits that tell one identity from another."""
-    text = json.dumps(identity, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock file, which vanishes with the process that holds it.
+    """Hold a lock file; the lock vanishes with the process that holds it.
 
     Args:
         path: of the lock file; it stays behind, empty.
-        wait: for whoever holds it; otherwise the block runs with False.
+        wait: until the lock is free; otherwise the block runs at once, with False where it is not.
 
     Yields:
         Whether the lock is held.
     """
+    from filelock import FileLock, Timeout  # slow to import, and most commands need no lock
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    partial.write_text(text + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def keep(folder: Path, write: Callable[[Path], None]) -> None:
-    """Fill `folder` in the cache; where another process does the same, the first one's stays."""
-    partial = folder.with_name(f"{folder.name}.{time.time_ns()}.partial")
-    partial.mkdir(parents=True)
-    write(partial)
+    lock = FileLock(path, timeout=-1 if wait else 0)
     try:
-        partial.rename(folder)
-    except OSError:  # it is there by now
-        for file in partial.iterdir():
-            file.unlink()
-        partial.rmdir()
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def key_of(identity: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits that tell one identity from another."""
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def hash_files(files: Iterable[Path]) -> str:

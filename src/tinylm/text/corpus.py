@@ -23,7 +23,7 @@ from tinylm.errors import UserError
 from tinylm.system.files import hash_files
 from tinylm.system.paths import data_folders
 from tinylm.system.progress import progress_bars
-from tinylm.text.store import StoreWriter
+from tinylm.text.store import new_store
 from tinylm.text.tables import count_rows, file_format, read_rows, why_unusable
 from tinylm.text.tokenizer import Tokenizer
 
@@ -138,7 +138,7 @@ def build_store(
     excluded = 0
     no_token = 0
     paragraphs = 0
-    with StoreWriter(folder, {}) as writer, progress_bars() as bars:
+    with new_store(folder, {}) as writer, progress_bars() as bars:
         bar = bars.add("tokenizing", corpus.total)
         for batch in _batches(corpus.articles()):
             texts = [article.text for article in batch if article.title not in exclude]
@@ -163,7 +163,7 @@ def build_store(
             "unusable": unusable,
             "excluded": excluded,
         }
-        tokenizer.save_vocab(writer.partial)
+        tokenizer.save_vocab(writer.folder)
 
 
 def read_vital() -> dict[str, dict[str, str]]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from tinylm.errors import UserError
 from tinylm.system.download import fetch
+from tinylm.system.files import new_file
 from tinylm.system.paths import find_local
 from tinylm.text.corpus import read_vital
 from tinylm.text.tables import read_rows, why_unusable
@@ -180,13 +181,12 @@ def _dbpedia_file(name: str) -> Path:
     archive_name = "dbpedia/dbpedia_csv.tgz"
     archive = fetch(*DOWNLOADS[archive_name], archive_name)
     target = archive.with_name(name)
-    partial = archive.with_name(name + ".partial")
-    with tarfile.open(archive) as tar:
+    with tarfile.open(archive) as tar, new_file(target) as temporary:
         member = tar.extractfile(f"dbpedia_csv/{name}")
         assert member is not None  # the archive's checksum has been verified
-        with member, partial.open("wb") as file:
+        with member, temporary.open("wb") as file:
             shutil.copyfileobj(member, file)
-    return partial.rename(target)
+    return target
 
 
 def _read_official_csv(path: Path, n_labels: int, unusable: Counter[str]) -> list[list[str]]:

@@ -19,7 +19,7 @@ from tinylm.system.files import write_record
 from tinylm.system.paths import cache_folder
 from tinylm.text.corpus import Corpus, build_store, open_corpus
 from tinylm.text.coverage import distinct_tokens
-from tinylm.text.store import StoreWriter, TokenIds, is_store, open_store
+from tinylm.text.store import TokenIds, is_store, new_store, open_store
 from tinylm.text.tasks import load_task
 from tinylm.text.tokenizer import BERT, Tokenizer, load_tokenizer, train_tokenizer
 
@@ -132,7 +132,7 @@ def save_selection(
         new_id = (np.cumsum(used) - 1).astype(np.uint16)
         chosen = TokenIds(new_id[chosen.ids], chosen.offsets)
     meta = source.meta | {"tokenizer": tokenizer.fingerprint, "selection": facts}
-    with StoreWriter(folder, meta) as writer:
+    with new_store(folder, meta) as writer:
         writer.append(chosen)
-        tokenizer.save_vocab(writer.partial)
-        write_record(writer.partial, "corpus", **facts, corpus=source.meta, w_s=len(chosen))
+        tokenizer.save_vocab(writer.folder)
+        write_record(writer.folder, "corpus", **facts, corpus=source.meta, w_s=len(chosen))

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from tinylm.errors import UserError
-from tinylm.system.files import new_folder
+from tinylm.system.files import new_folder, write_json
 
 IDS, OFFSETS, META = "ids.bin", "offsets.bin", "store.json"
 MAX_ID = int(np.iinfo(np.uint16).max)
@@ -90,52 +90,45 @@ class TokenIds:
 
     def save(self, folder: Path, meta: dict[str, Any]) -> None:
         """Write the paragraphs and `meta` to a new folder, all or nothing."""
-        with StoreWriter(folder, meta) as writer:
+        with new_store(folder, meta) as writer:
             writer.append(self)
 
 
 class StoreWriter:
-    """Writes a token store piece by piece, so that memory stays bounded.
-
-    The folder appears only when the `with` block ends without an exception.
+    """Writes a token store piece by piece, so that memory stays bounded; `new_store` makes one.
 
     Attributes:
-        partial: where the files are until then; more can be written beside them.
+        folder: where the files are until the store is complete; more can be written beside them.
         meta: what `open_store` will give back, along with the sizes.
     """
 
-    def __init__(self, folder: Path, meta: dict[str, Any]) -> None:
-        self.meta = dict(meta)
-        self._folder = new_folder(folder)
-        self._tokens = 0
-        self._paragraphs = 0
-
-    def __enter__(self) -> StoreWriter:
-        self.partial = self._folder.__enter__()
-        self._ids = (self.partial / IDS).open("wb")
-        self._offsets = (self.partial / OFFSETS).open("wb")
-        np.zeros(1, np.int64).tofile(self._offsets)
-        return self
+    def __init__(self, folder: Path, meta: dict[str, Any], ids: BinaryIO, offsets: BinaryIO) -> None:
+        self.folder, self.meta = folder, dict(meta)
+        self.paragraphs = self.tokens = 0
+        self._ids, self._offsets = ids, offsets
+        offsets.write(np.zeros(1, np.int64).data)
 
     def append(self, paragraphs: TokenIds) -> None:
         """Add paragraphs behind those already written."""
-        np.ascontiguousarray(paragraphs.ids, dtype=np.uint16).tofile(self._ids)
-        (paragraphs.offsets[1:].astype(np.int64) + self._tokens).tofile(self._offsets)
-        self._tokens += int(paragraphs.offsets[-1])
-        self._paragraphs += len(paragraphs)
+        # Not by `tofile`, whose errors do not tell that the disk is full.
+        self._ids.write(np.ascontiguousarray(paragraphs.ids, dtype=np.uint16).data)
+        self._offsets.write((paragraphs.offsets[1:].astype(np.int64) + self.tokens).data)
+        self.tokens += int(paragraphs.offsets[-1])
+        self.paragraphs += len(paragraphs)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._ids.close()
-        self._offsets.close()
-        if error is None:
-            meta = self.meta | {"paragraphs": self._paragraphs, "tokens": self._tokens}
-            (self.partial / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-        self._folder.__exit__(kind, error, trace)
+
+@contextmanager
+def new_store(folder: Path, meta: dict[str, Any]) -> Iterator[StoreWriter]:
+    """Write a token store to a new folder, all or nothing."""
+    with (
+        new_folder(folder) as temporary,
+        (temporary / IDS).open("wb") as ids,
+        (temporary / OFFSETS).open("wb") as offsets,
+    ):
+        writer = StoreWriter(temporary, meta, ids, offsets)
+        yield writer
+        sizes = {"paragraphs": writer.paragraphs, "tokens": writer.tokens}
+        write_json(temporary / META, writer.meta | sizes, indent=2)
 
 
 def is_store(folder: Path) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tinylm.errors import UserError
+from tinylm.system.files import new_file
 
 MODEL, OPTIMIZER = "model.", "optimizer."  # fronts of names in the file
 
@@ -60,13 +61,11 @@ class Checkpoint:
 
     def save(self, model: nn.Module, optimizers: list[Optimizer], state: TrainState) -> None:
         """Write the run's state."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {MODEL + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         tensors |= _optimizer_tensors(model, optimizers)
         metadata = {"identity": json.dumps(self.identity), "place": json.dumps(vars(state))}
-        partial = self.path.with_name(self.path.name + ".partial")
-        save_file(tensors, partial, metadata=metadata)
-        partial.replace(self.path)
+        with new_file(self.path) as temporary:
+            save_file(tensors, temporary, metadata=metadata)
         self._last = time.monotonic()
 
     def restore(self, model: nn.Module, optimizers: list[Optimizer]) -> TrainState:
