@@ -11,6 +11,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
+from tinylm.system.cores import limit_threads  # noqa: E402
+
+limit_threads()  # for the same reason here
+
 if TYPE_CHECKING:
     from tinylm.export.runtime import load_onnx as load_onnx
     from tinylm.fit.estimator import TinyTextClassifier as TinyTextClassifier

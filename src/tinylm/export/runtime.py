@@ -16,6 +16,7 @@ import onnxruntime
 import tokenizers
 
 from tinylm.errors import UserError
+from tinylm.system.cores import cores
 from tinylm.text.prefix import encode_prefixes
 
 GRAPH, TOKENIZER, DECISION = "model.onnx", "tokenizer.json", "tinylm-onnx.json"
@@ -143,6 +144,8 @@ def load_onnx(folder: str | Path) -> OnnxClassifier:
     if not (folder / DECISION).is_file():
         raise UserError(f"{folder} holds no {DECISION}; expected a folder that 'tinylm export' wrote.")
     options = onnxruntime.SessionOptions()
+    # By default as many as the machine has cores, whatever the quota of a container.
+    options.intra_op_num_threads = cores()
     # Threads that spin between two questions would win nothing for a tiny model.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     name = DECISION

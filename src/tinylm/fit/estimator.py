@@ -20,6 +20,7 @@ from tinylm.export import hub
 from tinylm.fit.columns import is_multi_label, label_lists_of, remarks_on, texts_of
 from tinylm.fit.pipeline import Settings, fit_committee
 from tinylm.infer.committee import Committee
+from tinylm.system.cores import worker_count
 from tinylm.system.units import bytes_of_size, seconds_of
 from tinylm.text.tokenizer import check_vocabulary_size
 from tinylm.train.recipes import Recipe, recipe_named
@@ -55,8 +56,9 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             probabilities and the thresholds; 0 for none.
         class_weight: "balanced", a dict from label to weight, or None, as in scikit-learn. Of
             texts with several labels, "balanced" weighs nothing: their thresholds do that.
-        n_jobs: members that are trained at a time; one for each core by default. 1 trains in
-            this process, which is best inside a `GridSearchCV` with processes of its own.
+        n_jobs: members that are trained at a time: None or -1 for one on each core, -2 for one on
+            each but one, as joblib counts. 1 trains in this process, which is best inside a
+            `GridSearchCV` with processes of its own.
         random_state: determines weights, order, masks, dropout and the validation split.
         verbose: print remarks on the data and what was reached.
 
@@ -278,8 +280,11 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise InputError(f"max_tokens is {self.max_tokens!r}; expected a whole number from 3.")
         if not 0 <= self.validation < 1:
             raise InputError(f"validation is {self.validation!r}; expected a share from 0 to below 1.")
-        if self.n_jobs is not None and (not isinstance(self.n_jobs, int) or self.n_jobs < 1):
-            raise InputError(f"n_jobs is {self.n_jobs!r}; expected a whole number from 1, or None.")
+        if self.n_jobs is not None and (not isinstance(self.n_jobs, int | np.integer) or self.n_jobs == 0):
+            raise InputError(
+                f"n_jobs is {self.n_jobs!r}; expected a whole number from 1, -1 for all cores, -2 for all"
+                " but one, ..., or None."
+            )
         try:
             recipe = self.recipe if isinstance(self.recipe, Recipe) else recipe_named(self.recipe)
             seconds = None if self.budget is None else seconds_of(self.budget)
@@ -301,7 +306,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             seconds=seconds,
             validation=self.validation,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1000)),
-            workers=self.n_jobs,
+            workers=worker_count(self.n_jobs),
             compare=compare,
         )
 

@@ -12,7 +12,6 @@ import copy
 import hashlib
 import itertools
 import json
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -37,6 +36,7 @@ from tinylm.model.heads import SequenceClassifier
 from tinylm.model.logits import logits_of
 from tinylm.model.tfidf import TfidfClassifier
 from tinylm.ops.quantize import round_weights
+from tinylm.system.cores import cores
 from tinylm.system.paths import cache_folder
 from tinylm.system.processes import run_side_by_side, threads
 from tinylm.text.corpus import open_corpus
@@ -316,7 +316,7 @@ def _jobs(
         vectors = token_vectors(paragraphs, tokenizer, configs[0].width, window, most)
     ends: list[float | None] = [None] * len(configs)
     if settings.seconds is not None:
-        workers = min(settings.workers or os.cpu_count() or 1, len(configs))
+        workers = min(settings.workers or cores(), len(configs))
         left = (1 - RESERVE) * settings.seconds - (time.time() - begin)
         ends = [
             time.time() + end for end in slots([config.heads for config in configs], workers, max(left, 0))

@@ -6,7 +6,6 @@ text at a time, on one thread, after all trainings have ended.
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -21,6 +20,7 @@ from tinylm.model.heads import SequenceClassifier
 from tinylm.paper.cells import PanelPlan, TablePlan
 from tinylm.paper.data import Materials
 from tinylm.paper.results import Results
+from tinylm.system.cores import cores
 from tinylm.system.files import write_json
 from tinylm.system.processes import threads
 
@@ -55,5 +55,5 @@ def _measure(panel: PanelPlan, source: Materials) -> dict[str, Any]:
         "ms": {name: asdict(latency) for name, latency in zip(answers, latencies, strict=True)},
         "layers": {row.row.name: row.config.layer_count for row in panel.rows},
         "texts": len(texts),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "machine": f"{platform.machine()}, {cores()} cores",
     }

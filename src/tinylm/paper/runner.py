@@ -7,7 +7,6 @@ files, which vanish with the process that holds them, keep two runners from the 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -36,6 +35,7 @@ from tinylm.paper.latencies import store_latencies
 from tinylm.paper.preset import load_preset
 from tinylm.paper.results import Results
 from tinylm.paper.spec import load_table, table_names
+from tinylm.system.cores import cores
 from tinylm.system.processes import worker_processes
 
 Cell = Pretraining | FinetuningCell | BaselineCell
@@ -170,7 +170,7 @@ def _run(
         running: dict[Future[Any], tuple[Cell, float]] = {}
         held_until: dict[str, float] = {}
         while waiting or running:
-            for job in _ready(waiting, unfinished, failed, held_until, (os.cpu_count() or 1) - len(running)):
+            for job in _ready(waiting, unfinished, failed, held_until, cores() - len(running)):
                 waiting.remove(job)
                 running[submit(run_cell, job, preset, results.folder, device)] = (job, time.monotonic())
             for job in [job for job in waiting if _start_key(job) in failed]:
@@ -199,7 +199,7 @@ def _run(
                 if outcome.error:
                     failed[job.key] = f"{job.label}: {outcome.error}"
                 left = sum(other.work for other in [*waiting, *(each for each, _ in running.values())])
-                minutes = left * spent / worked / (os.cpu_count() or 1) / 60 if worked else None
+                minutes = left * spent / worked / cores() / 60 if worked else None
                 remaining = "" if minutes is None else f"; about {minutes:.0f} min left"
                 console.print(
                     f"[{done}/{len(jobs)}] {job.label}: {outcome.error or outcome.figures}"

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from tinylm.system.cores import cores
 from tinylm.system.progress import forward_progress, show_progress
 
 Result = TypeVar("Result")
@@ -42,7 +43,7 @@ def run_side_by_side(
     Raises:
         Exception: the first that a call raised; no further job begins then.
     """
-    count = min(len(jobs), workers or os.cpu_count() or 1)
+    count = min(len(jobs), workers or cores())
     # A process of a daemon's is not allowed to have processes of its own.
     if count == 1 or multiprocessing.current_process().daemon:
         with threads(1):
@@ -66,7 +67,7 @@ def worker_processes(most: int) -> Iterator[Callable[..., Future[Any]]]:
     """
     # Started anew, not forked: a copy of a process whose OpenMP has begun can hang.
     context = multiprocessing.get_context("spawn")
-    count = min(most, os.cpu_count() or 1)
+    count = min(most, cores())
     messages = context.Queue()
     painter = threading.Thread(target=show_progress, args=(messages.get,), daemon=True)
     painter.start()
