@@ -22,11 +22,9 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from helpers.command import done, record_of, refused, sentence, tinylm, write_table
 from tinylm.errors import UserError
-from tinylm.fit.budget import slots
 from tinylm.infer.calibration import fit_temperature, fit_thresholds, reliability
 from tinylm.infer.committee import load_committee
 from tinylm.infer.evaluation import evaluate, wilson
-from tinylm.system.units import seconds_of
 from tinylm.text.labelled import read_labelled, read_texts
 
 FIT = "--corpus none --members 1 --budget 4s"
@@ -254,17 +252,6 @@ def test_memory_does_not_grow_with_the_input(home: Path) -> None:
 
     peak(10)  # imports
     assert peak(6000) < peak(1500) + 1_000_000  # 4,500 rows more are 2 MB of text
-
-
-# --- budget ---
-
-
-def test_time_is_shared_between_workers_by_size() -> None:
-    # Three and two heads begin; the one of one head follows on the worker that is free first.
-    assert slots([3, 2, 1], 2, 60) == pytest.approx([60, 40, 60])
-    assert slots([3, 2, 1], 1, 60) == pytest.approx([30, 50, 60])
-    assert slots([1, 1], 4, 60) == pytest.approx([60, 60])
-    assert [seconds_of(text) for text in ("90s", "1.5h", "5min", 30)] == [90, 5400, 300, 30]
 
 
 def test_a_data_set_of_the_hub_with_named_classes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,12 +25,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from helpers.fitting import NOUNS, labelled, recipe, several_labels, tiny
 from tinylm import TinyTextClassifier
 from tinylm.errors import UserError
-from tinylm.fit import budget, member
+from tinylm.fit import member
 from tinylm.fit import size as sizing
 from tinylm.model.logits import logits_of
-from tinylm.text.store import TokenIds
-from tinylm.train.finetune import EncodedTask
-from tinylm.train.recipes import RECIPES
 
 
 @pytest.fixture(autouse=True)
@@ -234,19 +230,7 @@ def test_several_labels_per_text(several: TinyTextClassifier) -> None:
     assert answers == [[name for name, yes in zip(sorted(NOUNS), row, strict=True) if yes] for row in by_hand]
 
 
-# --- early stopping and weights ---
-
-
-def test_the_epoch_kept_is_the_best_on_the_validation_texts() -> None:
-    texts, labels = labelled(120, ("farm", "sea", "town"))
-    classifier = tiny(validation=0.4, linear=False, recipe=recipe(1, 4)).fit(texts, labels)
-    (trained,) = classifier.fitted_.members
-    rows = classifier.fitted_.split.validation
-    field = classifier.decision_function([texts[i] for i in rows])
-    accuracy = accuracy_score([labels[i] for i in rows], classifier.classes_[field.argmax(1)])
-    assert accuracy == pytest.approx(
-        max(record["validation_score"] for record in trained.finetuning), abs=0.03
-    )
+# --- weights ---
 
 
 def test_rare_labels_weigh_more_when_balanced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -271,68 +255,15 @@ def test_labels_that_occur_once_and_hundreds_of_labels() -> None:
     assert tiny(recipe=recipe(1, 1)).fit(texts, many).predict_proba(texts[:2]).shape == (2, 300)
 
 
-# --- budget ---
-
-
 def test_so_many_labels_that_a_linear_member_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     texts, labels = labelled(60)
-    assert tiny().fit(texts, labels).fitted_.form.linear
-    monkeypatch.setattr(sizing, "MOST_LINEAR_WEIGHTS", 100)
+    assert tiny().fit(texts, labels).fitted_.form.tfidf
+    monkeypatch.setattr(sizing, "MOST_TFIDF_WEIGHTS", 100)
     classifier = tiny(recipe=recipe(1, 1)).fit(texts, labels)
     assert len(classifier.committee_.members) == 1
     assert classifier.remarks_[-1] == (
         "The committee has no linear member: for 2 labels it would be too large."
     )
-
-
-def test_epochs_are_chosen_by_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    # A clock on which every step takes a second: what a budget is enough for can be counted.
-    now = [0.0]
-    monkeypatch.setattr(budget.time, "perf_counter", lambda: now[0])
-
-    class Run:
-        def step(self) -> None:
-            now[0] += 1
-
-    # An epoch is 4 steps of 32 texts.
-    assert budget.seconds_per_epoch(Run(), 100, 32, 44) == 4
-    # Three steps warm up; at most 2 seconds are measured.
-    assert now[0] == 3 + 2
-    epochs, rows = budget.fit_into(38, 4, 100, 30, 32, seed=0)
-    assert (epochs, len(rows)) == (8, 100)  # of 0.9 x 38 seconds
-    assert budget.fit_into(1000, 4, 100, 30, 32, seed=0)[0] == 30
-    few, rows = budget.fit_into(4, 4, 100, 30, 32, seed=0)
-    assert few == 1 and 32 <= len(rows) < 100 and (np.diff(rows) > 0).all()
-
-
-@pytest.mark.parametrize(
-    ("texts", "epoch", "compare", "finetuning", "epochs"),
-    [
-        (4000, 1.0, False, 8 / 0.9, 8),  # 125 steps an epoch: 8 are enough
-        (1600, 1.0, False, 8 / 0.9, 8),  # 50 steps: 8 x 50 are more than 300
-        (320, 1.0, False, 30 / 0.9, 30),  # 10 steps: 30 epochs make 300
-        (32, 1.0, False, 30 / 0.9, 30),  # never more
-        (4000, 1.0, True, 38 / 0.9, 8),  # and 30 epochs for what is not pre-trained
-        (4000, 100.0, False, 400, 8),  # no more than its share
-        (4000, 100.0, True, 600, 8),
-    ],
-)
-def test_pretraining_gets_the_time_that_finetuning_cannot_use(
-    monkeypatch: pytest.MonkeyPatch, texts: int, epoch: float, compare: bool, finetuning: float, epochs: int
-) -> None:
-    monkeypatch.setattr(member.time, "time", lambda: 0.0)
-    monkeypatch.setattr(member.time, "perf_counter", lambda: 0.0)
-    monkeypatch.setattr(member, "seconds_per_epoch", lambda *_: epoch)
-    monkeypatch.setattr(member, "logits_of", lambda *_: None)
-    monkeypatch.setattr(member, "_finetuning", lambda *_: (None, None))
-    ids = TokenIds.from_lists([[2, 5, 3]] * texts)
-    task = EncodedTask(ids, np.zeros(texts, np.int64), ids, np.zeros(texts, np.int64), 2)
-    job = SimpleNamespace(labelled=task, recipe=RECIPES["fast"], config=None, compare=compare)
-    ends, without, plan = member._schedule(job, 1000.0)  # type: ignore[arg-type]
-    assert ends == pytest.approx(1000 - finetuning)
-    assert (plan.epochs, plan.ends, without.epochs) == (epochs, 1000.0, 30)
-    if compare:  # in proportion to their epochs
-        assert without.ends == pytest.approx(ends + finetuning * 30 / (30 + epochs))
 
 
 # --- mistakes ---

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tinylm import TinyTextClassifier
+from tinylm.train.loop import Run
 from tinylm.train.recipes import RECIPES, Recipe
 
 WORDS = {
@@ -45,3 +49,30 @@ def several_labels(count: int, seed: int = 0) -> tuple[list[str], list[list[str]
     chance = random.Random(seed)
     topics = [sorted(chance.sample(sorted(NOUNS), chance.choice((0, 1, 2)))) for _ in range(count)]
     return [" ".join(["it is", *(sentence(topic, chance) for topic in row)]) for row in topics], topics
+
+
+class FakeClock:
+    """A clock on which time passes only with the steps of `work_takes`."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.steps: list[Run] = []  # the run of each step
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work_takes(
+        self, patch: pytest.MonkeyPatch, seconds: Callable[[Run], float], *, learn: bool = False
+    ) -> None:
+        """Let every training step take `seconds(run)`; without `learn` it does nothing else."""
+        step = Run.step
+
+        def timed(run: Run) -> float:
+            self.now += seconds(run)
+            self.steps.append(run)
+            if learn:
+                return step(run)
+            run.state.step += 1
+            return 1.0
+
+        patch.setattr(Run, "step", timed)

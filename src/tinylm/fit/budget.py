@@ -1,22 +1,74 @@
-"""How much training fits into a time: measured, not guessed.
+"""Time: every constant that decides how a budget is spent, and how much training fits into one.
 
-A run's first steps are timed on a copy that is thrown away, then the number of epochs is
-chosen so that the learning rate reaches zero just before the time is over. A deadline
-stops what turns out slower than measured.
+How long a step takes is measured, not guessed: a run's first steps are timed on a copy that is
+thrown away, then the number of epochs is chosen so that the learning rate reaches zero just before
+the time is over. A deadline stops what turns out slower than measured.
+
+Deadlines are readings of a monotonic clock, which neither a corrected system time nor a laptop
+that sleeps can move. All processes of a machine read the same one.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tinylm.train.loop import Run
 
-WARM_UP, MOST = 3, 50  # steps that are not counted, and that are
+Clock = Callable[[], float]  # seconds since some moment; tests give one of their own
+MONOTONIC: Clock = time.monotonic
+
+# --- The whole command ---
+# `tinylm fit` also reads tables, trains the baseline, tests and writes a report: this share of the
+# budget, on AG News with 5 minutes. `fit` itself keeps a share for calibration and latency.
+REPORT_SHARE = 0.06
+CALIBRATION_SHARE = 0.05
+
+# --- Text ---
+# Rows of a corpus that pre-training can be expected to read once in a second of the budget. The
+# minimum is for small budgets: a vocabulary needs that much text.
+ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
+# More texts do not change which tokens are frequent.
+VOCABULARY_TEXTS = 50_000
+# Tokens whose neighbours are counted in a second of the budget: about a tenth of it.
+VECTOR_TOKENS_PER_SECOND = 40_000
+# Texts; more would not choose an epoch better, and they are evaluated after every epoch.
+MOST_VALIDATION = 20_000
+
+# --- TF-IDF member ---
+# Training texts times labels for a second of the budget: about a tenth of it.
+TFIDF_WORK_PER_SECOND = 2_800
+
+# --- One encoder ---
+# With a budget, the epochs of a recipe are replaced; more than this bring nothing on small data.
+MOST_PRETRAINING, MOST_FINETUNING = 30, 30
+# A pre-trained encoder is fine-tuned for its recipe's epochs, and for more where those make fewer
+# steps than this. One without pre-training, its fair rival, always has MOST_FINETUNING.
+LEAST_STEPS = 300
+# Epochs without a better one on the validation texts after which fine-tuning ends.
+PATIENCE = 6
+# Fine-tuning gets this share of an encoder's time, as far as it can use it; pre-training the rest.
+# With a rival without pre-training the two fine-tunings share half as much again.
+FINETUNING_SHARE, COMPARED_SHARE = 0.4, 0.6
+
+# --- Measuring ---
+WARM_UP_STEPS, MOST_STEPS = 3, 50  # steps that are not timed, and that are
 LONGEST, LONGEST_SHARE = 2.0, 0.05  # seconds of measuring, and their share of the time
-SLACK = 0.9  # of a time that epochs are planned for: what follows is never faster than the measurement
+# Share of a time that epochs are planned for: what follows is never faster than the measurement.
+SLACK = 0.9
+
+
+def affordable(seconds: float | None, most: int, per_second: float) -> int:
+    """At most `most`, and `per_second` for each second of a budget; None is a budget without end."""
+    return most if seconds is None else min(most, int(per_second * seconds))
+
+
+def enough_epochs(recipe_epochs: int, n_texts: int, batch_size: int) -> int:
+    """Epochs after which a pre-trained encoder is fine-tuned, see LEAST_STEPS."""
+    steps_per_epoch = -(-n_texts // batch_size)
+    return min(MOST_FINETUNING, max(recipe_epochs, -(-LEAST_STEPS // steps_per_epoch)))
 
 
 def slots(sizes: Sequence[float], workers: int, seconds: float) -> list[float]:
@@ -42,23 +94,26 @@ def slots(sizes: Sequence[float], workers: int, seconds: float) -> list[float]:
     return [float(seconds * end / loads[worker]) for worker, end in places]
 
 
-def seconds_per_epoch(run: Run, n_texts: int, batch_size: int, seconds: float) -> float:
-    """What one epoch takes, measured on a few steps.
+def seconds_per_epoch(
+    run: Run, n_texts: int, batch_size: int, seconds: float, clock: Clock = MONOTONIC
+) -> float:
+    """How long one epoch takes, measured on a few steps.
 
     Args:
-        run: one of the kind that will follow; it is spoilt by this.
+        run: one of the kind that will follow; its weights are useless afterwards.
         n_texts: of an epoch.
         batch_size: texts of a step.
         seconds: of which a small part may be spent on measuring.
+        clock: what time is read from.
     """
     longest = min(LONGEST, LONGEST_SHARE * seconds)
-    for _ in range(WARM_UP):
+    for _ in range(WARM_UP_STEPS):
         run.step()
-    steps, start = 0, time.perf_counter()
-    while not steps or (steps < MOST and time.perf_counter() - start < longest):
+    steps, start = 0, clock()
+    while not steps or (steps < MOST_STEPS and clock() - start < longest):
         run.step()
         steps += 1
-    return (time.perf_counter() - start) / steps * -(-n_texts // batch_size)
+    return (clock() - start) / steps * -(-n_texts // batch_size)
 
 
 def fit_into(
@@ -82,4 +137,4 @@ def fit_into(
     if left < epoch:
         kept = max(least_rows, int(n_texts * left / epoch))
         rows = np.sort(np.random.default_rng(seed).permutation(n_texts)[:kept])
-    return int(np.clip(left / epoch, 1, most_epochs)), rows
+    return int(np.clip(left / max(epoch, 1e-9), 1, most_epochs)), rows

@@ -18,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from tinylm.errors import InputError, UserError
 from tinylm.export import hub
 from tinylm.fit.columns import is_multi_label, label_lists_of, remarks_on, texts_of
-from tinylm.fit.pipeline import Settings, fit_committee
+from tinylm.fit.pipeline import LabelledTexts, Settings, fit_committee
 from tinylm.infer.committee import Committee
 from tinylm.system.cores import worker_count
 from tinylm.system.units import bytes_of_size, seconds_of
@@ -158,14 +158,15 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 )
         self.remarks_ = remarks_on(texts, keys)
         label_names = [str(label) for label in self.classes_]
-        self.fitted_ = fit_committee(texts, targets, label_names, self._class_weights(targets), settings)
+        labelled = LabelledTexts(texts, targets, label_names, self._class_weights(targets))
+        self.fitted_ = fit_committee(labelled, settings)
         self.committee_: Committee = self.fitted_.committee
-        if self.linear and not self.fitted_.form.linear:
+        if self.linear and not self.fitted_.form.tfidf:
             self.remarks_.append(
                 f"The committee has no linear member: for {len(self.classes_):,} labels it would be too"
                 " large."
             )
-        used = min(member.labelled_used for member in self.fitted_.members)
+        used = min(history.labelled_used for history in self.fitted_.histories)
         if used < len(self.fitted_.split.train):
             self.remarks_.append(
                 f"The budget was enough for {used:,} of {len(self.fitted_.split.train):,} labelled texts;"
@@ -301,7 +302,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             unlabelled=[] if self.unlabelled is None else texts_of(self.unlabelled, "unlabelled"),
             recipe=recipe,
             members=int(self.members),
-            linear=self.linear,
+            tfidf_member=self.linear,
             max_bytes=max_bytes,
             seconds=seconds,
             validation=self.validation,

@@ -1,9 +1,9 @@
 """From labelled texts to a calibrated committee, within a time.
 
-The way of `TinyTextClassifier` without scikit-learn's manners: split, collect the text for
-pre-training, train the members side by side, choose temperature and thresholds on the
-validation part. Texts that are not given here, such as the test part of a cross-validation,
-are never seen; the validation part is kept out of pre-training too.
+The way of `TinyTextClassifier` without scikit-learn's manners, in five steps: split the labelled
+texts, collect and encode the text, train the members side by side, calibrate them on the validation
+part, measure. Texts that are not given here, such as the test part of a cross-validation, are never
+seen; the validation part is kept out of pre-training too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,8 +22,9 @@ import numpy as np
 import torch
 
 from tinylm.errors import UserError
-from tinylm.fit.budget import slots
-from tinylm.fit.member import Job, Member, train_member
+from tinylm.fit import budget
+from tinylm.fit.budget import MONOTONIC, Clock
+from tinylm.fit.member import History, Job, TrainedMember, train_member
 from tinylm.fit.size import StorageForm, size_of, storage_forms
 from tinylm.infer.calibration import fit_temperature, fit_thresholds
 from tinylm.infer.classifier import Classifier
@@ -55,40 +55,76 @@ from tinylm.train.tfidf import MOST_WORK, train_tfidf
 # get the same load. All have one block: the paper's committee is one of shallow models.
 HEADS = (1, 2, 1)
 # Corpus texts are read to this length; the masked language model sees the first `max_tokens` of
-# them, the vectors that it begins from are taken from all.
+# them, the vectors that it starts from are taken from all.
 CORPUS_TOKENS = 512
-# Rows of a corpus that a second of the budget can be expected to read once, and at least so many.
-ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
-# Training texts times labels that a second of the budget allows the linear member, a tenth of it.
-LINEAR_WORK_PER_SECOND = 2_800
-# Tokens whose neighbours are counted for a second of the budget, again about a tenth of it.
-VECTOR_TOKENS_PER_SECOND = 40_000
-MOST_VALIDATION = 20_000  # texts: more would not choose better, and are asked after every epoch
-VOCABULARY_TEXTS = 50_000  # more do not change which tokens are frequent
-RESERVE = 0.05  # of the budget, for what comes after the training
 LATENCY_TEXTS = 50
-KEPT_PRETRAININGS = 60  # in the cache folder; the oldest go
+KEPT_PRETRAININGS = 60  # in the cache folder; the oldest are deleted
+
+Model = SequenceClassifier | TfidfClassifier
+
+
+@dataclass(frozen=True)
+class LabelledTexts:
+    """What the committee learns.
+
+    Attributes:
+        texts: strings of Unicode.
+        targets: `int64 [texts]`, or `float32 [texts, labels]` of 0 and 1 for several labels per text.
+        label_names: at least two.
+        class_weights: `float32 [labels]`, or None for equal ones.
+    """
+
+    texts: Sequence[str]
+    targets: np.ndarray
+    label_names: Sequence[str]
+    class_weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to fit; see `TinyTextClassifier`, whose parameters these are."""
+    """How to fit; see `TinyTextClassifier`, whose parameters these are.
+
+    Attributes:
+        seconds: the budget; None trains the recipe's epochs.
+        compare: also train a committee without pre-training.
+        clock: what time is read from.
+    """
 
     corpus: str | None
     unlabelled: Sequence[str]
     recipe: Recipe
     members: int
-    linear: bool
+    tfidf_member: bool
     max_bytes: float | None
     seconds: float | None
     validation: float
     seed: int
     workers: int | None = None
     compare: bool = False
+    clock: Clock = MONOTONIC
 
-    def affordable(self, most: int, per_second: float) -> int:
-        """At most `most`, and as much as the budget allows."""
-        return most if self.seconds is None else min(most, int(per_second * self.seconds))
+
+@dataclass(frozen=True)
+class Encoded:
+    """All text as token ids, and the shape of the committee that reads them.
+
+    Attributes:
+        paragraphs: for pre-training, W_S.
+        task: training part and validation part (as `test`) of the labelled texts.
+        tokenizer: of all token ids.
+        form: what the committee is stored as.
+        configs: architecture of each encoder, largest first.
+        corpus: name, fingerprint, licence and number of rows of the corpus; empty without one.
+        coverage: of the labelled texts by the paragraphs (W_S, T_W, T_C, T_M).
+    """
+
+    paragraphs: TokenIds
+    task: EncodedTask
+    tokenizer: Tokenizer
+    form: StorageForm
+    configs: list[ModelConfig]
+    corpus: dict[str, Any]
+    coverage: Coverage
 
 
 @dataclass(frozen=True)
@@ -97,21 +133,20 @@ class Fitted:
 
     Attributes:
         committee: calibrated, with thresholds where a text has several labels.
-        form: what it is stored as.
-        members: the histories of its encoders, in the committee's order.
         without: the committee that was not pre-trained, where it was asked for.
+        histories: of its encoders, in the committee's order.
+        form: what it is stored as.
         split: which labelled texts were validation texts.
-        corpus: name, fingerprint, licence and number of rows of the corpus; empty without one.
-        coverage: of the labelled texts by those of pre-training (W_S, T_W, T_C, T_M).
+        corpus, coverage: as in `Encoded`.
         validation: on the validation texts, which chose the epoch; None where there are none.
         latency: of one text on one thread.
         seconds: of everything.
     """
 
     committee: Committee
-    form: StorageForm
-    members: list[Member]
     without: Committee | None
+    histories: list[History]
+    form: StorageForm
     split: Split
     corpus: dict[str, Any]
     coverage: Coverage
@@ -141,131 +176,113 @@ class Fitted:
         }
 
 
-def fit_committee(
-    texts: Sequence[str],
-    targets: np.ndarray,
-    label_names: Sequence[str],
-    class_weights: np.ndarray | None,
-    settings: Settings,
-) -> Fitted:
+def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
     """Train a committee on labelled texts.
 
-    Args:
-        texts: strings of Unicode.
-        targets: `int64 [texts]`, or `float32 [texts, labels]` of 0 and 1 for several labels per text.
-        label_names: at least two.
-        class_weights: `float32 [labels]`, or None for equal ones.
-        settings: everything else.
-
     Raises:
-        UserError: no text for pre-training, a damaged corpus, a loss that is no number.
+        UserError: no text for pre-training, a damaged corpus, a loss that is not a number.
     """
-    begin = time.time()
-    share = min(settings.validation, MOST_VALIDATION / len(texts))
-    split = split_rows(texts, targets, share, settings.seed)
-    own = [texts[i] for i in split.train.tolist()] + list(settings.unlabelled)
+    begin = settings.clock()
+    split = split_labelled(labelled, settings)
+    encoded = encode(labelled, split, settings)
+    tfidf_members = train_tfidf_members(encoded, labelled, settings)
+    deadline = None
+    if settings.seconds is not None:
+        deadline = begin + (1 - budget.CALIBRATION_SHARE) * settings.seconds
+    encoders = train_encoders(encoded, labelled, settings, deadline)
+    committee = calibrate([*(member.model for member in encoders), *tfidf_members], encoded, labelled)
+    without = None
+    if settings.compare:
+        rivals = [member.without for member in encoders if member.without is not None]
+        without = calibrate([*rivals, *tfidf_members], encoded, labelled)
+    rows = split.validation
+    validation = None
+    if len(rows):
+        validation = evaluate(committee, [labelled.texts[i] for i in rows.tolist()], labelled.targets[rows])
+    with threads(1):  # models this small are fastest on one
+        (latency,) = measure_latency([committee.logits], labelled.texts[:LATENCY_TEXTS])
+    return Fitted(
+        committee,
+        without,
+        [member.history for member in encoders],
+        encoded.form,
+        split,
+        encoded.corpus,
+        encoded.coverage,
+        validation,
+        latency,
+        settings.clock() - begin,
+    )
+
+
+# --- 1. Split ---
+
+
+def split_labelled(labelled: LabelledTexts, settings: Settings) -> Split:
+    """The training and the validation part of the labelled texts."""
+    share = min(settings.validation, budget.MOST_VALIDATION / len(labelled.texts))
+    return split_rows(labelled.texts, labelled.targets, share, settings.seed)
+
+
+# --- 2. Encode ---
+
+
+def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded:
+    """Read the corpus, train the vocabulary, and turn all text into token ids."""
+    own = [labelled.texts[i] for i in split.train.tolist()] + list(settings.unlabelled)
     own = [text for text in own if not why_unusable(text)]
     articles, corpus = _corpus_texts(settings)
-    tokenizer, form = _tokenizer_and_form(articles, own, len(label_names), settings)
+    tokenizer, form = _tokenizer_and_form(articles, own, len(labelled.label_names), settings)
     max_tokens = settings.recipe.max_tokens
     # dict: a text that is there twice, as an unlabelled copy of a labelled one, counts once.
     paragraphs = tokenizer.encode(list(dict.fromkeys(articles + own)), max(CORPUS_TOKENS, max_tokens))
     paragraphs = paragraphs.take(np.flatnonzero(paragraphs.lengths > 2))
     if not len(paragraphs):
         raise UserError("there is no text to pre-train on: the texts hold no token and there is no corpus.")
-    encoded = tokenizer.encode(texts, max_tokens)
-    labelled = EncodedTask(
-        encoded.take(split.train),
-        targets[split.train],
-        encoded.take(split.validation),
-        targets[split.validation],
-        len(label_names),
-    )
-    linear = []
-    if form.linear:
-        most = settings.affordable(MOST_WORK, LINEAR_WORK_PER_SECOND)
-        linear = [train_tfidf(labelled, tokenizer, max_tokens, class_weights, settings.seed, most)]
-    jobs = _jobs(settings, form, paragraphs, tokenizer, labelled, class_weights, begin)
-    members = run_side_by_side(train_member, [(job,) for job in jobs], settings.workers)
-    _prune(_pretrained_folder())
-
-    def committee(models: Sequence[Any]) -> Committee:
-        if form.int8:  # what is measured is what will be stored
-            for model in models:
-                round_weights(model)
-        made = Committee([Classifier(model, tokenizer, label_names) for model in models])
-        field = np.zeros(0)
-        if len(labelled.test):
-            fields = np.stack([logits_of(model, labelled.test) for model in models])
-            for model, own_field in zip(models, fields, strict=True):
-                own_field /= _cool(model, own_field, labelled.test_labels)
-            field = fields.sum(0)
-        made.temperature = fit_temperature(field, labelled.test_labels)
-        if targets.ndim == 2:
-            made.thresholds = (
-                fit_thresholds(field, labelled.test_labels, made.temperature)
-                if len(field)
-                else np.full(len(label_names), 0.5)
-            )
-        made.token_counts = token_counts(paragraphs, len(tokenizer))
-        return made
-
-    without = [member.without[0] for member in members if member.without]
-    made = committee([member.model for member in members] + linear)
-    rows = split.validation
-    with threads(1):  # models this small answer fastest on one
-        (latency,) = measure_latency([made.logits], texts[:LATENCY_TEXTS])
-    return Fitted(
-        made,
+    ids = tokenizer.encode(labelled.texts, max_tokens)
+    return Encoded(
+        paragraphs,
+        EncodedTask(
+            ids.take(split.train),
+            labelled.targets[split.train],
+            ids.take(split.validation),
+            labelled.targets[split.validation],
+            len(labelled.label_names),
+        ),
+        tokenizer,
         form,
-        members,
-        committee(without + copy.deepcopy(linear)) if without else None,
-        split,
+        _configs(form, tokenizer, settings.recipe),
         corpus,
-        coverage(paragraphs, encoded, len(tokenizer)),
-        evaluate(made, [texts[i] for i in rows.tolist()], targets[rows]) if len(rows) else None,
-        latency,
-        time.time() - begin,
+        coverage(paragraphs, ids, len(tokenizer)),
     )
 
 
 def _corpus_texts(settings: Settings) -> tuple[list[str], dict[str, Any]]:
-    """As many rows of the corpus as the time may be enough for."""
+    """As many rows of the corpus as the time may be enough for, and facts on the corpus."""
     if settings.corpus is None:
         return [], {}
     held_out = held_out_titles(settings.corpus)
     corpus = open_corpus(settings.corpus)
     articles = (article.text for article in corpus.articles() if article.title not in held_out)
-    most = None if settings.seconds is None else max(LEAST_ROWS, int(ROWS_PER_SECOND * settings.seconds))
+    most = None
+    if settings.seconds is not None:
+        most = max(budget.LEAST_ROWS, int(budget.ROWS_PER_SECOND * settings.seconds))
     rows = list(itertools.islice(articles, most))
     facts = {"corpus": corpus.name, "fingerprint": corpus.fingerprint, "licence": corpus.licence}
     return rows, facts | {"rows": len(rows)}
 
 
-def _cool(model: SequenceClassifier | TfidfClassifier, field: np.ndarray, targets: np.ndarray) -> float:
-    """Divide a member's output layer by its own temperature, which is returned.
-
-    Members that have learnt their texts by heart have large fields whether they are right or
-    wrong. The sum of the fields should listen to each as far as it is right on other texts.
-    """
-    temperature = fit_temperature(field, targets)
-    with torch.no_grad():
-        for weight in model.output_weights:
-            weight.div_(temperature)
-    return temperature
-
-
 def _tokenizer_and_form(
     rows: Sequence[str], own: Sequence[str], n_labels: int, settings: Settings
 ) -> tuple[Tokenizer, StorageForm]:
-    """The vocabulary, and the first form of the committee that fits."""
+    """The vocabulary, and the first form of the committee that fits into `max_bytes`."""
     recipe, most = settings.recipe, settings.max_bytes
-    wanted = storage_forms(settings.members, recipe.vocabulary or sys.maxsize, settings.linear)
+    wanted = storage_forms(settings.members, recipe.vocabulary or sys.maxsize, settings.tfidf_member)
     tokenizer, size = None, 0
     for form in wanted:
         if tokenizer is None or form.vocabulary < len(tokenizer):
             tokenizer = _tokenizer(rows, own, form.vocabulary, settings)
-        form = form.linear_where_possible(n_labels, len(tokenizer))
+        form = form.with_tfidf_where_possible(n_labels, len(tokenizer))
         if most is None:
             return tokenizer, form
         size = size_of(form, tokenizer, _configs(form, tokenizer, recipe), n_labels)
@@ -276,71 +293,98 @@ def _tokenizer_and_form(
     )
 
 
-def _configs(form: StorageForm, tokenizer: Tokenizer, recipe: Recipe) -> list[ModelConfig]:
-    """Architecture of each encoder, largest first."""
-    heads = sorted(itertools.islice(itertools.cycle(HEADS), form.encoders), reverse=True)
-    return [recipe.model_config_for(len(tokenizer), layers=1, heads=count) for count in heads]
-
-
 def _tokenizer(rows: Sequence[str], own: Sequence[str], size: int, settings: Settings) -> Tokenizer:
     if settings.recipe.vocabulary is None:
         return load_tokenizer(BERT)
     random = np.random.default_rng([settings.seed, 2])
     texts = [*rows, *own]
-    if len(texts) > VOCABULARY_TEXTS:
-        texts = [texts[i] for i in random.permutation(len(texts))[:VOCABULARY_TEXTS].tolist()]
+    if len(texts) > budget.VOCABULARY_TEXTS:
+        chosen = random.permutation(len(texts))[: budget.VOCABULARY_TEXTS]
+        texts = [texts[i] for i in chosen.tolist()]
     return train_tokenizer(texts, size)
 
 
-def _jobs(
-    settings: Settings,
-    form: StorageForm,
-    paragraphs: TokenIds,
-    tokenizer: Tokenizer,
-    labelled: EncodedTask,
-    class_weights: np.ndarray | None,
-    begin: float,
-) -> list[Job]:
-    configs = _configs(form, tokenizer, settings.recipe)
-    seeds = [settings.seed + number for number in range(len(configs))]
-    content = hashlib.sha256(paragraphs.ids.tobytes() + paragraphs.offsets.tobytes()).hexdigest()
-    caches = []
-    for config, seed in zip(configs, seeds, strict=True):
-        # The budget stands for the epochs, which it determines but for the machine's speed.
-        key = [content, tokenizer.fingerprint, config.model_dump(), settings.recipe.model_dump(), seed]
-        digest = hashlib.sha256(json.dumps([key, settings.seconds, form.encoders]).encode()).hexdigest()
-        caches.append(_pretrained_folder() / digest[:16])
-    vectors, window = None, settings.recipe.neighbour_window
-    if window is not None and not all(cache.is_dir() for cache in caches):
-        most = settings.affordable(MOST_TOKENS, VECTOR_TOKENS_PER_SECOND)
-        vectors = token_vectors(paragraphs, tokenizer, configs[0].width, window, most)
-    ends: list[float | None] = [None] * len(configs)
-    if settings.seconds is not None:
-        workers = min(settings.workers or cores(), len(configs))
-        left = (1 - RESERVE) * settings.seconds - (time.time() - begin)
-        ends = [
-            time.time() + end for end in slots([config.heads for config in configs], workers, max(left, 0))
-        ]
-    jobs = []
-    for number, (config, seed, cache, end) in enumerate(zip(configs, seeds, caches, ends, strict=True), 1):
-        jobs.append(
-            Job(
-                name=f"member {number}",
-                config=config,
-                recipe=settings.recipe,
-                paragraphs=paragraphs,
-                vectors=vectors,
-                tokenizer=tokenizer,
-                labelled=labelled,
-                class_weights=class_weights,
-                multi_label=labelled.train_labels.ndim == 2,
-                seed=seed,
-                deadline=end,
-                cache=cache,
-                compare=settings.compare,
-            )
+def _configs(form: StorageForm, tokenizer: Tokenizer, recipe: Recipe) -> list[ModelConfig]:
+    heads = sorted(itertools.islice(itertools.cycle(HEADS), form.encoders), reverse=True)
+    return [recipe.model_config_for(len(tokenizer), layers=1, heads=count) for count in heads]
+
+
+# --- 3. Train ---
+
+
+def train_tfidf_members(
+    encoded: Encoded, labelled: LabelledTexts, settings: Settings
+) -> list[TfidfClassifier]:
+    """The TF-IDF member, or none where the committee has none."""
+    if not encoded.form.tfidf:
+        return []
+    most = budget.affordable(settings.seconds, MOST_WORK, budget.TFIDF_WORK_PER_SECOND)
+    max_tokens, weights = settings.recipe.max_tokens, labelled.class_weights
+    return [train_tfidf(encoded.task, encoded.tokenizer, max_tokens, weights, settings.seed, most)]
+
+
+def train_encoders(
+    encoded: Encoded, labelled: LabelledTexts, settings: Settings, deadline: float | None
+) -> list[TrainedMember]:
+    """Pre-train and fine-tune the encoders side by side; all are done at `deadline`, if there is one."""
+    seeds = [settings.seed + number for number in range(len(encoded.configs))]
+    caches = [
+        _cache(encoded, config, settings, seed) for config, seed in zip(encoded.configs, seeds, strict=True)
+    ]
+    vectors = None if all(cache.is_dir() for cache in caches) else _token_vectors(encoded, settings)
+    jobs = [
+        Job(
+            name=f"member {number}",
+            config=config,
+            recipe=settings.recipe,
+            paragraphs=encoded.paragraphs,
+            vectors=vectors,
+            tokenizer=encoded.tokenizer,
+            task=encoded.task,
+            class_weights=labelled.class_weights,
+            seed=seed,
+            deadline=end,
+            cache=cache,
+            compare=settings.compare,
+            clock=settings.clock,
         )
-    return jobs
+        for number, (config, seed, cache, end) in enumerate(
+            zip(encoded.configs, seeds, caches, _deadlines(encoded, settings, deadline), strict=True), 1
+        )
+    ]
+    trained = run_side_by_side(train_member, [(job,) for job in jobs], settings.workers)
+    _prune(_pretrained_folder())
+    return trained
+
+
+def _deadlines(encoded: Encoded, settings: Settings, deadline: float | None) -> list[float | None]:
+    """When each encoder must be done, so that all are at `deadline`."""
+    sizes = [config.heads for config in encoded.configs]
+    if deadline is None:
+        return [None] * len(sizes)
+    now = settings.clock()
+    workers = min(settings.workers or cores(), len(sizes))
+    return [now + end for end in budget.slots(sizes, workers, max(deadline - now, 0))]
+
+
+def _token_vectors(encoded: Encoded, settings: Settings) -> np.ndarray | None:
+    window = settings.recipe.neighbour_window
+    if window is None:
+        return None
+    most = budget.affordable(settings.seconds, MOST_TOKENS, budget.VECTOR_TOKENS_PER_SECOND)
+    return token_vectors(encoded.paragraphs, encoded.tokenizer, encoded.configs[0].width, window, most)
+
+
+def _cache(encoded: Encoded, config: ModelConfig, settings: Settings, seed: int) -> Path:
+    """Where the pre-trained weights of one encoder are kept.
+
+    The budget stands for the number of epochs, which depends on nothing else but the machine's speed.
+    """
+    text = hashlib.sha256(encoded.paragraphs.ids.tobytes() + encoded.paragraphs.offsets.tobytes())
+    recipe = settings.recipe.model_dump()
+    key = [text.hexdigest(), encoded.tokenizer.fingerprint, config.model_dump(), recipe, seed]
+    digest = hashlib.sha256(json.dumps([key, settings.seconds, encoded.form.encoders]).encode()).hexdigest()
+    return _pretrained_folder() / digest[:16]
 
 
 def _pretrained_folder() -> Path:
@@ -354,3 +398,44 @@ def _prune(folder: Path) -> None:
         for part in file.parent.iterdir():
             part.unlink(missing_ok=True)
         file.parent.rmdir()
+
+
+# --- 4. Calibrate ---
+
+
+def calibrate(models: Sequence[Model], encoded: Encoded, labelled: LabelledTexts) -> Committee:
+    """A committee of copies of the models, with a temperature and thresholds from the validation part.
+
+    A member that has learnt its texts by heart has large logits whether it is right or wrong. Each
+    is divided by a temperature of its own, so that the sum listens to a member as far as it is
+    right on other texts.
+    """
+    models = [copy.deepcopy(model) for model in models]
+    if encoded.form.int8:  # what is calibrated and measured is what will be stored
+        for model in models:
+            round_weights(model)
+    validation, targets = encoded.task.test, encoded.task.test_labels
+    summed = np.zeros((len(validation), len(labelled.label_names)), np.float32)
+    if len(validation):
+        for model in models:
+            logits = logits_of(model, validation)
+            temperature = fit_temperature(logits, targets)
+            _divide_logits(model, temperature)
+            summed += logits / temperature
+    temperature, thresholds = fit_temperature(summed, targets), None
+    if targets.ndim == 2:
+        thresholds = np.full(len(labelled.label_names), 0.5)
+        if len(validation):
+            thresholds = fit_thresholds(summed, targets, temperature)
+    return Committee(
+        [Classifier(model, encoded.tokenizer, labelled.label_names) for model in models],
+        temperature=temperature,
+        thresholds=thresholds,
+        token_counts=token_counts(encoded.paragraphs, len(encoded.tokenizer)),
+    )
+
+
+def _divide_logits(model: Model, temperature: float) -> None:
+    with torch.no_grad():
+        for weight in model.output_weights:
+            weight.div_(temperature)

@@ -2,7 +2,7 @@
 
 The order in which parts are given up was measured on AG News (1,000 texts a label): 8 bits cost
 nothing, the second and third encoder bring a point together, and halving the vocabulary costs
-more the smaller it gets. The linear member is small, and kept to the end.
+more the smaller it gets. The TF-IDF member is small, and kept to the end.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ FALLBACKS = (
 )
 PER_MEMBER = 4_000  # bytes of configuration beside the weights of a member
 SHARED = 30_000  # bytes of card and records
-# Of the linear member, labels times tokens: with more it would be larger than all encoders, and its
+# Of the TF-IDF member, labels times tokens: with more it would be larger than all encoders, and its
 # training would take gigabytes.
-MOST_LINEAR_WEIGHTS = 5_000_000
+MOST_TFIDF_WEIGHTS = 5_000_000
 
 
 @dataclass(frozen=True)
@@ -38,33 +38,33 @@ class StorageForm:
         encoders: members that are encoders.
         vocabulary: tokens at most.
         int8: whether matrices are stored in 8 bits.
-        linear: whether it has a linear member too.
+        tfidf: whether it has a TF-IDF member too.
     """
 
     encoders: int
     vocabulary: int
     int8: bool
-    linear: bool = True
+    tfidf: bool = True
 
-    def linear_where_possible(self, n_labels: int, n_tokens: int) -> StorageForm:
-        """The same without a linear member where that would be too large."""
-        return replace(self, linear=self.linear and n_labels * n_tokens <= MOST_LINEAR_WEIGHTS)
+    def with_tfidf_where_possible(self, n_labels: int, n_tokens: int) -> StorageForm:
+        """The same without a TF-IDF member where that would be too large."""
+        return replace(self, tfidf=self.tfidf and n_labels * n_tokens <= MOST_TFIDF_WEIGHTS)
 
 
-def storage_forms(encoders: int, vocabulary: int, linear: bool = True) -> list[StorageForm]:
+def storage_forms(encoders: int, vocabulary: int, tfidf: bool = True) -> list[StorageForm]:
     """Forms of a committee, the most accurate first.
 
     Args:
         encoders: that it would have if size did not matter.
         vocabulary: tokens that it would have then.
-        linear: whether it has a linear member too.
+        tfidf: whether it has a TF-IDF member too.
     """
     smaller = [
-        StorageForm(count, tokens, True, linear)
+        StorageForm(count, tokens, True, tfidf)
         for tokens, count in FALLBACKS
         if count <= encoders and tokens <= vocabulary and (count, tokens) != (encoders, vocabulary)
     ]
-    return [StorageForm(encoders, vocabulary, int8, linear) for int8 in (False, True)] + smaller
+    return [StorageForm(encoders, vocabulary, int8, tfidf) for int8 in (False, True)] + smaller
 
 
 def size_of(form: StorageForm, tokenizer: Tokenizer, configs: list[ModelConfig], n_labels: int) -> int:
@@ -88,6 +88,6 @@ def size_of(form: StorageForm, tokenizer: Tokenizer, configs: list[ModelConfig],
         rows = tokens + config.max_tokens + config.layers * 9 * width + width + n_labels
         small = config.layers * 13 * width + 5 * width + n_labels
         total += member + label_names + each * (matrices + width * n_labels) + 4 * (small + rows)
-    if form.linear:
+    if form.tfidf:
         total += member + label_names + each * tokens * n_labels + 4 * (2 * tokens + n_labels)
     return total

@@ -92,14 +92,14 @@ def write_fit_report(results: FitResults, path: Path) -> None:
     if results.without:
         accuracies["without pre-training"] = results.without.accuracy
     losses = {
-        f"member {number}": [record["loss"] for record in member.pretraining]
-        for number, member in enumerate(fitted.members, 1)
-        if member.pretraining
+        f"member {number}": [record["loss"] for record in history.pretraining]
+        for number, history in enumerate(fitted.histories, 1)
+        if history.pretraining
     }
     curves = {
-        f"member {number}": [record["validation_score"] for record in member.finetuning]
-        for number, member in enumerate(fitted.members, 1)
-        if member.finetuning and "validation_score" in member.finetuning[0]
+        f"member {number}": [record["validation_score"] for record in history.finetuning]
+        for number, history in enumerate(fitted.histories, 1)
+        if history.finetuning and "validation_score" in history.finetuning[0]
     }
     plots = {
         "labels": bar_plot(

@@ -6,7 +6,6 @@ the test texts are evaluated once, at the end.
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from tinylm.errors import UserError
 from tinylm.export import hub
+from tinylm.fit.budget import MONOTONIC, REPORT_SHARE, Clock
 from tinylm.fit.estimator import TinyTextClassifier
 from tinylm.infer.baselines import tfidf_pipeline
 from tinylm.infer.classifier import Classifier
@@ -28,9 +28,6 @@ from tinylm.system.files import write_record
 from tinylm.system.units import seconds_of
 from tinylm.text.labelled import Labelled, targets_of
 from tinylm.text.tasks import split_off
-
-# Of the budget, for reading, TF-IDF, test and report.
-REPORT_SHARE = 0.06
 
 
 def fit_and_report(
@@ -44,6 +41,7 @@ def fit_and_report(
     sources: tuple[str, str | None],
     compare: bool,
     settings: dict[str, Any],
+    clock: Clock = MONOTONIC,
 ) -> FitResults:
     """Fit, test, and write the model, its card and `report.html` into an existing, empty folder.
 
@@ -57,8 +55,9 @@ def fit_and_report(
         sources: where the texts come from, for messages.
         compare: also train without pre-training.
         settings: for the record.
+        clock: what time is read from.
     """
-    begin = time.time()
+    begin = clock()
     seed = classifier.random_state if isinstance(classifier.random_state, int) else 0
     train, test = (labelled, tested) if tested else split_off(labelled, test_share, seed)
     if not test.texts:
@@ -97,7 +96,7 @@ def fit_and_report(
         },
         without=evaluate(fitted.without, test.texts, test_targets) if fitted.without else None,
         tfidf=_tfidf(train.texts, targets, test.texts, test_targets),
-        seconds=time.time() - begin,
+        seconds=clock() - begin,
         budget=budget,
     )
     facts = classifier.facts_ | {"test": found.summary(), "tfidf": results.tfidf}

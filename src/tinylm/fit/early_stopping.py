@@ -1,0 +1,97 @@
+"""Fine-tuning until a validation part stops getting better; the best epoch is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 (the usual name)
+from torch import Tensor
+
+from tinylm.fit.budget import PATIENCE
+from tinylm.model.config import ModelConfig
+from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
+from tinylm.model.logits import logits_of
+from tinylm.text.tokenizer import Tokenizer
+from tinylm.train.finetune import EncodedTask, finetuning_run
+from tinylm.train.loop import train
+from tinylm.train.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """A fine-tuned model and how it came about.
+
+    Attributes:
+        model: the weights of the best epoch, or of the last one where there is no validation part.
+        history: for each epoch its mean loss and, with a validation part, `validation_score` and
+            `validation_loss`.
+        kept: the epoch whose weights these are, from 1.
+    """
+
+    model: SequenceClassifier
+    history: list[dict[str, float]]
+    kept: int
+
+
+def finetune_until_best(
+    task: EncodedTask,
+    tokenizer: Tokenizer,
+    start: MaskedLanguageModel | ModelConfig,
+    recipe: Recipe,
+    *,
+    seed: int,
+    label: str,
+    loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
+    patience: int = PATIENCE,
+    stop: Callable[[], bool] | None = None,
+) -> Finetuning:
+    """Fine-tune until `patience` epochs in a row brought nothing better, or the recipe's epochs are over.
+
+    Args:
+        task: training texts, and the validation texts as its `test`; without any, all epochs are taken.
+        tokenizer: the one that encoded them.
+        start: a pre-trained model, or an architecture to train without pre-training.
+        recipe: its `finetune` phase; the learning rate falls as if all epochs were taken.
+        seed: determines new weights, order and dropout.
+        label: shown beside the progress bar.
+        loss: of logits `float32 [texts, labels]` and rows of the task's labels.
+        patience: epochs.
+        stop: called after every step; True ends the training there.
+    """
+    model, run = finetuning_run(task, tokenizer, start, recipe, seed=seed, loss=loss)
+    best, kept, weights = (-np.inf, -np.inf), 0, None
+
+    def validate() -> dict[str, float]:
+        nonlocal best, kept, weights
+        found = score_and_loss(logits_of(model, task.test), task.test_labels)
+        if (found[0], -found[1]) >= best:
+            best, kept, weights = (found[0], -found[1]), len(run.state.history) + 1, run.weights()
+        return {"validation_score": found[0], "validation_loss": found[1]}
+
+    def over() -> bool:
+        waited = len(run.state.history) - kept
+        return (stop is not None and stop()) or (weights is not None and waited >= patience)
+
+    history = train(run, label, validate if len(task.test) else None, over)
+    if weights is not None:
+        model.load_state_dict(weights)
+    return Finetuning(model, history, kept or len(history))
+
+
+def score_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Accuracy and mean loss.
+
+    With several labels per text, accuracy is the share of labels that are rightly given or withheld.
+
+    Args:
+        logits: `float32 [texts, labels]`.
+        labels: `int64 [texts]`, or `float32 [texts, labels]` of 0 and 1.
+    """
+    found, truth = torch.from_numpy(logits), torch.from_numpy(labels)
+    if labels.ndim == 2:
+        right = ((found > 0) == (truth > 0)).float().mean()
+        return float(right), float(F.binary_cross_entropy_with_logits(found, truth))
+    return float((found.argmax(1) == truth).float().mean()), float(F.cross_entropy(found, truth))

@@ -1,0 +1,157 @@
+"""A fit keeps its time and uses it, on a clock that the tests turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from helpers.fitting import FakeClock, labelled, recipe
+from tinylm.fit import budget
+from tinylm.fit.pipeline import Fitted, LabelledTexts, Settings, fit_committee
+from tinylm.model.heads import MaskedLanguageModel
+from tinylm.system.units import seconds_of
+from tinylm.train.loop import Run
+from tinylm.train.recipes import RECIPES, Recipe
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "cache"))
+
+
+def fit(
+    clock: FakeClock,
+    seconds: float,
+    *,
+    texts: int = 320,
+    members: int = 3,
+    compare: bool = False,
+    used: Recipe | None = None,
+) -> Fitted:
+    """Fit encoders one after the other on a clock; only training steps take time."""
+    column, names = labelled(texts)
+    targets = np.array([["farm", "sea"].index(name) for name in names])
+    settings = Settings(
+        corpus=None,
+        unlabelled=[f"text number {i} of the sea" for i in range(2000)],
+        recipe=used or recipe(),
+        members=members,
+        tfidf_member=False,
+        max_bytes=None,
+        seconds=seconds,
+        validation=0.1,
+        seed=0,
+        workers=1,
+        compare=compare,
+        clock=clock,
+    )
+    return fit_committee(LabelledTexts(column, targets, ["farm", "sea"]), settings)
+
+
+@pytest.mark.parametrize("compare", [False, True])
+def test_a_fit_uses_its_budget_and_keeps_it(compare: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    clock.work_takes(monkeypatch, lambda run: 0.05)
+    fitted = fit(clock, 120, compare=compare)
+    assert 0.8 * 120 < fitted.seconds <= 120
+    for history in fitted.histories:  # and every phase was given a share of it
+        assert history.pretraining and history.finetuning
+        assert bool(history.without) is compare
+    assert (fitted.without is not None) is compare
+
+
+def test_a_machine_that_becomes_slower_ends_a_fit_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    # Ten times as slow as was measured, as soon as it has been measured.
+    clock.work_takes(monkeypatch, lambda run: 0.05 if run.state.step < 60 else 0.5)
+    fitted = fit(clock, 120)
+    assert fitted.seconds <= 120
+
+
+def test_a_budget_that_is_too_small_gives_a_model_and_says_how_many_texts_it_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = FakeClock()
+    clock.work_takes(monkeypatch, lambda run: 0.5)
+    fitted = fit(clock, 12)
+    assert min(history.labelled_used for history in fitted.histories) < len(fitted.split.train)
+
+
+def test_pretraining_gets_the_time_that_finetuning_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    def seconds_of_phases(texts: int, used: Recipe) -> tuple[float, float]:
+        clock, spent = FakeClock(), {True: 0.0, False: 0.0}
+
+        def step(run: Run) -> float:
+            spent[isinstance(run.model, MaskedLanguageModel)] += 0.05
+            return 0.05
+
+        with monkeypatch.context() as patch:
+            clock.work_takes(patch, step)
+            fit(clock, 100, texts=texts, members=1, used=used)
+        return spent[True], spent[False]
+
+    # 300 steps of 0.05 s are 15 s, and no more are needed: pre-training gets all the rest.
+    pretraining, finetuning = seconds_of_phases(320, recipe(finetune=5))
+    assert 15 <= finetuning < 20 and pretraining > 0.9 * 0.95 * (100 - 20)
+    # A recipe that wants more takes more from pre-training, up to its share.
+    pretraining, finetuning = seconds_of_phases(3200, recipe(finetune=30))
+    assert 0.3 * 100 < finetuning < 0.45 * 100 and 0.45 * 100 < pretraining < 0.6 * 100
+
+
+@pytest.mark.parametrize(
+    ("texts", "recipe_epochs", "epochs"),
+    [
+        (4000, 10, 10),  # 125 steps an epoch: the recipe's epochs are enough
+        (320, 10, 30),  # 10 steps an epoch: 30 epochs make 300 steps
+        (640, 10, 15),
+        (32, 10, 30),  # never more
+        (4000, 50, 30),  # the paper's
+        (4000, 3, 3),
+    ],
+)
+def test_finetuning_takes_the_recipes_epochs_and_more_of_few_texts(
+    texts: int, recipe_epochs: int, epochs: int
+) -> None:
+    assert budget.enough_epochs(recipe_epochs, texts, batch_size=32) == epochs
+
+
+def test_a_fit_with_the_papers_recipe_is_not_cut_to_the_epochs_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = FakeClock()
+    clock.work_takes(monkeypatch, lambda run: 0.001)
+    paper = RECIPES["paper"].model_copy(update={"vocabulary": 300, "max_tokens": 24})
+    fitted = fit(clock, 600, texts=1600, used=paper)
+    fast = fit(clock, 600, texts=1600, used=recipe(finetune=10))
+    assert [len(one.finetuning) for one in fitted.histories] == [30] * 3
+    assert [len(one.finetuning) for one in fast.histories] == [10] * 3
+
+
+def test_epochs_are_chosen_by_the_clock() -> None:
+    # A clock on which every step takes a second: what a budget is enough for can be counted.
+    now = [0.0]
+
+    def step() -> None:
+        now[0] += 1
+
+    run = SimpleNamespace(step=step)
+    # An epoch is 4 steps of 32 texts.
+    assert budget.seconds_per_epoch(run, 100, 32, 44, lambda: now[0]) == 4  # type: ignore[arg-type]
+    # Three steps warm up; at most 2 seconds are measured.
+    assert now[0] == 3 + 2
+    epochs, rows = budget.fit_into(38, 4, 100, 30, 32, seed=0)
+    assert (epochs, len(rows)) == (8, 100)  # of 0.9 x 38 seconds
+    assert budget.fit_into(1000, 4, 100, 30, 32, seed=0)[0] == 30
+    few, rows = budget.fit_into(4, 4, 100, 30, 32, seed=0)
+    assert few == 1 and 32 <= len(rows) < 100 and (np.diff(rows) > 0).all()
+
+
+def test_time_is_shared_between_workers_by_size() -> None:
+    # Three and two heads begin; the one of one head follows on the worker that is free first.
+    assert budget.slots([3, 2, 1], 2, 60) == pytest.approx([60, 40, 60])
+    assert budget.slots([3, 2, 1], 1, 60) == pytest.approx([30, 50, 60])
+    assert budget.slots([1, 1], 4, 60) == pytest.approx([60, 60])
+    assert [seconds_of(text) for text in ("90s", "1.5h", "5min", 30)] == [90, 5400, 300, 30]
