@@ -309,6 +309,15 @@ def test_inference_case_end_to_end(monkeypatch, name):
     assert min(result.ours, result.reference, result.other.value, result.limit) > 0
 
 
+@pytest.mark.parametrize("name", ["engines-64", "throughput-engines-64"])
+def test_engines_side_by_side(name):
+    members = [TINY.model_copy(update={"layers": 1})] * 2
+    texts = ["word1 word2 word3", "word4", "word5 word6"]
+    result = inference.compare_engines(name, TOKENIZER, members, texts, 2, MACHINE, {})
+    assert result.unit == ("texts/s" if name.startswith("throughput") else "ms")
+    assert min(result.ours, result.reference, result.other.value, result.limit) > 0
+
+
 def test_reference_classifier_cuts_texts_into_our_tokens():
     reference = inference.ReferenceClassifier(TOKENIZER, TINY, 3)
     texts = ["word1 word2", "strange word74 " * 20]

@@ -8,7 +8,9 @@ an adaptive committee, and only trained ones tell what int8 costs in accuracy.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,8 @@ from tinylm.bench.measure import MILLISECONDS, Machine, Measured, alternate, sum
 from tinylm.bench.reference import ReferenceClassifier
 from tinylm.bench.texts import N_LABELS, openings, sentences
 from tinylm.bench.trained import TrainedCommittee, trained_committee
+from tinylm.export.onnx import export_onnx
+from tinylm.export.runtime import load_onnx
 from tinylm.infer.adaptive import AdaptiveCommittee
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
@@ -24,6 +28,7 @@ from tinylm.infer.latency import measure_latency
 from tinylm.model import flops
 from tinylm.model.config import Convolution, ModelConfig
 from tinylm.model.heads import SequenceClassifier
+from tinylm.ops import HEAD_WIDTH
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.finetune import accuracy_of
 
@@ -50,6 +55,9 @@ CASES = {
     "throughput-committee-5": [BERT_1] * 5,
     "adaptive-5": [BERT_1] * 5,
 }
+# Four BERT-1 of one width in each engine that can answer, one text and batches.
+ENGINES = {f"engines-{HEAD_WIDTH * heads}": [{"layers": 1, "heads": heads}] * 4 for heads in (1, 2, 4, 8, 12)}
+CASES |= ENGINES | {f"throughput-{name}": members for name, members in ENGINES.items()}
 
 
 def measure_case(name: str, rounds: int, machine: Machine) -> Measured:
@@ -70,6 +78,8 @@ def measure_case(name: str, rounds: int, machine: Machine) -> Measured:
         texts = trained.task.test_texts[:: len(trained.task.test_texts) // LATENCY_TEXTS]
         details = {"texts": f"{trained.task.name}, {vocabulary}"} | _accuracies(trained, committee, adaptive)
         return compare(name, tokenizer, members, adaptive.predict, texts, rounds, machine, details)
+    if "engines" in name:
+        return compare_engines(name, tokenizer, members, texts, rounds, machine, details)
     ours = new_committee(tokenizer, members).int8()
     if name == "committee-5":
         trained = trained_committee()
@@ -158,6 +168,44 @@ def compare(
     details = details | {"p95": slow}
     values = mean if name.startswith("adaptive") else p50
     return summarise(name, values, MILLISECONDS, 1000 / per_second, other, details)
+
+
+def compare_engines(
+    name: str,
+    tokenizer: Tokenizer,
+    members: list[ModelConfig],
+    texts: list[str],
+    rounds: int,
+    machine: Machine,
+    details: dict[str, Any],
+) -> Measured:
+    """Let the same committee answer in our int8 engine and in onnxruntime, in fp32 and in int8.
+
+    Arguments as those of `compare`. "Ours" is the int8 engine, the reference onnxruntime in fp32.
+    """
+    committee = new_committee(tokenizer, members)
+    answers: list[Answer] = [committee.int8().predict]
+    with tempfile.TemporaryDirectory() as temporary:
+        (Path(temporary) / "committee").mkdir()
+        committee.save(Path(temporary) / "committee")
+        for int8 in (False, True):
+            folder = Path(temporary) / f"onnx-{int8}"
+            folder.mkdir()
+            export_onnx(Path(temporary) / "committee", folder, int8)
+            answers.append(load_onnx(folder).predict)
+    lengths = tokenizer.encode(texts).lengths
+    seconds = sum(flops.sequence_classifier(config, lengths, N_LABELS) for config in members) / machine.fp32
+    details = details | {"reference": "onnxruntime fp32"}
+    if name.startswith("throughput"):
+        for answer in answers:
+            answer(texts[:2])
+        taken = alternate([lambda answer=answer: answer(texts) for answer in answers], rounds)  # type: ignore[misc]
+        return summarise(
+            name, len(texts) / taken, "texts/s", len(texts) / seconds, "onnxruntime int8", details
+        )
+    latencies = [measure_latency(answers, texts) for _ in range(rounds)]
+    p50 = np.array([[latency.p50 for latency in row] for row in latencies])
+    return summarise(name, p50, MILLISECONDS, 1000 * seconds / len(texts), "onnxruntime int8", details)
 
 
 def new_committee(tokenizer: Tokenizer, members: list[ModelConfig]) -> Committee:
