@@ -1,14 +1,19 @@
-"""The exceptions that mean "the person at the keyboard can mend this"."""
+"""Errors that the person at the keyboard can mend, and warnings about the machine."""
 
 
 class UserError(Exception):
-    """A mistake in what the user gave: a file, a row, a setting.
+    """Something that the user can mend: a file, a row, a setting, a full disk.
 
     The message is one sentence that names the file, row or setting, what was
     given and what was expected. The command line prints it and exits with
-    code 2; nothing else in the package catches it.
+    code 2. In between, only code that adds to the message catches it, or that can
+    do without what failed: one cell of the paper's tables, the built-in sample.
     """
 
 
 class InputError(UserError, ValueError):
     """A mistake in what `TinyTextClassifier` was given; scikit-learn expects a ValueError there."""
+
+
+class MachineWarning(RuntimeWarning):
+    """Something that this machine lacks and that work goes on without, such as a folder for the cache."""

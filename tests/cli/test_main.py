@@ -21,6 +21,7 @@ from helpers.command import (
     weights_of,
 )
 from tinylm.errors import UserError
+from tinylm.system.paths import TEMPORARY
 
 COMMANDS = (
     "demo",
@@ -133,3 +134,14 @@ def test_parameters_in_errors_are_told_as_options(
 
     monkeypatch.setattr("tinylm.text.tasks.load_task", fail)
     assert refused(tinylm("finetune pretrained --task task.csv --out", home / "none")) == told
+
+
+def test_without_a_folder_for_the_cache_work_goes_on_and_one_sentence_says_so(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(TEMPORARY, "")
+    answer = done("corpus --corpus corpus.txt --vocabulary 300 --size 10 --out", tmp_path / "new")
+    (line,) = answer.err.splitlines()
+    assert line.startswith(f"The cache folder {tmp_path / 'file' / 'cache'} cannot be written")

@@ -16,7 +16,7 @@ from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee, load_committee
 from tinylm.model.config import ModelConfig
 from tinylm.system.files import key_of, new_folder, write_record
-from tinylm.system.paths import cache_folder, find_local
+from tinylm.system.paths import cached, find_local
 from tinylm.text.tasks import Task, hold_out, load_task
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.cooccurrence import token_vectors
@@ -60,7 +60,7 @@ def trained_committee() -> TrainedCommittee:
         "neighbour_window": RECIPE.neighbour_window,
         "finetune": RECIPE.finetune.model_dump(),
     }
-    folder = cache_folder() / "bench" / f"{name}-{key_of(identity)}"
+    folder = cached(f"bench/{name}-{key_of(identity)}")
     if not folder.is_dir():
         committee = _train(task, tokenizer)
         with new_folder(folder) as partial:

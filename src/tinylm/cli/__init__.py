@@ -11,14 +11,17 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import typer
 from rich.text import Text
 
 from tinylm.cli.bench import bench_command
 from tinylm.cli.committee import committee_command
-from tinylm.cli.common import Command, remarks
+from tinylm.cli.common import Command, remark, remarks
 from tinylm.cli.corpus import corpus_command
 from tinylm.cli.coverage import coverage_command
 from tinylm.cli.demo import demo_command
@@ -30,7 +33,7 @@ from tinylm.cli.paper import paper
 from tinylm.cli.predict import predict_command
 from tinylm.cli.pretrain import pretrain_command
 from tinylm.cli.serve import serve_command
-from tinylm.errors import UserError
+from tinylm.errors import MachineWarning, UserError
 
 # In the order in which `--help` lists them.
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -58,12 +61,24 @@ for name, command in COMMANDS.items():
 app.add_typer(paper, name="paper")
 
 
+def _show_warning(
+    otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any
+) -> None:
+    """Ours are sentences for the user, who does not want to know which line of code they come from."""
+    if issubclass(category, MachineWarning):
+        remark(str(message))
+    else:
+        otherwise(message, category, *place)
+
+
 def main() -> None:
     """Run the command line; mistakes of the user's become one sentence and exit code 2."""
     # Without a network, the hub's client would surround that sentence with warnings.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
-        sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show_warning, warnings.showwarning)
+            sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
     except UserError as error:
         message = str(error)
     except typer.TyperException as error:  # an unknown option, a missing argument

@@ -37,7 +37,7 @@ from tinylm.model.logits import logits_of
 from tinylm.model.tfidf import TfidfClassifier
 from tinylm.ops.quantize import round_weights
 from tinylm.system.cores import cores
-from tinylm.system.paths import cache_folder
+from tinylm.system.paths import cache_folder, cached
 from tinylm.system.processes import run_side_by_side, threads
 from tinylm.text.corpus import open_corpus
 from tinylm.text.coverage import Coverage, coverage, token_counts
@@ -58,7 +58,8 @@ HEADS = (1, 2, 1)
 # them, the vectors that it starts from are taken from all.
 CORPUS_TOKENS = 512
 LATENCY_TEXTS = 50
-KEPT_PRETRAININGS = 60  # in the cache folder; the oldest are deleted
+PRETRAINED = "pretrained"  # folder of the cache
+KEPT_PRETRAININGS = 60  # there; the oldest are deleted
 
 Model = SequenceClassifier | TfidfClassifier
 
@@ -353,7 +354,7 @@ def train_encoders(
         )
     ]
     trained = run_side_by_side(train_member, [(job,) for job in jobs], settings.workers)
-    _prune(_pretrained_folder())
+    _prune(cache_folder() / PRETRAINED)
     return trained
 
 
@@ -384,11 +385,7 @@ def _cache(encoded: Encoded, config: ModelConfig, settings: Settings, seed: int)
     recipe = settings.recipe.model_dump()
     key = [text.hexdigest(), encoded.tokenizer.fingerprint, config.model_dump(), recipe, seed]
     digest = hashlib.sha256(json.dumps([key, settings.seconds, encoded.form.encoders]).encode()).hexdigest()
-    return _pretrained_folder() / digest[:16]
-
-
-def _pretrained_folder() -> Path:
-    return cache_folder() / "pretrained"
+    return cached(f"{PRETRAINED}/{digest[:16]}")
 
 
 def _prune(folder: Path) -> None:

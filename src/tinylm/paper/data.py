@@ -11,8 +11,8 @@ import numpy as np
 from tinylm.errors import UserError
 from tinylm.paper.preset import Preset, Sources
 from tinylm.paper.spec import Selection, TaskSpec
-from tinylm.system.files import hash_files, locked
-from tinylm.system.paths import cache_folder, data_folders, find_local
+from tinylm.system.files import hash_files
+from tinylm.system.paths import data_folders, find_local
 from tinylm.text.corpus import Corpus
 from tinylm.text.coverage import Coverage, coverage, distinct_tokens
 from tinylm.text.prepare import TokenizedCorpus, prepare, prepare_corpus
@@ -151,12 +151,9 @@ def materials(preset: str) -> Materials:
 
 
 def _open_corpus(preset: Preset) -> TokenizedCorpus:
-    with locked(cache_folder() / "paper" / "corpus.lock"):  # two runners would tokenize into one folder
-        if isinstance(preset.corpus, str):
-            return prepare(preset.corpus, vocabulary=preset.vocabulary, max_tokens=preset.max_tokens)
-        return prepare_corpus(
-            _files(preset.corpus), vocabulary=preset.vocabulary, max_tokens=preset.max_tokens
-        )
+    if isinstance(preset.corpus, str):
+        return prepare(preset.corpus, vocabulary=preset.vocabulary, max_tokens=preset.max_tokens)
+    return prepare_corpus(_files(preset.corpus), vocabulary=preset.vocabulary, max_tokens=preset.max_tokens)
 
 
 def _files(sources: Sources) -> Corpus:

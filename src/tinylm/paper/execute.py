@@ -27,7 +27,7 @@ from tinylm.paper.data import Materials, materials
 from tinylm.paper.public import Public
 from tinylm.paper.results import Results
 from tinylm.system.files import LIBRARIES, locked, new_folder
-from tinylm.system.paths import cache_folder
+from tinylm.system.paths import cache_folder, cached
 from tinylm.train.checkpoint import Checkpoint
 from tinylm.train.finetune import accuracy_of, finetune
 from tinylm.train.pretrain import pretrain
@@ -50,7 +50,7 @@ class Outcome:
 
 def weights_folder(key: str) -> Path:
     """Where the weights of a pre-training are kept: in the cache, as they are large."""
-    return cache_folder() / "paper" / "pretrained" / key
+    return cached(f"paper/pretrained/{key}")
 
 
 def run_cell(
@@ -68,7 +68,7 @@ def run_cell(
     # Weights are shared by all results folders, so a pre-training is locked where they lie.
     lock = results.lock(cell.key)
     if isinstance(cell, Pretraining):
-        lock = weights_folder(cell.key).with_suffix(".lock")
+        lock = cache_folder() / "locks" / cell.key
     try:
         with locked(lock, wait=False) as held:
             if not held:

@@ -10,7 +10,7 @@ from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig
 from tinylm.model.huggingface import CONFIG, WEIGHTS, read_config
 from tinylm.system.files import hash_files
-from tinylm.system.paths import cache_folder, data_folders
+from tinylm.system.paths import cached, data_folders
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def find_public(name: str, vocab_size: int) -> Public:
     # Imported late: it is slow to import and only needed once.
     from huggingface_hub import hf_hub_download
 
-    target = cache_folder() / name
+    target = cached(name)
     try:
         for file in (CONFIG, WEIGHTS):
             hf_hub_download(name, file, local_dir=target)

@@ -6,13 +6,15 @@ byte again. `_resume` is a downloader for pooch that keeps what has already arri
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pooch
 import requests
 
 from tinylm.errors import UserError
-from tinylm.system.paths import cache_folder
+from tinylm.system.files import key_of, locked
+from tinylm.system.paths import cache_folder, cached
 from tinylm.system.progress import Bars, progress_bars
 
 CHUNK = 1 << 16  # bytes; a break loses at most as much
@@ -35,17 +37,20 @@ def fetch(url: str, checksum: str | None, name: str) -> Path:
     Raises:
         UserError: no network, an answer other than the file, or a wrong checksum.
     """
-    target = cache_folder() / name
+    target = cached(name)
     # Beside the target under a fixed name: pooch's own temporary file is a new one each time.
     partial = target.with_name(target.name + ".partial")
+    # Two processes that resume would write to one file; the second one finds it complete.
+    lock = nullcontext() if target.is_file() else locked(cache_folder() / "locks" / key_of({"file": name}))
     try:
-        pooch.retrieve(
-            url,
-            known_hash=checksum,
-            fname=target.name,
-            path=target.parent,
-            downloader=lambda url, output, _: _resume(url, partial, Path(output)),
-        )
+        with lock:
+            pooch.retrieve(
+                url,
+                known_hash=checksum,
+                fname=target.name,
+                path=target.parent,
+                downloader=lambda url, output, _: _resume(url, partial, Path(output)),
+            )
     except (OSError, ValueError) as error:  # requests' errors are OSErrors, pooch's checksum is a ValueError
         raise UserError(
             f"{url} could not be downloaded ({type(error).__name__}: {str(error).splitlines()[0]}); "
@@ -74,7 +79,7 @@ def _transfer(url: str, partial: Path, bars: Bars, bar: int) -> None:
     # Byte ranges count compressed bytes where the server compresses, so it must not.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        if answer.status_code == 416:  # nothing behind these bytes: begin anew
+        if answer.status_code == 416:  # nothing behind these bytes: begin again
             partial.unlink()
         answer.raise_for_status()
         if answer.status_code != 206:  # the whole file, from a server without ranges

@@ -11,6 +11,7 @@ and figures.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import hashlib
 import importlib.metadata
@@ -21,6 +22,7 @@ import re
 import secrets
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -136,6 +138,20 @@ def _temporary(path: Path, parent: Path) -> Iterator[Path]:
     finally:
         _remove(temporary)
         del _temporaries[temporary.name]
+
+
+def scratch_folder() -> Path:
+    """A folder among the system's temporary ones that is deleted when this process ends.
+
+    Raises:
+        OSError: there is no folder for temporary ones.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="tinylm-"))
+    _temporaries[folder.name] = folder
+    owner = os.getpid()
+    # A forked process may end before the one that it was copied from.
+    atexit.register(lambda: _remove(folder) if os.getpid() == owner else None)
+    return folder
 
 
 def remove_temporaries() -> None:

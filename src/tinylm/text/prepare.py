@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from tinylm.errors import UserError
-from tinylm.system.files import write_record
-from tinylm.system.paths import cache_folder
+from tinylm.system.files import locked, write_record
+from tinylm.system.paths import cache_folder, cached
 from tinylm.text.corpus import Corpus, build_store, open_corpus
 from tinylm.text.coverage import distinct_tokens
 from tinylm.text.store import TokenIds, is_store, new_store, open_store
@@ -93,18 +93,24 @@ def prepare_corpus(
         "held_out": sorted(held_out),
     }
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    folder = cache_folder() / "stores" / digest
+    folder = cached(f"stores/{digest}")
     if not is_store(folder):
-        if tokenizer is None:
-            assert isinstance(vocabulary, int)
-            kept = [article.text for article in corpus.articles() if article.title not in held_out]
-            if not kept:
-                found = ", ".join(f"{n:,} {reason}" for reason, n in corpus.unusable.items()) or "no rows"
-                raise UserError(f"Corpus {corpus.name!r} has no usable paragraph ({found}).")
-            tokenizer = train_tokenizer(kept, vocabulary)
-        build_store(corpus, tokenizer, folder, max_tokens=max_tokens, exclude_titles=held_out)
+        with locked(cache_folder() / "locks" / digest):  # another process may be at the same
+            if not is_store(folder):
+                if tokenizer is None:
+                    assert isinstance(vocabulary, int)
+                    tokenizer = _trained_tokenizer(corpus, vocabulary, held_out)
+                build_store(corpus, tokenizer, folder, max_tokens=max_tokens, exclude_titles=held_out)
     paragraphs, meta = open_store(folder)
     return TokenizedCorpus(paragraphs, load_tokenizer(folder), meta)
+
+
+def _trained_tokenizer(corpus: Corpus, size: int, held_out: frozenset[str]) -> Tokenizer:
+    kept = [article.text for article in corpus.articles() if article.title not in held_out]
+    if not kept:
+        found = ", ".join(f"{n:,} {reason}" for reason, n in corpus.unusable.items()) or "no rows"
+        raise UserError(f"Corpus {corpus.name!r} has no usable paragraph ({found}).")
+    return train_tokenizer(kept, size)
 
 
 def save_selection(

@@ -19,7 +19,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from tinylm.errors import UserError
-from tinylm.system.paths import cache_folder, find_local
+from tinylm.system.paths import cached, find_local
 from tinylm.text.prefix import MAX_WORD, encode_prefixes
 from tinylm.text.store import TokenIds
 from tinylm.text.tables import why_unusable
@@ -251,9 +251,9 @@ def _bert_vocab() -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(f"google-bert/{BERT}", VOCAB_FILE, local_dir=cache_folder() / BERT))
+        return Path(hf_hub_download(f"google-bert/{BERT}", VOCAB_FILE, local_dir=cached(BERT)))
     except Exception as error:  # the hub's client raises errors of several libraries
         raise UserError(
             f"The vocabulary of {BERT} could not be downloaded; "
-            f"put its {VOCAB_FILE} at {cache_folder() / name}, or into TINYLM_DATA as {name}."
+            f"put its {VOCAB_FILE} at {cached(name)}, or into TINYLM_DATA as {name}."
         ) from error
