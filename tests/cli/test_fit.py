@@ -27,7 +27,8 @@ from tinylm.infer.committee import load_committee
 from tinylm.infer.evaluation import evaluate, wilson
 from tinylm.text.labelled import read_labelled, read_texts
 
-FIT = "--corpus none --members 1 --budget 4s"
+# The recipe's epochs of so few texts take a second.
+FIT = "--corpus none --members 1 --budget none"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.chdir(home)
         patch.setenv("TINYLM_CACHE", str(home / "cache"))
         patch.setenv("COLUMNS", "200")
-        done("fit train.csv --test test.csv --out model --corpus none --members 1 --budget 12s")
+        done(f"fit train.csv --test test.csv --out model {FIT}")
         yield home
 
 
@@ -129,8 +130,8 @@ def test_several_labels_in_a_cell(home: Path) -> None:
 def test_a_small_model_that_has_read_unlabelled_text(home: Path) -> None:
     (home / "more.txt").write_text("the walrus met the narwhal\n\nthe narwhal left\n", encoding="utf-8")
     done(
-        "fit train.csv --test test.csv --out small --corpus none --members 2 --no-linear --no-compare"
-        " --budget 8s --max-size 600kB --unlabelled more.txt"
+        "fit train.csv --test test.csv --out small --corpus none --members 2 --no-tfidf-member --no-compare"
+        " --budget none --max-size 600kB --unlabelled more.txt"
     )
     folder = home / "small"
     facts = record_of(folder)["facts"]
@@ -148,6 +149,30 @@ def test_a_small_model_that_has_read_unlabelled_text(home: Path) -> None:
     done("predict small test.csv --out small-answers.csv")
 
 
+def test_without_a_budget_a_fit_gives_the_same_model_again(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "cache"))  # nothing pre-trained before
+    done(f"fit train.csv --test test.csv --out again {FIT} --no-compare --seed 0")
+    for member in ("member-1", "member-2"):
+        again, first = (home / name / member / "model.safetensors" for name in ("again", "model"))
+        assert again.read_bytes() == first.read_bytes()
+    html = (home / "again" / "report.html").read_text(encoding="utf-8")
+    assert "there was no budget" in html
+    assert len(re.findall("member-", "".join(map(str, (home / "again").iterdir())))) == 2
+
+
+def test_earlier_spellings_of_the_tfidf_member(home: Path) -> None:
+    done(f"fit train.csv --test test.csv --out no-tfidf {FIT} --no-compare --no-linear")
+    record = record_of(home / "no-tfidf")
+    assert record["settings"]["tfidf_member"] is False and len(record["facts"]["members"]) == 1
+    record["settings"]["linear"] = record["settings"].pop("tfidf_member")  # as records of before have it
+    record["settings"].pop("out")
+    (home / "before.json").write_text(json.dumps(record), encoding="utf-8")
+    done("fit train.csv --settings before.json --out no-tfidf-again")
+    assert len(record_of(home / "no-tfidf-again")["facts"]["members"]) == 1
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [
@@ -157,9 +182,9 @@ def test_a_small_model_that_has_read_unlabelled_text(home: Path) -> None:
         ("fit train.csv --out new --budget soon", "budget is 'soon'"),
         ("fit train.csv --out new --max-size tiny", "max_size is 'tiny'; expected a size such as '10MB'"),
         ("fit train.csv --out new --recipe slow", "recipe 'slow' is unknown"),
-        ("fit train.csv --test other.csv --corpus none --members 1 --budget 2s --out new", "label 'zoo'"),
+        ("fit train.csv --test other.csv --corpus none --members 1 --budget none --out new", "label 'zoo'"),
         ("fit one.csv --out new", "at least two"),
-        ("fit train.csv --corpus nowhere --budget 2s --out new", "There is no corpus 'nowhere'"),
+        ("fit train.csv --corpus nowhere --out new", "There is no corpus 'nowhere'"),
         ("evaluate model", "labelled texts or --task, one of them"),
         ("evaluate model test.csv --task agnews", "labelled texts or --task, one of them"),
         ("evaluate model other.csv", "other.csv has the label 'zoo', which the model does not know"),

@@ -230,6 +230,29 @@ def test_several_labels_per_text(several: TinyTextClassifier) -> None:
     assert answers == [[name for name, yes in zip(sorted(NOUNS), row, strict=True) if yes] for row in by_hand]
 
 
+def test_several_labels_without_validation_are_given_from_one_half_on() -> None:
+    texts, topics = several_labels(60)
+    classifier = tiny(validation=0, recipe=recipe(1, 2)).fit(texts, topics)
+    assert classifier.committee_.thresholds.tolist() == [0.5] * 3
+    probabilities = classifier.predict_proba(texts)
+    by_hand = [classifier.classes_[row >= 0.5].tolist() for row in probabilities]
+    assert classifier.predict(texts) == by_hand
+    logits = classifier.decision_function(texts)
+    np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-4)
+
+
+def test_several_labels_learn_from_each_label_by_itself() -> None:
+    """Two labels of several per text keep two columns, and numbers as labels stay numbers."""
+    texts, topics = several_labels(150)
+    numbers = [[int(name == "sea") for name in row if name != "town"] for row in topics]
+    classifier = tiny(recipe=recipe(1, 8), validation=0.2).fit(texts, numbers)
+    assert classifier.classes_.tolist() == [0, 1] and classifier.multi_label_
+    assert classifier.decision_function(texts).shape == (150, 2)
+    right = [set(found) == set(row) for found, row in zip(classifier.predict(texts), numbers, strict=True)]
+    assert np.mean(right) > 0.7
+    assert set(map(len, classifier.predict(texts))) == {0, 1, 2}  # none, one and both
+
+
 # --- weights ---
 
 
@@ -255,14 +278,14 @@ def test_labels_that_occur_once_and_hundreds_of_labels() -> None:
     assert tiny(recipe=recipe(1, 1)).fit(texts, many).predict_proba(texts[:2]).shape == (2, 300)
 
 
-def test_so_many_labels_that_a_linear_member_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_many_labels_that_a_tfidf_member_would_be_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     texts, labels = labelled(60)
     assert tiny().fit(texts, labels).fitted_.form.tfidf
     monkeypatch.setattr(sizing, "MOST_TFIDF_WEIGHTS", 100)
     classifier = tiny(recipe=recipe(1, 1)).fit(texts, labels)
     assert len(classifier.committee_.members) == 1
-    assert classifier.remarks_[-1] == (
-        "The committee has no linear member: for 2 labels it would be too large."
+    assert classifier.data_warnings_[-1] == (
+        "The committee has no TF-IDF member: for 2 labels it would be too large."
     )
 
 
@@ -324,6 +347,46 @@ def test_a_saved_folder_is_the_same_classifier_and_holds_no_pickle(
         assert facts["multi_label"] is (name == "several")
     with pytest.raises(UserError, match="not empty"):
         fitted.save_pretrained(tmp_path / "one")
+
+
+@pytest.mark.parametrize(
+    ("labels", "weights"),
+    [
+        (["farm", "sea"], {"sea": 3.0}),
+        ([2, 10], {np.int64(10): 3}),  # a number as a key stays a number
+        ([True, False], {True: 2}),
+    ],
+)
+def test_a_loaded_classifier_has_the_parameters_of_its_fit(
+    labels: list[Any], weights: dict[Any, float], tmp_path: Path
+) -> None:
+    texts, names = labelled(30)
+    column = [labels[name == "sea"] for name in names]
+    parameters = {
+        "recipe": recipe(1, 1),
+        "class_weight": weights,
+        "unlabelled": ["a secret"],
+        "random_state": np.random.RandomState(3),
+        "max_size": "4MB",
+        "vocabulary": np.int64(400),
+    }
+    classifier = tiny(**parameters).fit(texts, column)
+    classifier.save_pretrained(tmp_path / "model")
+    loaded = TinyTextClassifier.from_pretrained(tmp_path / "model")
+    expected = classifier.get_params() | {"unlabelled": None, "random_state": None}
+    assert loaded.get_params() == clone(loaded).get_params() == expected
+    assert "a secret" not in (tmp_path / "model" / "tinylm.json").read_text(encoding="utf-8")
+
+
+def test_a_folder_without_parameters_still_loads(fitted: TinyTextClassifier, tmp_path: Path) -> None:
+    fitted.save_pretrained(tmp_path / "model")
+    path = tmp_path / "model" / "tinylm.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    del record["facts"]["fit_parameters"]
+    path.write_text(json.dumps(record), encoding="utf-8")
+    loaded = TinyTextClassifier.from_pretrained(tmp_path / "model")
+    assert loaded.get_params() == TinyTextClassifier().get_params()
+    loaded.save_pretrained(tmp_path / "again")
 
 
 def test_the_card_tells_data_figures_and_limits(fitted: TinyTextClassifier, tmp_path: Path) -> None:

@@ -31,7 +31,13 @@ console = Console()
 remarks = Console(stderr=True)
 
 # Options and keys of settings files as they were spelled earlier; both still work.
-OLD_NAMES = {"text_column": "text", "label_column": "label", "test_file": "test"}
+OLD_NAMES = {
+    "text_column": "text",
+    "label_column": "label",
+    "test_file": "test",
+    "linear": "tfidf_member",
+    "no_linear": "no_tfidf_member",
+}
 # Parameters of the library that an option sets under another name.
 OPTION_OF = OLD_NAMES | {"random_state": "seed", "tested": "test"}
 
@@ -61,7 +67,7 @@ def _as_spelled_today(argument: str) -> str:
     option, equals, value = argument.partition("=")
     name = option.removeprefix("--").replace("-", "_")
     if option.startswith("--") and name in OLD_NAMES:
-        return f"--{OLD_NAMES[name]}{equals}{value}"
+        return f"--{OLD_NAMES[name].replace('_', '-')}{equals}{value}"
     return argument
 
 

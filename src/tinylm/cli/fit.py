@@ -35,7 +35,13 @@ def fit_command(
     test_share: Annotated[
         float, typer.Option(help="Share of the rows that is split off for testing.", min=0.01, max=0.9)
     ] = 0.2,
-    budget: Annotated[str, typer.Option(help="Time for all of it, such as 90s, 10min or 1h.")] = "5min",
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="Time for all of it, such as 90s, 10min or 1h; or none: the recipe's epochs, which take as"
+            " long as they take and give the same model again."
+        ),
+    ] = "5min",
     corpus: Annotated[
         str, typer.Option(help="Text for pre-training: vital, wikipedia, hf:NAME, a file or folder, or none.")
     ] = "vital",
@@ -44,7 +50,7 @@ def fit_command(
     ] = None,
     recipe: Annotated[str, typer.Option(help="fast or paper.")] = "fast",
     members: Annotated[int, typer.Option(help="Encoders of the committee.", min=1)] = 3,
-    linear: Annotated[
+    tfidf_member: Annotated[
         bool, typer.Option(help="One member more: logistic regression on TF-IDF of the same tokens.")
     ] = True,
     max_size: Annotated[
@@ -74,9 +80,9 @@ def fit_command(
             unlabelled=read_texts(unlabelled, text) if unlabelled else None,
             recipe=recipe,
             members=members,
-            linear=linear,
+            tfidf_member=tfidf_member,
             max_size=max_size,
-            budget=budget,
+            budget=None if budget == "none" else budget,
             class_weight="balanced" if balanced else None,
             random_state=seed,
         )
@@ -91,7 +97,7 @@ def fit_command(
             compare=compare,
             settings=settings_of(context),
         )
-    for line in results.remarks:
+    for line in results.data_warnings:
         remark(line)
     console.print(results.table())
     say(

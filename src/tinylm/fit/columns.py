@@ -80,7 +80,7 @@ def label_lists_of(column: Iterable[Any], name: str = "y") -> tuple[np.ndarray, 
     return labels, targets
 
 
-def remarks_on(texts: Sequence[str], labels: Sequence[Any]) -> list[str]:
+def data_warnings(texts: Sequence[str], labels: Sequence[Any]) -> list[str]:
     """Sentences on what is odd about labelled texts: empty ones, duplicates, labels that occur once."""
     sentences = []
     empty = sum(not text or text.isspace() for text in texts)

@@ -17,8 +17,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from tinylm.errors import InputError, UserError
 from tinylm.export import hub
-from tinylm.fit.columns import is_multi_label, label_lists_of, remarks_on, texts_of
-from tinylm.fit.pipeline import LabelledTexts, Settings, fit_committee
+from tinylm.fit.columns import data_warnings, is_multi_label, label_lists_of, texts_of
+from tinylm.fit.pipeline import Fitted, LabelledTexts, Settings, fit_committee
 from tinylm.infer.committee import Committee
 from tinylm.system.cores import worker_count
 from tinylm.system.units import bytes_of_size, seconds_of
@@ -42,8 +42,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         unlabelled: more of the user's own text for pre-training, a column as X is.
         recipe: "fast", "paper" or a `Recipe`.
         members: encoders of the committee.
-        linear: whether the committee has one member more, logistic regression on the TF-IDF of the
-            tokens that the encoders read.
+        tfidf_member: whether the committee has one member more, logistic regression on the TF-IDF
+            of the tokens that the encoders read.
         vocabulary: tokens at most, learnt from the texts; a recipe with the vocabulary of
             bert-base-uncased keeps it.
         max_tokens: texts are cut there.
@@ -60,14 +60,15 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             each but one, as joblib counts. 1 trains in this process, which is best inside a
             `GridSearchCV` with processes of its own.
         random_state: determines weights, order, masks, dropout and the validation split.
-        verbose: print remarks on the data and what was reached.
+        verbose: print warnings on the data and what was reached.
 
     Attributes:
         classes_: the labels, `[labels]`.
         multi_label_: whether a text can have several labels.
         committee_: the trained `tinylm.infer.committee.Committee`.
-        remarks_: sentences on the texts: empty ones, copies, labels that occur once.
-        facts_: how it came about, as the model card tells it.
+        data_warnings_: sentences on what is odd about the texts, such as copies and labels that occur
+            once, and on what the budget was not enough for; not there after `from_pretrained`.
+        facts_: how it came about, as the model card tells it, and the parameters.
         fitted_: the same in full (`tinylm.fit.pipeline.Fitted`); not there after `from_pretrained`.
 
     Examples:
@@ -83,7 +84,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         unlabelled: Any = None,
         recipe: str | Recipe = "fast",
         members: int = 3,
-        linear: bool = True,
+        tfidf_member: bool = True,
         vocabulary: int = 30_000,
         max_tokens: int = 128,
         max_size: str | float | None = None,
@@ -98,7 +99,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.unlabelled = unlabelled
         self.recipe = recipe
         self.members = members
-        self.linear = linear
+        self.tfidf_member = tfidf_member
         self.vocabulary = vocabulary
         self.max_tokens = max_tokens
         self.max_size = max_size
@@ -122,19 +123,26 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Raises:
             InputError: (a `ValueError`) something in X, y or the parameters, which it names.
         """
-        self._fit(X, y, compare=False)
-        return self
+        return self.fit_for_report(X, y, compare=False)
 
-    def fit_compared(self, X: Any, y: Any) -> TinyTextClassifier:  # noqa: N803
-        """`fit`, and beside it in the same time the same committee without pre-training.
+    def fit_for_report(
+        self,
+        X: Any,  # noqa: N803
+        y: Any,
+        *,
+        compare: bool,
+        share: float = 1.0,
+    ) -> TinyTextClassifier:
+        """`fit` for callers that do more within the budget, such as `tinylm fit`.
 
-        It is `fitted_.without` then. A quarter of the time for the pre-trained one is lost to it.
+        Args:
+            X: texts, as in `fit`.
+            y: labels, as in `fit`.
+            compare: also train the same committee without pre-training, `fitted_.without`. That takes
+                about a quarter of the time for the pre-trained one.
+            share: of the budget that the fit may take.
         """
-        self._fit(X, y, compare=True)
-        return self
-
-    def _fit(self, X: Any, y: Any, *, compare: bool) -> None:  # noqa: N803
-        settings = self._settings(compare)
+        settings = self._settings(compare, share)
         texts = texts_of(X)
         if y is None:
             raise InputError("requires y to be passed, but the target y is None: there are no labels.")
@@ -156,49 +164,47 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 raise InputError(
                     f"y has one class, {self.classes_[0]!r}; the number of classes must be at least two."
                 )
-        self.remarks_ = remarks_on(texts, keys)
         label_names = [str(label) for label in self.classes_]
         labelled = LabelledTexts(texts, targets, label_names, self._class_weights(targets))
         self.fitted_ = fit_committee(labelled, settings)
         self.committee_: Committee = self.fitted_.committee
-        if self.linear and not self.fitted_.form.tfidf:
-            self.remarks_.append(
-                f"The committee has no linear member: for {len(self.classes_):,} labels it would be too"
+        self.data_warnings_ = data_warnings(texts, keys) + self._shortcomings(self.fitted_)
+        if self.verbose:
+            print(*self.data_warnings_, _reached(self.fitted_), sep="\n")
+        self.facts_ = self.fitted_.facts() | {
+            "label_type": LABEL_TYPES.get(self.classes_.dtype.kind, "str"),
+            "fit_parameters": _stored(self.get_params(deep=False)),
+        }
+        return self
+
+    def _shortcomings(self, fitted: Fitted) -> list[str]:
+        """What the committee lacks for want of room or time; want of time is also a Python warning."""
+        sentences = []
+        if self.tfidf_member and not fitted.form.tfidf:
+            sentences.append(
+                f"The committee has no TF-IDF member: for {len(self.classes_):,} labels it would be too"
                 " large."
             )
-        used = min(history.labelled_used for history in self.fitted_.histories)
-        if used < len(self.fitted_.split.train):
-            self.remarks_.append(
-                f"The budget was enough for {used:,} of {len(self.fitted_.split.train):,} labelled texts;"
+        used = min(history.labelled_used for history in fitted.histories)
+        if used < len(fitted.split.train):
+            sentences.append(
+                f"The budget was enough for {used:,} of {len(fitted.split.train):,} labelled texts;"
                 " a larger one lets the members learn from all."
             )
-            warnings.warn(self.remarks_[-1], stacklevel=3)
-        if self.verbose:
-            print(*self.remarks_, sep="\n")
-            checked = self.fitted_.validation
-            print(
-                f"pre-trained on {self.fitted_.coverage.paragraphs:,} paragraphs, fitted in"
-                f" {self.fitted_.seconds:.0f} s"
-                + (
-                    f", accuracy {checked.accuracy:.3f} on {checked.texts:,} validation texts"
-                    if checked
-                    else ""
-                )
-            )
-        label_type = LABEL_TYPES.get(self.classes_.dtype.kind, "str")
-        self.facts_ = self.fitted_.facts() | {"label_type": label_type}
+            warnings.warn(sentences[-1], stacklevel=4)
+        return sentences
 
     def decision_function(self, X: Any) -> np.ndarray:  # noqa: N803
-        """The summed field.
+        """The summed logits.
 
         Returns:
-            `[texts, labels]`; with two labels the difference of the second's and the first's
-            field, `[texts]`, as scikit-learn has it. With several labels per text always the former.
+            `[texts, labels]`; with two labels the difference of the second's and the first's,
+            `[texts]`, as in scikit-learn. With several labels per text always the former.
         """
-        field = self._committee().logits(texts_of(X))
+        logits = self._committee().logits(texts_of(X))
         if len(self.classes_) == 2 and not self.multi_label_:
-            return np.asarray(field[:, 1] - field[:, 0])
-        return np.asarray(field)
+            return np.asarray(logits[:, 1] - logits[:, 0])
+        return np.asarray(logits)
 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Calibrated probabilities, `float32 [texts, labels]`.
@@ -217,7 +223,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return [self.classes_[row].tolist() for row in given]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
-        """Share of texts with the right answer; with several labels per text, all must be right."""
+        """Accuracy; with several labels per text, a text counts if all its labels are right."""
         if not self._committee() or not self.multi_label_:
             return float(super().score(X, y, sample_weight))
         right = [set(a) == set(b) for a, b in zip(self.predict(X), y, strict=True)]
@@ -235,7 +241,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """Upload what `save_pretrained` writes to the HuggingFace hub, as one commit.
 
         Args:
-            name: such as "someone/news"; the repository is made where it does not exist.
+            name: such as "someone/news"; the repository is created if it does not exist.
             private: whether a new repository is hidden from others.
             token: of the hub; by default the one that `hf auth login` stored.
 
@@ -248,12 +254,16 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> TinyTextClassifier:
         """A fitted classifier from a folder, or from the hub where there is no such folder.
 
+        It has the parameters of its fit but for `unlabelled`, whose texts are not stored; `fit`
+        starts again from nothing.
+
         Args:
             name: of the folder or the repository.
             revision: branch, tag or commit on the hub.
         """
-        classifier = cls()
-        classifier.committee_, classifier.facts_ = hub.load(name, revision)
+        committee, facts = hub.load(name, revision)
+        classifier = cls(**_restored(facts.get("fit_parameters", {}), cls._get_param_names()))
+        classifier.committee_, classifier.facts_ = committee, facts
         classifier.multi_label_ = classifier.committee_.thresholds is not None
         read = READ_LABEL[classifier.facts_["label_type"]]
         classifier.classes_ = np.array([read(label) for label in classifier.committee_.label_names])
@@ -274,7 +284,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise NotFittedError(f"{error} Or load one with from_pretrained.") from None
         return self.committee_
 
-    def _settings(self, compare: bool) -> Settings:
+    def _settings(self, compare: bool, share: float) -> Settings:
         if not isinstance(self.members, int | np.integer) or self.members < 1:
             raise InputError(f"members is {self.members!r}; expected a whole number from 1.")
         if not isinstance(self.max_tokens, int | np.integer) or self.max_tokens < 3:
@@ -288,7 +298,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             )
         try:
             recipe = self.recipe if isinstance(self.recipe, Recipe) else recipe_named(self.recipe)
-            seconds = None if self.budget is None else seconds_of(self.budget)
+            seconds = None if self.budget is None else share * seconds_of(self.budget)
             max_bytes = None if self.max_size is None else bytes_of_size(self.max_size)
             values = recipe.model_dump() | {"max_tokens": self.max_tokens}
             if recipe.vocabulary is not None:
@@ -302,7 +312,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             unlabelled=[] if self.unlabelled is None else texts_of(self.unlabelled, "unlabelled"),
             recipe=recipe,
             members=int(self.members),
-            tfidf_member=self.linear,
+            tfidf_member=self.tfidf_member,
             max_bytes=max_bytes,
             seconds=seconds,
             validation=self.validation,
@@ -333,3 +343,36 @@ def _check_labels(column: np.ndarray) -> None:
     if missing:
         raise InputError(f"y, row {missing[0]} has no label (NaN or None); leave the row out.")
     check_classification_targets(column)
+
+
+def _reached(fitted: Fitted) -> str:
+    reached = f"pre-trained on {fitted.coverage.paragraphs:,} paragraphs, fitted in {fitted.seconds:.0f} s"
+    if (found := fitted.validation) is not None:
+        reached += f", accuracy {found.accuracy:.3f} on {found.texts:,} validation texts"
+    return reached
+
+
+def _stored(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters in a form that JSON can hold; the user's texts are left out."""
+    stored = {name: value for name, value in parameters.items() if name != "unlabelled"}
+    if isinstance(recipe := stored.get("recipe"), Recipe):
+        stored["recipe"] = recipe.model_dump(mode="json")
+    if isinstance(weights := stored.get("class_weight"), dict):  # JSON would make strings of its keys
+        stored["class_weight"] = [[_plain(label), _plain(weight)] for label, weight in weights.items()]
+    if isinstance(stored.get("random_state"), np.random.RandomState):
+        stored["random_state"] = None
+    return {name: _plain(value) for name, value in stored.items()}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _restored(stored: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The parameters that `_stored` gave, those of `names`; folders of before have none."""
+    parameters = {name: value for name, value in stored.items() if name in names}
+    if isinstance(recipe := parameters.get("recipe"), dict):
+        parameters["recipe"] = Recipe.model_validate(recipe)
+    if isinstance(weights := parameters.get("class_weight"), list):
+        parameters["class_weight"] = dict(weights)
+    return parameters

@@ -36,7 +36,7 @@ class FitResults:
         label_names: in the order of the field.
         train_counts, test_counts: rows of each label.
         lengths: words of each training text.
-        remarks: sentences on the data.
+        data_warnings: sentences on the data.
         shared: distinct texts that are both in train and test.
         fitted: the training.
         test: the committee on the test texts.
@@ -44,7 +44,7 @@ class FitResults:
         without: the committee without pre-training on the test texts, where it was asked for.
         tfidf: accuracy of TF-IDF with logistic regression; None where it cannot be had.
         seconds: of everything.
-        budget: as it was given.
+        budget: as it was given; None for the recipe's epochs.
     """
 
     name: str
@@ -53,7 +53,7 @@ class FitResults:
     train_counts: np.ndarray
     test_counts: np.ndarray
     lengths: np.ndarray
-    remarks: list[str]
+    data_warnings: list[str]
     shared: int
     fitted: Fitted
     test: Evaluation
@@ -61,7 +61,7 @@ class FitResults:
     without: Evaluation | None
     tfidf: float | None
     seconds: float
-    budget: str
+    budget: str | float | None
 
     def table(self) -> Table:
         """The accuracies, for the terminal."""

@@ -25,7 +25,6 @@ from tinylm.infer.evaluation import evaluate
 from tinylm.model.tfidf import TfidfClassifier
 from tinylm.report.fit import FitResults, write_fit_report
 from tinylm.system.files import write_record
-from tinylm.system.units import seconds_of
 from tinylm.text.labelled import Labelled, targets_of
 from tinylm.text.tasks import split_off
 
@@ -64,11 +63,8 @@ def fit_and_report(
         raise UserError(
             f"{sources[0]} has too few rows to split test rows off; give a table of test rows as `tested`."
         )
-    if classifier.budget is not None:
-        classifier.set_params(budget=(1 - REPORT_SHARE) * seconds_of(classifier.budget))
-    budget = str(settings.get("budget", classifier.budget))
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # they are among the remarks
-        (classifier.fit_compared if compare else classifier.fit)(train.texts, train.labels)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # the report has them too
+        classifier.fit_for_report(train.texts, train.labels, compare=compare, share=1 - REPORT_SHARE)
     fitted, committee = classifier.fitted_, classifier.committee_
     targets = targets_of(train, committee.label_names, sources[0])
     test_targets = targets_of(test, committee.label_names, sources[1] or sources[0])
@@ -82,9 +78,9 @@ def fit_and_report(
         train_counts=_counts(targets, len(committee.label_names)),
         test_counts=_counts(test_targets, len(committee.label_names)),
         lengths=np.array([len(text.split()) for text in train.texts]),
-        remarks=[
+        data_warnings=[
             *(f"{count:,} rows left out: {reason}." for reason, count in unusable.items()),
-            *classifier.remarks_,
+            *classifier.data_warnings_,
             *([f"{shared:,} distinct texts are in both train and test, which flatters."] if shared else []),
         ],
         shared=shared,
@@ -97,7 +93,7 @@ def fit_and_report(
         without=evaluate(fitted.without, test.texts, test_targets) if fitted.without else None,
         tfidf=_tfidf(train.texts, targets, test.texts, test_targets),
         seconds=clock() - begin,
-        budget=budget,
+        budget=classifier.budget,
     )
     facts = classifier.facts_ | {"test": found.summary(), "tfidf": results.tfidf}
     facts["source"], facts["seconds"] = sources[0], results.seconds
@@ -114,7 +110,7 @@ def _counts(targets: np.ndarray, n_labels: int) -> np.ndarray:
 
 
 def _member_name(number: int, member: Classifier) -> str:
-    return "linear member" if isinstance(member.model, TfidfClassifier) else f"member {number}"
+    return "TF-IDF member" if isinstance(member.model, TfidfClassifier) else f"member {number}"
 
 
 def _alone(committee: Committee, member: Classifier, texts: Sequence[str], targets: np.ndarray) -> float:
