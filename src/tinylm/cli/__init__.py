@@ -9,6 +9,7 @@ a command with one sentence and exit code 2, and leaves nothing behind.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import warnings
@@ -73,8 +74,10 @@ def _show_warning(
 
 def main() -> None:
     """Run the command line; mistakes of the user's become one sentence and exit code 2."""
-    # Without a network, the hub's client would surround that sentence with warnings.
+    # Without a network, the hub's client would surround that sentence with warnings; so would
+    # matplotlib without a home folder.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, warnings.showwarning)

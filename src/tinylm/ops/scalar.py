@@ -8,11 +8,23 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import config, njit, types
 from numba.extending import intrinsic
+
+from tinylm.system.paths import cache_folder
 
 f4, u4, u2 = np.float32, np.uint32, np.uint16
 
+
+def _find_cache() -> None:
+    """Name a folder for compiled kernels where numba has none: a read-only installation, nobody's home."""
+    try:
+        njit(cache=True)(lambda: None)
+    except RuntimeError:
+        config.CACHE_DIR = str(cache_folder() / "numba")  # type: ignore[attr-defined]
+
+
+_find_cache()
 
 OPTIONS: dict[str, Any] = {
     "cache": True,
