@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -15,12 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.helpers.runner import in_this_process
 
 from tinylm.errors import UserError
+from tinylm.paper import execute, runner
+from tinylm.paper.records import Records
 from tinylm.paper.report import write_report
 from tinylm.paper.results import Results
-from tinylm.paper.runner import run_tables
-from tinylm.system.files import key_of
+from tinylm.system.files import locked, write_json
+from tinylm.system.processes import threads
 
 SPEC = """\
 title: tiny
@@ -65,7 +67,10 @@ def home(tmp_path_factory: pytest.TempPathFactory):
 
 
 def run(home: Path, folder: Path, spec: str = "tiny", **options):
-    return run_tables([str(home / f"{spec}.yaml")], preset_name="smoke", folder=folder, **options)
+    execute._pretrained.cache_clear()  # new processes would know no weights
+    with pytest.MonkeyPatch.context() as patch, threads(1):
+        patch.setattr(runner, "worker_processes", in_this_process)
+        return runner.run_tables([str(home / f"{spec}.yaml")], preset_name="smoke", folder=folder, **options)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +84,9 @@ def ran(home: Path) -> Path:
 
 
 def cells(folder: Path) -> dict[str, dict]:
-    return {path.stem: json.loads(path.read_text()) for path in (folder / "cells").glob("*.json")}
+    """All finished cells by their key."""
+    found = {key: Results(folder).read(key) for key in Records(folder).names("cells")}
+    return {key: cell for key, cell in found.items() if cell is not None}
 
 
 def test_a_cell_holds_what_its_logits_say(ran: Path):
@@ -104,7 +111,8 @@ def test_coverage_is_counted_on_w_s(ran: Path):
 
 
 def test_the_committee_is_the_sum_of_its_members_logits(ran: Path):
-    stored = json.loads((ran / "committees" / "tiny.json").read_text())
+    stored = Results(ran).committees("tiny", "")
+    assert stored is not None
     assert stored["numbers"] == [0, 1]
     for keys, accuracy in zip(stored["keys"], stored["trials"], strict=True):
         files = [np.load(ran / "logits" / f"{key}.npz") for key in keys]
@@ -114,10 +122,10 @@ def test_the_committee_is_the_sum_of_its_members_logits(ran: Path):
 
 
 def test_nothing_finished_is_run_again_and_tables_share(home: Path, ran: Path):
-    before = {path: path.stat().st_mtime_ns for path in (ran / "cells").iterdir()}
+    before = (ran / "tiny.jsonl").stat().st_mtime_ns
     again, other = run(home, ran), run(home, ran, "other")
     assert (again.done, again.found, other.done, other.found) == (0, 10, 0, 10)
-    assert before == {path: path.stat().st_mtime_ns for path in (ran / "cells").iterdir()}
+    assert (ran / "tiny.jsonl").stat().st_mtime_ns == before
 
 
 def test_only_the_rows_asked_for_are_run(home: Path, tmp_path: Path):
@@ -127,25 +135,58 @@ def test_only_the_rows_asked_for_are_run(home: Path, tmp_path: Path):
         run(home, tmp_path / "r", rows=["plain-3"])
 
 
-def test_damaged_and_foreign_files_are_set_aside(home: Path, tmp_path: Path):
+def test_what_git_keeps_is_packed_by_table(home: Path, ran: Path):
+    run(home, ran, "other")
+    ignored = (ran / ".gitignore").read_text().split()
+    kept = {path.name for path in ran.iterdir()} - {name.rstrip("/") for name in ignored}
+    assert kept == {".gitignore", "preset.json", "tiny.jsonl", "other.jsonl"}
+    names = [json.loads(line)["record"] for line in (ran / "tiny.jsonl").read_text().splitlines()]
+    assert sorted(names) == sorted(
+        [*(f"cells/{key}" for key in cells(ran)), "tables/tiny", "committees/tiny"]
+    )
+    # The cells that both tables share lie in the first one's file alone.
+    other = [json.loads(line)["record"] for line in (ran / "other.jsonl").read_text().splitlines()]
+    assert other == ["committees/other", "tables/other"]
+
+
+def test_a_folder_with_a_file_for_each_cell_is_read_and_packed(home: Path, ran: Path, tmp_path: Path):
+    old = tmp_path / "old"
+    shutil.copytree(ran, old)
+    for packed in old.glob("*.jsonl"):
+        for record in map(json.loads, packed.read_text().splitlines()):
+            write_json(old / f"{record['record']}.json", record["content"])
+        packed.unlink()
+    assert cells(old) == cells(ran) and Results(old).planned() == Results(ran).planned()
+    summary = run(home, old)
+    assert (summary.done, summary.found) == (0, 10)
+    assert cells(old) == cells(ran) and not (old / "cells").exists()
+
+
+def test_damaged_and_foreign_cells_are_set_aside(home: Path, tmp_path: Path):
     folder = tmp_path / "r"
     run(home, folder, rows=["plain-1"])
-    one, two = sorted(path for path in (folder / "cells").glob("*.json") if "finetuning" in path.read_text())
-    wanted = one.read_text()
-    one.write_text(wanted[: len(wanted) // 2])
-    foreign = json.loads(two.read_text())
-    foreign["identity"]["seed"] = 77
-    two.write_text(json.dumps(foreign))
+    before = cells(folder)
+    one, two = [key for key, cell in before.items() if cell["identity"]["kind"] == "finetuning"]
+    path = folder / "tiny.jsonl"
+    lines = path.read_text().splitlines()
+    for i, line in enumerate(lines):
+        if f"cells/{one}" in line:
+            lines[i] = line[: len(line) // 2]
+        elif f"cells/{two}" in line:
+            foreign = json.loads(line)
+            foreign["content"]["identity"]["seed"] = 77
+            lines[i] = json.dumps(foreign)
+    path.write_text("\n".join(lines) + "\n")
     summary = run(home, folder, rows=["plain-1"])
     assert summary.done == 2
-    assert any(f"{one.name} is damaged" in note for note in summary.notes)
-    assert any(f"{two.name} belongs to other settings" in note for note in summary.notes)
-    assert {path.name for path in (folder / "cells").glob("*.damaged")} == {
-        f"{one.name}.damaged",
-        f"{two.name}.damaged",
-    }
-    same = ("identity", "accuracy", "per_label")
-    assert [json.loads(one.read_text())[name] for name in same] == [json.loads(wanted)[name] for name in same]
+    assert any("is damaged (Unterminated string" in note for note in summary.notes)
+    assert any(f"cells/{two} belongs to other settings" in note for note in summary.notes)
+    after = cells(folder)
+    for name in ("identity", "accuracy", "per_label"):
+        assert {key: cell.get(name) for key, cell in after.items()} == {
+            key: cell.get(name) for key, cell in before.items()
+        }
+    assert not any("is not used" in note for note in run(home, folder, rows=["plain-1"]).notes)  # mended
 
 
 def test_a_folder_of_another_preset_is_refused(home: Path, ran: Path, tmp_path: Path):
@@ -169,27 +210,17 @@ def test_one_failing_cell_does_not_lose_the_others(home: Path, ran: Path, tmp_pa
     assert run(home, tmp_path / "r").done == 1
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from tinylm.paper.runner import run_tables
-if __name__ == "__main__":
-    summary = run_tables([sys.argv[1]], preset_name="smoke", folder=Path(sys.argv[2]))
-    print(summary.done)
-"""
+def start(home: Path, folder: Path, how: str, *rows: str) -> subprocess.Popen[str]:
+    """Another runner; `how` is "here", for cells in its own process, or "workers"."""
+    command = [sys.executable, "-m", "tests.helpers.runner", how, str(home / "tiny.yaml"), str(folder), *rows]
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
 
 
-def start(home: Path, folder: Path) -> subprocess.Popen[str]:
-    script = home / "run.py"
-    script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(home / "tiny.yaml"), str(folder)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def test_a_killed_run_goes_on_and_its_workers_end(home: Path, ran: Path, tmp_path: Path):
+def test_a_killed_run_is_resumed_and_its_workers_end(home: Path, ran: Path, tmp_path: Path):
     folder = tmp_path / "r"
-    process = start(home, folder)
-    while len(list((folder / "cells").glob("*.json"))) < 2:
+    process = start(home, folder, "workers")
+    while len(cells(folder)) < 2:
         assert process.poll() is None
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -203,35 +234,31 @@ def test_a_killed_run_goes_on_and_its_workers_end(home: Path, ran: Path, tmp_pat
 
 def test_two_runners_neither_repeat_nor_corrupt(home: Path, ran: Path, tmp_path: Path):
     folder = tmp_path / "r"
-    runners = [start(home, folder) for _ in range(2)]
-    assert [process.wait() for process in runners] == [0, 0]
-    for key, cell in cells(folder).items():
-        assert key_of(cell["identity"]) == key
-    assert cells(folder).keys() == cells(ran).keys()
+    runners = [start(home, folder, "here") for _ in range(2)]
+    done = [int(process.communicate()[0].split()[-1]) for process in runners]
+    assert [process.returncode for process in runners] == [0, 0]
+    # Each cell was computed by one of them, and both met the other's.
+    assert sum(done) >= len(cells(folder))
+    assert cells(folder).keys() == cells(ran).keys()  # `cells` trusts none of other settings
+    packed = [json.loads(line)["record"] for line in (folder / "tiny.jsonl").read_text().splitlines()]
+    assert len(packed) == len(set(packed)) == len(cells(ran)) + 2
+    assert not (folder / "cells").exists()
 
 
 def test_a_cell_that_another_runner_holds_is_left_to_it(home: Path, tmp_path: Path):
     folder = tmp_path / "r"
     run(home, folder, rows=["plain-1"])
     key = next(key for key, cell in cells(folder).items() if cell["identity"]["kind"] == "finetuning")
-    cell = (folder / "cells" / f"{key}.json").read_text()
-    (folder / "cells" / f"{key}.json").unlink()
-    with (folder / ".locks" / key).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        process = start_rows(home, folder)
-        time.sleep(3)
+    cell = cells(folder)[key]
+    lines = (folder / "tiny.jsonl").read_text().splitlines(keepends=True)
+    (folder / "tiny.jsonl").write_text("".join(line for line in lines if f"cells/{key}" not in line))
+    with locked(Results(folder).lock(key)):
+        process = start(home, folder, "here", "plain-1")
+        assert process.stdout is not None and process.stdout.readline() == "busy\n"
         # The other runner finishes it and lets go.
-        (folder / "cells" / f"{key}.json").write_text(cell)
+        Results(folder).write(key, cell | {"seconds": 0.5})
     assert process.wait() == 0
-    assert (folder / "cells" / f"{key}.json").read_text() == cell
-
-
-def start_rows(home: Path, folder: Path) -> subprocess.Popen[str]:
-    script = home / "rows.py"
-    script.write_text(
-        SCRIPT.replace("folder=Path(sys.argv[2])", "folder=Path(sys.argv[2]), rows=['plain-1']")
-    )
-    return subprocess.Popen([sys.executable, str(script), str(home / "tiny.yaml"), str(folder)], text=True)
+    assert cells(folder)[key] == cell | {"seconds": 0.5}
 
 
 def test_the_report_needs_neither_logits_nor_data(ran: Path, tmp_path: Path, monkeypatch):
@@ -241,7 +268,7 @@ def test_the_report_needs_neither_logits_nor_data(ran: Path, tmp_path: Path, mon
     assert write_report(clone, tmp_path / "docs" / "paper.md") == []
     text = (tmp_path / "docs" / "paper.md").read_text()
     assert "![" in text and "../clone/plots/" in text
-    assert (clone / "plots" / "tiny-labels.png").is_file()
+    assert {path.suffix for path in (clone / "plots").iterdir()} == {".svg"}
     page = (clone / "report.html").read_text()
     assert "<script" not in page and "<link" not in page
     assert all(target.startswith("#") for target in re.findall(r'(?:src|href)="([^"]*)"', page))

@@ -8,13 +8,11 @@ never on test texts.
 from __future__ import annotations
 
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinylm.paper.results import Results
-from tinylm.system.files import write_json
 from tinylm.train.finetune import accuracy_of
 
 DRAWS = 200  # random committees of each size
@@ -48,7 +46,7 @@ def store_committees(results: Results) -> list[str]:
             if not finished:
                 notes.append(f"{name} {panel['name']}: no committee yet, no trial has all its members.")
                 continue
-            stored = read_committee(results, name, panel["name"])
+            stored = results.committees(name, panel["name"])
             if stored is not None and stored["keys"] == [list(keys) for keys in finished]:
                 continue
             logits = [[results.logits(key) for key in keys] for keys in finished]
@@ -57,18 +55,8 @@ def store_committees(results: Results) -> list[str]:
             names = [row["name"] for row in members]
             by_member = [list(trials_of) for trials_of in zip(*logits, strict=True)]
             content = {"keys": finished, "numbers": numbers} | _count(names, by_member)  # type: ignore[arg-type]
-            write_json(committee_file(results, name, panel["name"]), content)
+            results.write_committees(name, panel["name"], content)
     return notes
-
-
-def committee_file(results: Results, table: str, panel: str) -> Path:
-    """Where the committees of a panel are stored."""
-    return results.folder / "committees" / f"{table}{panel and '-' + panel}.json"
-
-
-def read_committee(results: Results, table: str, panel: str) -> dict[str, Any] | None:
-    """The stored committees of a panel; a damaged file is set aside."""
-    return results.read_json(committee_file(results, table, panel), "keys", "numbers", "trials")
 
 
 def _count(names: list[str], logits: list[list[Logits]]) -> dict[str, Any]:

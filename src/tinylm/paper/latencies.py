@@ -21,7 +21,6 @@ from tinylm.paper.cells import PanelPlan, TablePlan
 from tinylm.paper.data import Materials
 from tinylm.paper.results import Results
 from tinylm.system.cores import cores
-from tinylm.system.files import write_json
 from tinylm.system.processes import threads
 
 TEXTS = 60
@@ -32,9 +31,8 @@ def store_latencies(plans: Sequence[TablePlan], results: Results, source: Materi
     for plan in plans:
         for panel in plan.panels:
             roles = {row.row.role for row in panel.rows}
-            path = results.latency_file(plan.name, panel.panel.name)
-            if {"member", "deep"} <= roles and not path.is_file():
-                write_json(path, _measure(panel, source))
+            if {"member", "deep"} <= roles and results.latency(plan.name, panel.panel.name) is None:
+                results.write_latency(plan.name, panel.panel.name, _measure(panel, source))
 
 
 def _measure(panel: PanelPlan, source: Materials) -> dict[str, Any]:

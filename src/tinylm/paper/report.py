@@ -66,7 +66,7 @@ def write_report(folder: Path, out: Path | None = None, page: Path | None = None
     to_plots = _relative(plot_folder, out.parent)
     for path, text in ((out, markdown(document, to_plots)), (page, html(document))):
         write_text(path, text)
-    return results.set_aside
+    return results.notes
 
 
 def build(tables: Sequence[TableResult]) -> Document:

@@ -1,29 +1,28 @@
-"""The results folder: one small JSON file per cell, named by what determines the result.
+"""The results folder of a preset: cells, plans of tables, committees and latencies.
 
-A cell's key is the hash of its identity, and the file holds the identity, so a file that was
-damaged, renamed or written under other settings gives itself away: it is renamed and reported,
-never mixed in. Raw logits lie beside as `.npz` and stay out of version control.
+A cell is named by its key, the hash of its identity, which it also holds: one that was damaged,
+renamed or written under other settings gives itself away and is reported, never mixed in. All
+figures are records (see `records.py`); raw logits lie beside them as `.npz` and stay out of version
+control.
 """
 
 from __future__ import annotations
 
 import json
 import zipfile
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from tinylm.errors import UserError
+from tinylm.paper.records import KINDS, Records
 from tinylm.system.files import key_of, new_file, write_json, write_text
 
-IGNORED = "logits/\n.locks/\n*.damaged\n*.partial\n"  # .gitignore of a results folder
-
-
-def _is_ours(path: Path) -> bool:
-    """Whether a file may be there before `preset.json` is, of a runner that begins at this moment."""
-    return path.name in (".gitignore", ".locks") or path.name.endswith(".partial")
+# .gitignore of a results folder: loose records are packed when a run ends.
+IGNORED = "".join(f"{kind}/\n" for kind in KINDS) + "logits/\n.locks/\n*.damaged\n*.partial\n"
+OfPanel = Literal["committees", "latency"]
 
 
 class Results:
@@ -31,14 +30,16 @@ class Results:
 
     Args:
         folder: it is made when `begin` is called.
-
-    Attributes:
-        set_aside: sentences on files that were renamed because they cannot be trusted.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
-        self.set_aside: list[str] = []
+        self._records = Records(self.folder)
+
+    @property
+    def notes(self) -> list[str]:
+        """A sentence for each file or line that cannot be trusted and is not used."""
+        return self._records.notes
 
     def begin(self, preset: str) -> None:
         """Make the folder for results of a preset.
@@ -61,6 +62,24 @@ class Results:
         write_json(path, {"preset": preset})
         write_text(self.folder / ".gitignore", IGNORED)
 
+    def pack(self) -> None:
+        """Pack all records into `TABLE.jsonl`; a cell that tables share goes to the first of them."""
+        file_of: dict[str, str] = {}
+        for table in self.planned():
+            plan = self.plan(table)
+            if plan is None:
+                continue
+            names = [f"tables/{table}"]
+            for panel in plan["panels"]:
+                names += [_of_panel(kind, table, panel["name"]) for kind in ("committees", "latency")]
+                keys = [*panel["baselines"].values()]
+                for row in panel["rows"]:
+                    keys += [*row["pretrainings"], *row["trials"], *row["without"]]
+                names += [f"cells/{key}" for key in keys]
+            for name in names:
+                file_of.setdefault(name, table)
+        self._records.pack(file_of)
+
     def lock(self, key: str) -> Path:
         """The lock file of a cell."""
         return self.folder / ".locks" / key
@@ -70,20 +89,22 @@ class Results:
         return self.read(key) is not None
 
     def read(self, key: str) -> dict[str, Any] | None:
-        """A finished cell, or None; a file that cannot be trusted is set aside."""
-        path = self.folder / "cells" / f"{key}.json"
-        cell = self.read_json(path, "identity", "seconds")
-        if cell is not None and key_of(cell["identity"]) != key:
-            self._set_aside(path, "belongs to other settings")
-            return None
-        return cell
+        """A finished cell, or None."""
+
+        def problem(cell: dict[str, Any]) -> str | None:
+            reason = _lacks("identity", "seconds")(cell)
+            if reason is None and key_of(cell["identity"]) != key:
+                return "belongs to other settings"
+            return reason
+
+        return self._records.read(f"cells/{key}", problem)
 
     def write(self, key: str, cell: dict[str, Any], logits: dict[str, np.ndarray] | None = None) -> None:
         """Store a finished cell; its logits first, so that no cell is without."""
         if logits is not None:
             with new_file(self.folder / "logits" / f"{key}.npz") as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **logits)  # type: ignore[arg-type]
-        write_json(self.folder / "cells" / f"{key}.json", cell)
+        self._records.write(f"cells/{key}", cell)
 
     def logits(self, key: str) -> dict[str, np.ndarray] | None:
         """Logits of a cell; None where they are not at hand, as in a fresh clone."""
@@ -94,46 +115,51 @@ class Results:
             with np.load(path) as file:
                 return {name: file[name] for name in file.files}
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            self._set_aside(path, f"is damaged ({error})")
+            self._records.set_aside(path, f"is damaged ({error})")
             return None
 
     def plan(self, table: str) -> dict[str, Any] | None:
         """The stored plan of a table: which cells make its rows."""
-        return self.read_json(self.folder / "tables" / f"{table}.json", "spec", "panels", "knobs", "preset")
+        return self._records.read(f"tables/{table}", _lacks("spec", "panels", "knobs", "preset"))
 
     def planned(self) -> list[str]:
-        """Names of all tables that were ever run here."""
-        return sorted(path.stem for path in (self.folder / "tables").glob("*.json"))
+        """Names of all tables that were ever run here: tables and figures, then open questions."""
+        return sorted(self._records.names("tables"), key=lambda name: (not name[-1].isdigit(), name))
 
     def write_plan(self, table: str, plan: dict[str, Any]) -> None:
         """Store the plan of a table."""
-        write_json(self.folder / "tables" / f"{table}.json", plan)
+        self._records.write(f"tables/{table}", plan)
 
-    def latency_file(self, table: str, panel: str) -> Path:
-        """Where the latencies of a panel are stored."""
-        return self.folder / "latency" / f"{table}{panel and '-' + panel}.json"
+    def committees(self, table: str, panel: str) -> dict[str, Any] | None:
+        """The stored committees of a panel."""
+        return self._records.read(_of_panel("committees", table, panel), _lacks("keys", "numbers", "trials"))
+
+    def write_committees(self, table: str, panel: str, content: dict[str, Any]) -> None:
+        """Store the committees of a panel."""
+        self._records.write(_of_panel("committees", table, panel), content)
 
     def latency(self, table: str, panel: str) -> dict[str, Any] | None:
         """The stored latencies of a panel."""
-        return self.read_json(self.latency_file(table, panel), "ms")
+        return self._records.read(_of_panel("latency", table, panel), _lacks("ms"))
 
-    def read_json(self, path: Path, *needed: str) -> dict[str, Any] | None:
-        """A stored file with the keys `needed`, or None; a damaged one is set aside."""
-        if not path.is_file():
-            return None
-        try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            missing = [key for key in needed if key not in content]
-            reason = f"lacks {missing[0]}" if missing else None
-        except (ValueError, TypeError) as error:
-            reason = str(error)
-        if reason is None:
-            return content
-        self._set_aside(path, f"is damaged ({reason})")
-        return None
+    def write_latency(self, table: str, panel: str, content: dict[str, Any]) -> None:
+        """Store the latencies of a panel."""
+        self._records.write(_of_panel("latency", table, panel), content)
 
-    def _set_aside(self, path: Path, reason: str) -> None:
-        aside = path.with_name(path.name + ".damaged")
-        with suppress(FileNotFoundError):  # another runner was faster
-            path.replace(aside)
-        self.set_aside.append(f"{path} {reason}; it was renamed to {aside.name} and is not used.")
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file may be there before `preset.json` is, of a runner that begins at this moment."""
+    return path.name in (".gitignore", ".locks") or path.name.endswith(".partial")
+
+
+def _of_panel(kind: OfPanel, table: str, panel: str) -> str:
+    return f"{kind}/{table}{panel and '-' + panel}"
+
+
+def _lacks(*needed: str) -> Callable[[dict[str, Any]], str | None]:
+    """Says which of the needed keys a record does not have."""
+
+    def problem(content: dict[str, Any]) -> str | None:
+        return next((f"is damaged (lacks {key})" for key in needed if key not in content), None)
+
+    return problem

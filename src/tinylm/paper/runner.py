@@ -111,12 +111,15 @@ def run_tables(
         highlight=False,
         soft_wrap=True,
     )
-    store_latencies(plans, results, source)  # first, while nothing else runs
-    failed = _run(jobs, preset.model_dump_json(), results, console, device) if jobs else []
-    notes = [f"{plan.name} {row.row.name}: {row.note}" for plan in plans for panel in plan.panels
-             for row in panel.rows if row.note]  # fmt: skip
-    notes += store_committees(results)
-    return Summary(len(jobs) - len(failed), found, failed, notes + results.set_aside)
+    try:
+        store_latencies(plans, results, source)  # first, while nothing else runs
+        failed = _run(jobs, preset.model_dump_json(), results, console, device) if jobs else []
+        notes = [f"{plan.name} {row.row.name}: {row.note}" for plan in plans for panel in plan.panels
+                 for row in panel.rows if row.note]  # fmt: skip
+        notes += store_committees(results)
+    finally:  # also of an interrupted run: what is finished can be committed
+        results.pack()
+    return Summary(len(jobs) - len(failed), found, failed, notes + results.notes)
 
 
 def _expanded(names: Sequence[str]) -> list[str]:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from tinylm.errors import UserError
-from tinylm.paper.committees import read_committee
 from tinylm.paper.results import Results
 from tinylm.paper.spec import Found, Panel, Row, Table
 
@@ -128,10 +127,9 @@ def load_results(results: Results) -> list[TableResult]:
     names = results.planned()
     if not names:
         raise UserError(f"{results.folder} holds no results; run a table first: tinylm paper run table5.")
-    order = sorted(names, key=lambda name: (not name[-1].isdigit(), name))
-    plans = [(name, plan) for name in order if (plan := results.plan(name)) is not None]
+    plans = [(name, plan) for name in names if (plan := results.plan(name)) is not None]
     if not plans:
-        raise UserError(f"{results.folder}: {' '.join(results.set_aside)} Run the table again.")
+        raise UserError(f"{results.folder}: {' '.join(results.notes)} Run the table again.")
     return [_table(results, name, plan) for name, plan in plans]
 
 
@@ -157,7 +155,7 @@ def _panel(results: Results, table: str, panel: Panel, stored: dict[str, Any]) -
         stored["task"],
         rows,
         baselines,
-        read_committee(results, table, panel.name),
+        results.committees(table, panel.name),
         results.latency(table, panel.name),
     )
 

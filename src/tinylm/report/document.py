@@ -77,11 +77,10 @@ class Document:
 
 @rc_context(STYLE)  # letters stay text, and the same results give the same file
 def write_plots(document: Document, folder: Path) -> None:
-    """Write every plot as SVG and PNG into an existing folder."""
+    """Write every plot as SVG into an existing folder."""
     for plot in document.plots:
-        for ending, options in (("svg", {"metadata": {"Date": None}}), ("png", {"dpi": 150})):
-            with new_file(folder / f"{plot.name}.{ending}") as temporary:
-                plot.figure.savefig(temporary, format=ending, **options)  # type: ignore[arg-type]
+        with new_file(folder / f"{plot.name}.svg") as temporary:
+            plot.figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def markdown(document: Document, plots: str) -> str:

@@ -1,0 +1,41 @@
+"""A runner of the paper's tables whose cells run in its own process, also as a program.
+
+    python -m tests.helpers.runner here|workers SPEC FOLDER [ROW ...]
+
+As a program it prints "busy" whenever another runner holds a cell, and at last the number of cells
+that it ran.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tinylm.paper import runner
+
+
+@contextmanager
+def in_this_process(most: int) -> Iterator[Callable[..., Future[Any]]]:
+    """In place of `worker_processes`, each of which has to load PyTorch first."""
+
+    def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(function(*arguments))
+        if future.result().busy and __name__ == "__main__":
+            print("busy", flush=True)
+        return future
+
+    yield submit
+
+
+if __name__ == "__main__":
+    how, spec, folder, *rows = sys.argv[1:]
+    runner.BUSY_SECONDS = 0.1
+    if how == "here":
+        runner.worker_processes = in_this_process
+    summary = runner.run_tables([spec], preset_name="smoke", folder=Path(folder), rows=rows or None)
+    print(summary.done)
