@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from tinylm.model.config import ModelConfig
 from tinylm.model.convolution import ConvolutionalFrontEnd
 from tinylm.ops import HEAD_WIDTH
-from tinylm.ops.autograd import Groups, attention, dropout, dropout_add_norm, gelu, word_embedding
+from tinylm.ops.autograd import Groups, attention, dropout, dropout_add_norm, gelu
+from tinylm.ops.embedding import Embedding
 from tinylm.ops.fixed import StaticBatch
 from tinylm.ops.int8_linear import Linear
 from tinylm.ops.packed import PAD_ID, Batch
@@ -34,7 +35,7 @@ class Embeddings(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.word = nn.Embedding(config.vocab_size, config.width, padding_idx=PAD_ID)
+        self.word = Embedding(config.vocab_size, config.width, padding_idx=PAD_ID)
         self.position = nn.Embedding(config.max_tokens, config.width)
         self.segment = nn.Parameter(torch.zeros(config.width))
         self.norm = nn.LayerNorm(config.width, eps=LAYER_NORM_EPS)
@@ -42,7 +43,7 @@ class Embeddings(nn.Module):
 
     def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         """`ids` and `positions`, both `[tokens]`, to `[tokens, width]`."""
-        words = word_embedding(self.word.weight, ids, PAD_ID)
+        words = self.word(ids)
         places = F.embedding(positions, self.position.weight + self.segment)
         x = dropout_add_norm(words, places, self.norm, 0.0)  # nothing is dropped before the LayerNorm
         return dropout(x, self.dropout) if self.training else x

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tinylm.model.config import ModelConfig
 from tinylm.model.encoder import LAYER_NORM_EPS, Encoder, initialise
-from tinylm.ops.autograd import cross_entropy, dropout, gelu, word_embedding
+from tinylm.ops.autograd import cross_entropy, dropout, gelu
 from tinylm.ops.fixed import StaticBatch
-from tinylm.ops.packed import PAD_ID, Batch
+from tinylm.ops.packed import Batch
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,13 @@ class MaskedLanguageModel(nn.Module):
         `candidates`, that of a sampled softmax, and `targets` are places in `candidates.ids`.
         """
         x = self.norm(gelu(self.transform(self.encoder(batch, places))))
-        weight = self.encoder.embeddings.word.weight
+        word = self.encoder.embeddings.word
         if targets is None:
-            return F.linear(x, weight, self.bias)
+            return F.linear(x, word.weight, self.bias)
         if candidates is None:
-            return cross_entropy(F.linear(x, weight), self.bias, targets)
+            return cross_entropy(F.linear(x, word.weight), self.bias, targets)
         bias = self.bias[candidates.ids].float() - candidates.log_chance
-        return cross_entropy(F.linear(x, word_embedding(weight, candidates.ids, PAD_ID)), bias, targets)
+        return cross_entropy(F.linear(x, word(candidates.ids)), bias, targets)
 
 
 class SequenceClassifier(nn.Module):

@@ -94,22 +94,6 @@ def attention(query: Tensor, key_value: Tensor, groups: Groups, heads: int, prob
     return torch.cat(out)
 
 
-def word_embedding(weight: Tensor, ids: Tensor, padding_id: int) -> Tensor:
-    """Rows `ids` of an embedding; the row of padding gets no gradient.
-
-    Where the optimizer asks for it (`weight.takes_rows`), the gradient stays in the few rows that
-    were read: it is added to `weight.row_gradient` (rows, sums in fp32). A dense
-    gradient of the whole vocabulary would cost more than a transformer block. The
-    optimizer in turn may leave rows behind until they are read, see `CpuAdamW`.
-    """
-    if before_read := getattr(weight, "before_read", None):
-        before_read(ids.numpy())
-    if has_kernels(weight) and hasattr(weight, "takes_rows") and torch.is_grad_enabled():
-        # Autograd calls `backward` only where an input asks for a gradient.
-        return _WordRows.apply(torch.zeros((), requires_grad=True), weight, ids, padding_id)
-    return F.embedding(ids, weight, padding_id)
-
-
 def cross_entropy(logits: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
     """Mean cross-entropy of `logits + bias` where the target is not IGNORED.
 
@@ -312,37 +296,6 @@ class _Padding:
         # All groups are one piece of memory, see `new`.
         whole = padded[0].as_strided((self.rows, HEAD_WIDTH), (HEAD_WIDTH, 1))
         parallel(function, len(self.texts[0]), raw(packed), column, *self.texts, raw(whole), self.heads)
-
-
-class _WordRows(Function):
-    @staticmethod
-    def forward(ctx: Any, hook: Tensor, weight: Tensor, ids: Tensor, padding_id: int) -> Tensor:
-        ctx.weight, ctx.ids, ctx.padding_id = weight, ids, padding_id
-        return weight.detach()[ids]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        ids = ctx.ids.reshape(-1).numpy()
-        grad = gradients[0].reshape(len(ids), -1).contiguous()
-        order = np.argsort(ids, kind="stable")
-        rows, first = np.unique(ids[order], return_index=True)
-        sums = torch.empty(len(rows), grad.shape[1])
-        bounds = np.append(first, len(order))
-        parallel(kernels.sum_rows, len(rows), raw(grad), order, bounds, raw(sums))
-        sums[torch.from_numpy(rows == ctx.padding_id)] = 0
-        if earlier := ctx.weight.__dict__.get("row_gradient"):  # the rows were read for two purposes
-            rows, sums = _added((rows, sums), earlier)
-        ctx.weight.row_gradient = (rows, sums)
-        return torch.zeros(()), None, None, None
-
-
-def _added(*gradients: tuple[np.ndarray, Tensor]) -> tuple[np.ndarray, Tensor]:
-    """The sum of row-wise gradients of one weight, each with its rows rising."""
-    union = np.unique(np.concatenate([rows for rows, _ in gradients]))
-    total = torch.zeros(len(union), gradients[0][1].shape[1])
-    for rows, sums in gradients:
-        total[torch.from_numpy(np.searchsorted(union, rows))] += sums
-    return union, total
 
 
 class _CrossEntropy(Function):

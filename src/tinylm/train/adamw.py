@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,141 +14,83 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.adamw import adamw as fused_adamw
+from torch.utils.hooks import RemovableHandle
 
+from tinylm.ops.embedding import Embedding
 from tinylm.ops.kernels import raw
 from tinylm.ops.scalar import ONE, f4, inline, kernel, load, store
 from tinylm.ops.threads import parallel
 from tinylm.train.recipes import PhaseConfig
 
-
-@inline
-def adamw_step(w, m, v, g, decay, rate, correction, b1, b2, eps):
-    """First and second moment and weight after one AdamW step with gradient g."""
-    m = m * b1 + g * (ONE - b1)
-    v = v * b2 + g * g * (ONE - b2)
-    return m, v, w * decay - rate * m / (math.sqrt(v) * correction + eps)
-
-
-@kernel
-def adamw(
-    part, lo, hi, working, master, first, second, grad, row_of, rows, decay, rate, correction, b1, b2, eps
-):
-    """One AdamW step in one pass over memory.
-
-    working: bf16 weights `[n, width]`, or None; master, first, second: fp32 weights and moments.
-    grad: gradient; rows: fp32 gradients of some rows on top of it, row_of[r] the one
-    of row r or -1, or no entry where there are none.
-    """
-    width = master.shape[1]
-    has_rows = row_of.shape[0] > 0
-    nothing = np.zeros(width, f4)
-    for r in range(lo, hi):
-        k = row_of[r] if has_rows else -1
-        extra = rows[k] if k >= 0 else nothing
-        for j in range(width):
-            g = extra[j] + load(grad[r, j])
-            m, v, w = adamw_step(
-                master[r, j], first[r, j], second[r, j], g, decay, rate, correction, b1, b2, eps
-            )
-            first[r, j] = m
-            second[r, j] = v
-            master[r, j] = w
-            if working is not None:
-                working[r, j] = store(working, w)
-
-
-@kernel
-def adamw_rows(part, lo, hi, rows, working, master, first, second, done, ever, numbers, grad, b1, b2, eps):
-    """AdamW steps done[r] to len(numbers) of the rows r in `rows`, as `adamw` would take them.
-
-    grad: fp32 gradients `[rows, width]` in the last of these steps, or no row where there is
-    none; before it there is none either. numbers: decay, rate and correction of each step.
-    Where `ever` is False, both moments are zero.
-    """
-    width, steps = master.shape[1], len(numbers)
-    last = steps - 1 if len(grad) else steps  # the step that has a gradient
-    nothing = np.zeros(width, f4)
-    for i in range(lo, hi):
-        r = rows[i]
-        w, m, v = master[r], first[r], second[r]
-        for step in range(done[r], steps):
-            decay, rate, correction = numbers[step]
-            g = grad[i] if step == last else nothing
-            if ever[r]:
-                for j in range(width):
-                    m[j], v[j], w[j] = adamw_step(
-                        w[j], m[j], v[j], g[j], decay, rate, correction, b1, b2, eps
-                    )
-            else:
-                for j in range(width):
-                    w[j] *= decay
-        if working is not None:
-            for j in range(width):
-                working[r, j] = store(working, w[j])
-
-
-BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
-
-
-# Smaller tensors are not worth a second thread.
-PARALLEL = 100_000
-
-
-# Steps after which the rows of an embedding that had no gradient are visited all the same.
-TOGETHER = 128
+BETAS, EPS = (0.9, 0.999), 1e-8
+PARALLEL = 100_000  # weights; smaller tensors are not worth a second thread
+TOGETHER = 128  # steps after which the rows of an embedding that had no gradient are visited all the same
 
 
 class CpuAdamW(Optimizer):
     """AdamW on the CPU, one pass over memory per step.
 
-    The same update as `torch.optim.AdamW`, of bf16 weights on their masters. It also takes the row-wise
-    gradients that `word_embedding` leaves. Where these are all there is, as in fine-tuning,
-    a step visits only the rows that have one; every other row is up to `TOGETHER` steps
-    behind and makes up for them, step by step, when it is read next or all of them must be
-    up to date (`settle`).
+    The same update as `torch.optim.AdamW`, of bf16 weights on their masters. The gradient of an
+    embedding may be sparse. A step then visits only the rows that have one; every other row is up to
+    `TOGETHER` steps behind and makes up for them, step by step, when it is read next or all of
+    them must be up to date (`settle`).
+
+    Args:
+        parameters: all weights to train.
+        phase: learning rate and weight decay.
+        masters: the fp32 master of each bf16 weight.
+        embeddings: modules whose weights may have sparse gradients.
     """
 
     def __init__(
-        self, parameters: list[nn.Parameter], phase: PhaseConfig, masters: dict[nn.Parameter, Tensor]
+        self,
+        parameters: list[nn.Parameter],
+        phase: PhaseConfig,
+        masters: dict[nn.Parameter, Tensor],
+        embeddings: Sequence[Embedding] = (),
     ) -> None:
         super().__init__(parameters, {"lr": phase.learning_rate})
         self.decay = phase.weight_decay
+        self.embeddings = {embedding.weight: embedding for embedding in embeddings}
         self.behind: dict[nn.Parameter, Behind] = {}
         for p in parameters:
             self.state[p] = _moments(p, masters) | {"step": torch.zeros((), dtype=torch.int64)}
-            p.__dict__["takes_rows"] = True
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update all weights that have a gradient."""
         (group,) = self.param_groups
         for p in group["params"]:
-            rows = p.__dict__.pop("row_gradient", None)
-            if p.grad is None and rows is None:
+            if p.grad is None:
                 continue
             state = self.state[p]
             state["step"] += 1
             numbers = _numbers(int(state["step"]), group["lr"], self.decay)
-            if p.grad is None:
-                self._step_rows(p, rows[0], rows[1], numbers)
+            if p.grad.is_sparse:
+                self._step_rows(p, p.grad.coalesce(), numbers)
             else:
                 self._settle(p)
-                _adamw_step(p, p.grad, state, rows, numbers)
+                _step_all(p, p.grad, state, numbers)
 
     def settle(self) -> None:
         """Bring all rows up to date."""
         for p in list(self.behind):
             self._settle(p)
 
-    def _step_rows(self, p: nn.Parameter, rows: np.ndarray, sums: Tensor, numbers: tuple[float, ...]) -> None:
+    def _step_rows(self, p: nn.Parameter, grad: Tensor, numbers: tuple[float, ...]) -> None:
         if p not in self.behind:
-            ever = self.state[p]["second"].any(1).numpy()
-            self.behind[p] = Behind([], np.zeros(len(p), np.int64), ever)
-            p.__dict__["before_read"] = lambda ids: self._catch_up(p, ids)
-        behind = self.behind[p]
+            self.behind[p] = Behind(
+                numbers=[],
+                done=np.zeros(len(p), np.int64),
+                ever=self.state[p]["second"].any(1).numpy(),
+                hook=self.embeddings[p].register_forward_pre_hook(
+                    lambda _, inputs: self._catch_up(p, inputs[0].numpy())
+                ),
+            )
+        behind, rows = self.behind[p], grad.indices()[0].numpy()
         behind.numbers.append(numbers)
         behind.ever[rows] = True
-        self._update_rows(p, rows, sums.numpy())
+        self._update_rows(p, rows, grad.values().numpy())
         if len(behind.numbers) >= TOGETHER:
             self._settle(p)
 
@@ -158,20 +101,20 @@ class CpuAdamW(Optimizer):
     def _settle(self, p: nn.Parameter) -> None:
         if p in self.behind:
             self._catch_up(p, np.arange(len(p)))
-            del self.behind[p], p.__dict__["before_read"]
+            self.behind.pop(p).hook.remove()
 
-    def _update_rows(self, p: nn.Parameter, rows: np.ndarray, sums: np.ndarray) -> None:
+    def _update_rows(self, p: nn.Parameter, rows: np.ndarray, grad: np.ndarray) -> None:
         behind, state = self.behind[p], self.state[p]
         master = state.get("master", p)
         tables = (raw(tensor) for tensor in (master, state["first"], state["second"]))
         numbers = np.array(behind.numbers, np.float32)
         working = None if master is p else raw(p)
-        arguments = (rows, working, *tables, behind.done, behind.ever, numbers, sums)
-        parallel(adamw_rows, len(rows), *arguments, *map(np.float32, (*BETAS, EPS)))
+        arguments = (rows, working, *tables, behind.done, behind.ever, numbers, grad)
+        parallel(_adamw_rows, len(rows), *arguments, *map(np.float32, (*BETAS, EPS)))
         behind.done[rows] = len(behind.numbers)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Behind:
     """Steps that not all rows of an embedding have taken.
 
@@ -179,43 +122,13 @@ class Behind:
         numbers: of each step, see `_numbers`.
         done: `int64 [rows]`, how many of these steps each row has taken.
         ever: `bool [rows]`, whether a row ever had a gradient; the others only decay.
+        hook: brings rows up to date before the embedding reads them.
     """
 
     numbers: list[tuple[float, ...]]
     done: np.ndarray
     ever: np.ndarray
-
-
-def _numbers(step: int, rate: float, decay: float) -> tuple[float, float, float]:
-    """Decay, rate and correction of the second moment at step `step`, from 1."""
-    b1, b2 = BETAS
-    return 1 - rate * decay, rate / (1 - b1**step), (1 - b2**step) ** -0.5
-
-
-def _adamw_step(
-    p: nn.Parameter,
-    grad: Tensor,
-    state: dict[str, Tensor],
-    rows: tuple[np.ndarray, Tensor] | None,
-    numbers: tuple[float, ...],
-) -> None:
-    def table(tensor: Tensor) -> np.ndarray:
-        """As rows: a vector is one row, a kernel of a convolution one row per filter."""
-        return raw(tensor.contiguous()).reshape(len(tensor) if tensor.ndim > 1 else 1, -1)
-
-    master = table(state.get("master", p))
-    working = table(p) if "master" in state else None
-    row_of, sums = np.zeros(0, np.int64), np.zeros((1, master.shape[1]), np.float32)
-    if rows is not None:
-        row_of = np.full(len(master), -1)
-        row_of[rows[0]] = np.arange(len(rows[0]))
-        sums = rows[1].numpy()
-    arrays = (working, master, table(state["first"]), table(state["second"]), table(grad), row_of, sums)
-    arguments = (*arrays, *map(np.float32, (*numbers, *BETAS, EPS)))
-    if p.numel() > PARALLEL:
-        parallel(adamw, len(master), *arguments)
-    else:
-        adamw(0, 0, len(master), *arguments)
+    hook: RemovableHandle
 
 
 class GpuAdamW(Optimizer):
@@ -261,3 +174,90 @@ def _moments(p: nn.Parameter, masters: dict[nn.Parameter, Tensor]) -> dict[str, 
     """What AdamW knows of a weight at first; an fp32 weight is its own master."""
     state = {name: torch.zeros_like(p, dtype=torch.float32) for name in ("first", "second")}
     return state | ({"master": masters[p]} if p.dtype == torch.bfloat16 else {})
+
+
+def _numbers(step: int, rate: float, decay: float) -> tuple[float, float, float]:
+    """Decay, rate and correction of the second moment at step `step`, from 1."""
+    b1, b2 = BETAS
+    return 1 - rate * decay, rate / (1 - b1**step), (1 - b2**step) ** -0.5
+
+
+def _step_all(p: nn.Parameter, grad: Tensor, state: dict[str, Tensor], numbers: tuple[float, ...]) -> None:
+    """One AdamW step of all weights of a tensor."""
+
+    def table(tensor: Tensor) -> np.ndarray:
+        """As rows: a vector is one row, a kernel of a convolution one row per filter."""
+        return raw(tensor.contiguous()).reshape(len(tensor) if tensor.ndim > 1 else 1, -1)
+
+    master = table(state.get("master", p))
+    working = table(p) if "master" in state else None
+    arrays = (working, master, table(state["first"]), table(state["second"]), table(grad))
+    arguments = (*arrays, *map(np.float32, (*numbers, *BETAS, EPS)))
+    if p.numel() > PARALLEL:
+        parallel(_adamw, len(master), *arguments)
+    else:
+        _adamw(0, 0, len(master), *arguments)
+
+
+@kernel
+def _adamw(part, lo, hi, working, master, first, second, grad, decay, rate, correction, b1, b2, eps):
+    """One AdamW step in one pass over memory.
+
+    working: bf16 weights `[rows, width]`, or None; master, first, second: fp32 weights and moments;
+    grad: fp32 or bf16.
+    """
+    for r in range(lo, hi):
+        for j in range(master.shape[1]):
+            m, v, w = _updated(
+                master[r, j],
+                first[r, j],
+                second[r, j],
+                load(grad[r, j]),
+                decay,
+                rate,
+                correction,
+                b1,
+                b2,
+                eps,
+            )
+            first[r, j] = m
+            second[r, j] = v
+            master[r, j] = w
+            if working is not None:
+                working[r, j] = store(working, w)
+
+
+@kernel
+def _adamw_rows(part, lo, hi, rows, working, master, first, second, done, ever, numbers, grad, b1, b2, eps):
+    """AdamW steps done[r] to len(numbers) of the rows r in `rows`, as `_adamw` would take them.
+
+    grad: fp32 gradients `[rows, width]` in the last of these steps, or no row where there is
+    none; before it there is none either. numbers: decay, rate and correction of each step.
+    Where `ever` is False, both moments are zero.
+    """
+    width, steps = master.shape[1], len(numbers)
+    last = steps - 1 if len(grad) else steps  # the step that has a gradient
+    nothing = np.zeros(width, f4)
+    for i in range(lo, hi):
+        r = rows[i]
+        w, m, v = master[r], first[r], second[r]
+        for step in range(done[r], steps):
+            decay, rate, correction = numbers[step]
+            g = grad[i] if step == last else nothing
+            if ever[r]:
+                for j in range(width):
+                    m[j], v[j], w[j] = _updated(w[j], m[j], v[j], g[j], decay, rate, correction, b1, b2, eps)
+            else:
+                for j in range(width):
+                    w[j] *= decay
+        if working is not None:
+            for j in range(width):
+                working[r, j] = store(working, w[j])
+
+
+@inline
+def _updated(w, m, v, g, decay, rate, correction, b1, b2, eps):
+    """First and second moment and weight after one AdamW step with gradient g."""
+    m = m * b1 + g * (ONE - b1)
+    v = v * b2 + g * g * (ONE - b2)
+    return m, v, w * decay - rate * m / (math.sqrt(v) * correction + eps)

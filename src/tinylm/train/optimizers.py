@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tinylm.model.encoder import Embeddings
+from tinylm.ops.embedding import Embedding
 from tinylm.train.adamw import CpuAdamW, GpuAdamW
 from tinylm.train.muon import Muon
 from tinylm.train.recipes import PhaseConfig
@@ -47,7 +48,12 @@ def make_optimizers(model: nn.Module, phase: PhaseConfig, *, bf16: bool) -> list
                 part.float()
     rest = [p for p in model.parameters() if p not in matrices]
     on_cpu = all(p.device.type == "cpu" for p in rest)
-    optimizers: list[Optimizer] = [(CpuAdamW if on_cpu else GpuAdamW)(rest, phase, masters)]
+    embeddings = [part for part in model.modules() if isinstance(part, Embedding)]
+    for embedding in embeddings:
+        embedding.make_sparse(on_cpu)
+    optimizers: list[Optimizer] = [
+        CpuAdamW(rest, phase, masters, embeddings) if on_cpu else GpuAdamW(rest, phase, masters)
+    ]
     if phase.muon_lr is not None:
         optimizers.append(Muon([p for p in model.parameters() if p in matrices], phase, masters))
     if not on_cpu:
@@ -88,9 +94,11 @@ def masters_of(optimizers: Sequence[Optimizer]) -> dict[nn.Parameter, Tensor]:
 def restore_masters(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
     """Make the model fp32 again, with the weights of its masters, and fit for other optimizers."""
     masters = masters_of(optimizers)
+    model.zero_grad()
     model.float()
-    for p in model.parameters():
-        p.__dict__.pop("takes_rows", None)
+    for part in model.modules():
+        if isinstance(part, Embedding):
+            part.make_sparse(False)
     with torch.no_grad():
         for p, master in masters.items():
             p.copy_(master)
