@@ -28,15 +28,17 @@ from tinylm.model.config import Convolution
 TOKENIZER = TOKENIZERS[0]
 UNKNOWN, SEVEN = TOKENIZER.unk_id, TOKENIZER.vocab.index("seven")
 COMMAND = "from tinylm.cli import main; main()"
-# A server with other limits than the command's, given as keyword arguments.
+# A server with other limits than the command's, given as keyword arguments. Its send buffers are small, so
+# that a client that takes no response is noticed before megabytes have been sent.
 WITH_LIMITS = """
-import sys
+import socket, sys
 from tinylm.export.runtime import load_onnx
 from tinylm.serve.app import create_app
 from tinylm.serve.limits import Limits
 from tinylm.serve.server import listen, run
 limits = Limits({})
 listener = listen("127.0.0.1", 0)
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 print(f"http://127.0.0.1:{{listener.getsockname()[1]}}", flush=True)
 run(create_app(load_onnx(sys.argv[1]), None, limits), listener, limits)
 """
@@ -81,12 +83,16 @@ class Server:
         return int(self.url.rsplit(":", 1)[1])
 
     def ask(
-        self, path: str, body: bytes | object = None, headers: Mapping[str, str] | None = None
+        self,
+        path: str,
+        body: bytes | object = None,
+        headers: Mapping[str, str] | None = None,
+        method: str | None = None,
     ) -> tuple[int, Any, Mapping[str, str]]:
         """Status, body and headers of an answer; what is no bytes is sent as JSON, and JSON comes parsed."""
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, body, dict(headers or {}))
+        request = urllib.request.Request(self.url + path, body, dict(headers or {}), method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
                 status, raw, told = response.status, response.read(), response.headers

@@ -19,8 +19,12 @@ import pytest
 
 from helpers.command import refused, tinylm
 from helpers.serving import SEVEN, TOKENIZER, Server, export_toys, save_counted, serve, toys
+from tinylm.export.runtime import load_onnx
 from tinylm.infer.committee import Committee
+from tinylm.serve.app import create_app
 from tinylm.serve.batcher import Batcher, QueueFullError
+from tinylm.serve.limits import Limits
+from tinylm.serve.server import server_config
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n"
 TEXTS = ["one two three", "", "four five six seven eight nine ten " * 5, "Two, two!", "eleven 🙂"]
@@ -59,6 +63,25 @@ def test_answers_are_the_committees(server: Server) -> None:
     assert answer["milliseconds"] > 0
 
 
+def test_several_labels_per_text(tmp_path: Path) -> None:
+    """With thresholds amid the probabilities, texts have different numbers of labels."""
+    members = toys()[:1]
+    thresholds = np.percentile(Committee(members, thresholds=np.ones(3)).probabilities(TEXTS), 60, axis=0)
+    committee = Committee(members, thresholds=thresholds)
+    reached = committee.probabilities(TEXTS) >= thresholds
+    expected = [np.array(committee.label_names)[row].tolist() for row in reached]
+    assert len({len(labels) for labels in expected}) > 1
+    save_counted(committee, tmp_path / "committee")
+    with serve(tmp_path / "committee") as server:
+        status, answer, _ = server.ask("/predict", {"texts": TEXTS, "details": True})
+    assert status == 200
+    assert [prediction["labels"] for prediction in answer["predictions"]] == expected
+    for prediction, row in zip(answer["predictions"], committee.probabilities(TEXTS), strict=True):
+        got = [prediction["probabilities"][name] for name in committee.label_names]
+        np.testing.assert_allclose(got, row, atol=1e-4)
+        assert prediction["label"] == max(prediction["probabilities"], key=prediction["probabilities"].get)
+
+
 def test_details_tell_votes_and_tokens(server: Server) -> None:
     text = "seven 🙂 one " + "two " * 60
     _, answer, _ = server.ask("/predict", {"text": text, "details": True})
@@ -68,7 +91,7 @@ def test_details_tell_votes_and_tokens(server: Server) -> None:
         assert vote["member"] == member.model.config.name
         assert vote["label"] == alone.predict([text])[0]
         assert vote["probability"] == pytest.approx(float(alone.probabilities([text]).max()), abs=1e-4)
-    assert [text[start:end] for start, end in details["hardly_seen"]] == ["seven", "🙂"]
+    assert [text[start:end] for start, end in details["rare_tokens"]] == ["seven", "🙂"]
     ids = TOKENIZER.encode([text[: details["characters_read"]]], 32)[0]
     assert (len(ids), ids[1]) == (32, SEVEN)  # cut one character earlier, a token would be missing
     assert len(TOKENIZER.encode([text[: details["characters_read"] - 3]], 32)[0]) == 31
@@ -145,7 +168,10 @@ def test_the_largest_that_is_allowed_is_answered(server: Server) -> None:
 @pytest.mark.parametrize("size", [(1 << 20) + 1, 5 << 20])
 def test_a_body_too_large_is_refused(server: Server, size: int) -> None:
     status, answer, _ = server.ask("/predict", b'{"text": "' + b"x" * size)
-    assert (status, answer["detail"]) == (413, "The body has more than 1,048,576 bytes, the most allowed.")
+    assert (status, answer["detail"]) == (
+        413,
+        "The body has more than 1,048,576 bytes, which is the most that is allowed.",
+    )
 
 
 def exchange(server: Server, *parts: bytes, pause: float = 0.0) -> bytes:
@@ -206,28 +232,33 @@ def test_slow_clients_are_sent_away(exported: Path) -> None:
 
 
 def test_a_client_that_does_not_take_its_answer_is_left(exported: Path) -> None:
-    with serve(exported, limits="answer_seconds=3, texts=8000, waiting_texts=8000") as server:
-        body = json.dumps({"texts": ["one"] * 8000, "details": True}).encode()  # answered in 3.5 MB
+    with serve(exported, limits="response_seconds=1") as server:
+        body = json.dumps({"texts": ["seven " * 29] * 256, "details": True}).encode()  # answered in 160 kB
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(("127.0.0.1", server.port))
             connection.sendall(HEAD % len(body) + body)
-            time.sleep(7)
-            assert 'requests_total{path="/predict",status="200"} 1' in server.ask("/metrics")[1]
+            while 'requests_total{path="/predict",status="200"} 1' not in server.ask("/metrics")[1]:
+                time.sleep(0.1)
+            time.sleep(1.5)  # the response has begun by now; it is given up after a second
             received = b""
             while chunk := connection.recv(1 << 20):
                 received += chunk
         head, answer = received.split(b"\r\n\r\n", 1)
         length = re.search(rb"content-length: (\d+)", head)
         assert length
-        assert 0 < len(answer) < int(length.group(1))  # what was on its way; the rest was thrown away
+        came, whole = len(answer), int(length.group(1))
+        assert 0 < came < whole  # what was on its way; the rest was thrown away
         assert server.label("one")
 
 
 def test_an_answer_that_takes_too_long_is_given_up(exported: Path) -> None:
-    with serve(exported, limits="answer_seconds=0.001") as server:
+    with serve(exported, limits="response_seconds=0.001") as server:
         status, answer, _ = server.ask("/predict", {"texts": ["one two three"] * 256})
-        assert (status, answer["detail"]) == (504, "No answer within 0.001 seconds; try again later.")
+        assert (status, answer["detail"]) == (
+            504,
+            "There was no response within 0.001 seconds; try again later.",
+        )
         assert server.process.poll() is None
 
 
@@ -330,7 +361,57 @@ def test_an_interrupt_ends_it_too(exported: Path) -> None:
         assert server.process.wait(10) == 0
 
 
-# --- who may ask ---
+# --- connections that stay, and pages of other servers ---
+
+
+def test_a_connection_outlives_those_of_proxies(exported: Path) -> None:
+    seconds = server_config(create_app(load_onnx(exported)), Limits()).timeout_keep_alive
+    assert seconds > 60  # the default of nginx and of most load balancers
+    with (
+        serve(exported, "--keep-alive", "1") as server,
+        socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection,
+    ):
+        for _ in range(2):  # the second request comes on the same connection
+            connection.sendall(HEAD % 15 + b'{"text": "one"}')
+            received = b""
+            while not received.endswith(b"}"):
+                received += connection.recv(1 << 16)
+            assert received.startswith(b"HTTP/1.1 200")
+        assert connection.recv(1 << 16) == b""  # closed after a second without a request
+
+
+PREFLIGHT = {"origin": "https://www.example.org", "access-control-request-method": "POST"}
+
+
+def test_pages_of_other_origins_are_not_allowed_by_default(server: Server) -> None:
+    status, _, headers = server.ask("/predict", headers=PREFLIGHT, method="OPTIONS")
+    assert (status, headers["access-control-allow-origin"]) == (405, None)
+    headers = server.ask("/predict", {"text": "one"}, PREFLIGHT)[2]
+    assert headers["access-control-allow-origin"] is None
+
+
+def test_pages_of_an_allowed_origin_may_send_requests(exported: Path) -> None:
+    origin = PREFLIGHT["origin"]
+    wanted = PREFLIGHT | {"access-control-request-headers": "authorization,content-type"}
+    options = ("--allow-origin", origin, "--allow-origin", "http://localhost:5173")
+    with serve(exported, *options, environment={"TINYLM_TOKEN": "open-sesame"}) as server:
+        status, _, headers = server.ask("/predict", headers=wanted, method="OPTIONS")
+        assert (status, headers["access-control-allow-origin"]) == (200, origin)
+        assert "authorization" in headers["access-control-allow-headers"]
+        # A page can also read why it was refused.
+        status, _, headers = server.ask("/predict", {"text": "one"}, {"origin": origin})
+        assert (status, headers["access-control-allow-origin"]) == (401, origin)
+        shown = {"origin": origin, "authorization": "Bearer open-sesame"}
+        status, _, headers = server.ask("/predict", b" " * ((1 << 20) + 1), shown)
+        assert (status, headers["access-control-allow-origin"]) == (413, origin)
+        status, _, headers = server.ask("/predict", {"text": "one"}, shown)
+        assert (status, headers["access-control-allow-origin"]) == (200, origin)
+        other = {**wanted, "origin": "https://elsewhere.example.org"}
+        status, _, headers = server.ask("/predict", headers=other, method="OPTIONS")
+        assert (status, headers["access-control-allow-origin"]) == (400, None)
+
+
+# --- tokens ---
 
 
 @pytest.mark.parametrize("from_file", [True, False])
@@ -366,6 +447,10 @@ def test_a_committee_folder_is_served_as_it_is(tmp_path: Path) -> None:
 
 
 def test_mistakes_end_with_a_sentence(exported: Path, tmp_path: Path) -> None:
+    for origin in ("www.example.org", "https://www.example.org/page", "ftp://example.org"):
+        said = refused(tinylm("serve --port 0 --allow-origin", origin, exported))
+        assert f"--allow-origin was {origin!r}; expected an origin such as https://" in said
+    assert "--keep-alive" in refused(tinylm("serve --port 0 --keep-alive 0", exported))
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert f"cannot listen on 127.0.0.1, port {port}" in refused(tinylm(f"serve --port {port}", exported))
@@ -400,20 +485,20 @@ def test_requests_that_wait_are_computed_together() -> None:
     async def ask() -> None:
         batcher = Batcher[int, int](work, 4, 8, sizes.append)
         worker = asyncio.create_task(batcher.run())
-        first = asyncio.create_task(batcher.ask([1]))
+        first = asyncio.create_task(batcher.submit([1]))
         await asyncio.sleep(0.05)  # it is being computed
-        others = [asyncio.create_task(batcher.ask(numbers)) for numbers in ([2], [3, 4], [5], [6])]
-        gone = asyncio.create_task(batcher.ask([7]))
+        others = [asyncio.create_task(batcher.submit(numbers)) for numbers in ([2], [3, 4], [5], [6])]
+        gone = asyncio.create_task(batcher.submit([7]))
         await asyncio.sleep(0.05)
         assert batcher.waiting == 6
         with pytest.raises(QueueFullError):
-            await batcher.ask([8, 9, 10])
+            await batcher.submit([8, 9, 10])
         gone.cancel()
         busy.set()
         assert [await task for task in (first, *others)] == [[1], [4], [9, 16], [25], [36]]
         with pytest.raises(ZeroDivisionError):
-            await batcher.ask([13])
-        assert await batcher.ask([2, 3]) == [4, 9]  # one failure ends nothing
+            await batcher.submit([13])
+        assert await batcher.submit([2, 3]) == [4, 9]  # one failure ends nothing
         assert batcher.waiting == 0
         worker.cancel()
 

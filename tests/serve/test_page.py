@@ -82,8 +82,8 @@ def test_tokens_hardly_seen_are_marked_and_what_is_not_read_is_struck_out(page: 
     unread = " one" * (40 - (read == TOKENIZER.vocab.index("one")).sum() + 1)
     assert page.locator("#reading .unread").inner_text().split() == unread.split()
     page.get_by_label("Text").fill("one two")
-    playwright.expect(page.locator("#seldom-note")).to_have_text(
-        "Every token of it was seen in pre-training."
+    playwright.expect(page.locator("#rare-note")).to_have_text(
+        "Pre-training met every token of this text several times."
     )
     assert page.locator("#reading mark").count() == 0
 
@@ -138,7 +138,7 @@ def test_a_server_that_is_gone_is_said(browser: Any, server: Server) -> None:
     page.route("**/predict", lambda route: route.abort())
     page.get_by_label("Text").fill("one")
     playwright.expect(page.get_by_role("alert")).to_have_text(
-        "The server does not answer. Is it still running?"
+        "The server does not respond. Is it still running?"
     )
     page.close()
 
@@ -148,7 +148,7 @@ def test_a_token_is_asked_for_and_remembered(browser: Any, tmp_path: Path) -> No
         page = browser.new_page()
         page.goto(server.url)
         page.get_by_label("Text").fill("one")
-        playwright.expect(page.get_by_role("alert")).to_contain_text("asks for its token")
+        playwright.expect(page.get_by_role("alert")).to_contain_text("needs a token")
         page.get_by_label("Token").fill("open-sesame")
         playwright.expect(page.locator("#answer")).to_be_visible()
         page.reload()

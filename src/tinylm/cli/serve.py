@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -14,48 +15,81 @@ import typer
 
 from tinylm.cli.common import Settings, need, remark, say
 from tinylm.errors import UserError
+from tinylm.serve.limits import Limits
 
 TOKEN_VARIABLE = "TINYLM_TOKEN"
 
 
 def serve_command(
     model: Annotated[Path, typer.Argument(help="Folder of a classifier, a committee or its ONNX export.")],
-    port: Annotated[int, typer.Option(help="Port; 0 takes a free one.", min=0, max=65535)] = 8000,
-    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 is every network.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(help="Port to listen on; 0 chooses a free one.", min=0, max=65535)
+    ] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 accepts connections from all networks.")
+    ] = "127.0.0.1",
     token_file: Annotated[
-        Path | None, typer.Option(help=f"File with a token that askers must show; or set {TOKEN_VARIABLE}.")
+        Path | None,
+        typer.Option(
+            help="File with a token that requests must carry. The environment variable"
+            f" {TOKEN_VARIABLE} can hold the token instead."
+        ),
     ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Let web pages of this origin send requests, such as https://www.example.org;"
+            " may be repeated, and * is every origin. By default no page but the server's own may."
+        ),
+    ] = None,
+    keep_alive: Annotated[
+        int,
+        typer.Option(
+            help="Seconds for which a connection stays open between two requests. Behind a proxy this"
+            " must be longer than the proxy keeps its connections (60 seconds in most).",
+            min=1,
+        ),
+    ] = Limits.idle_seconds,
     settings: Settings = None,
 ) -> None:
-    """Answer over HTTP: a page at `/`, `POST /predict`, `/docs`, `/healthz`, `/metrics`.
+    """Serve a model over HTTP: a page to try it at `/`, and `POST /predict` for programs.
 
-    Example: `tinylm serve committee --port 8000`
+    `/docs` describes the interface, `/healthz` and `/metrics` are for monitoring.
+
+    Example: `tinylm serve model --port 8000`
     """
     need("serve", "fastapi", "uvicorn", "prometheus_client", "onnx", "onnxruntime")
     from tinylm.export.runtime import DECISION, load_onnx
     from tinylm.serve.app import create_app
-    from tinylm.serve.limits import Limits
     from tinylm.serve.server import listen, run
 
-    # uvicorn hands the signal on when it has stopped; that is then no failure.
+    # uvicorn raises the signal again when it has stopped; that is not a failure.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     token = _token(token_file)
+    origins = allow_origin or []
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[^/?#\s]+", origin):
+            raise UserError(
+                f"--allow-origin was {origin!r}; expected an origin such as https://www.example.org."
+            )
     listener = listen(host, port)
     with tempfile.TemporaryDirectory() as temporary:
         if not (model / DECISION).is_file():
             from tinylm.export.onnx import export_onnx
 
             export_onnx(model, Path(temporary))
-            remark(f"{model} was exported to ONNX for this server alone; 'tinylm export' keeps the result.")
+            remark(f"{model} was exported to ONNX for this run; 'tinylm export' does that once and for all.")
             model = Path(temporary)
         classifier = load_onnx(model)
         if token is None and host not in ("127.0.0.1", "localhost", "::1"):
-            remark(f"anyone who reaches {host} may ask; set {TOKEN_VARIABLE} to ask for a token.")
-        limits = Limits()
+            remark(
+                f"everybody who can reach {host} can use this server; set {TOKEN_VARIABLE} to need a token."
+            )
+        limits = Limits(idle_seconds=keep_alive)
         address, number = listener.getsockname()[:2]
-        say(f"http://{f'[{address}]' if ':' in address else address}:{number} answers; Ctrl-C stops it")
+        say(f"http://{f'[{address}]' if ':' in address else address}:{number} is ready; Ctrl-C stops it")
         with contextlib.suppress(KeyboardInterrupt):
-            run(create_app(classifier, token, limits), listener, limits)
+            run(create_app(classifier, token, limits, origins), listener, limits)
 
 
 def _token(file: Path | None) -> str | None:
@@ -65,7 +99,7 @@ def _token(file: Path | None) -> str | None:
         try:
             token, source = file.read_text(encoding="utf-8").strip(), str(file)
         except UnicodeDecodeError as error:
-            raise UserError(f"{file} is not UTF-8; expected a token.") from error
+            raise UserError(f"{file} is not UTF-8; expected a file that holds a token.") from error
     if token is not None and not (token.isascii() and token.isprintable() and token and " " not in token):
-        raise UserError(f"{source} holds no token; expected letters, digits and signs without spaces.")
+        raise UserError(f"{source} holds no token; expected ASCII letters, digits and signs without spaces.")
     return token

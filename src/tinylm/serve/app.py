@@ -1,4 +1,4 @@
-"""The application: what is asked and answered over HTTP, and the page at `/`."""
+"""The application: predictions over HTTP, and the page at `/`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response, Security
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from tinylm.export.runtime import OnnxClassifier
@@ -25,44 +26,46 @@ from tinylm.serve.batcher import Batcher, QueueFullError
 from tinylm.serve.guard import Guard
 from tinylm.serve.limits import Limits
 
-# Nothing from elsewhere, whatever a page may hold.
+# Browsers must load nothing from other servers, whatever a page may hold.
 PAGE_HEADERS = {
     "content-security-policy": "default-src 'none'; connect-src 'self'; img-src data:;"
     " script-src 'unsafe-inline'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'",
     "cache-control": "no-cache",
 }
-BEARER = HTTPBearer(auto_error=False, description="Only where the server was started with a token.")
+BEARER = HTTPBearer(auto_error=False, description="Needed only if the server was started with a token.")
 
 
-class Ask(BaseModel):
-    """One text, or many."""
+class PredictRequest(BaseModel):
+    """One text or several."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"texts": ["The first text.", "Another."]}]}
     )
 
-    text: str | None = Field(default=None, description="One text; give either this or texts.")
-    texts: list[str] | None = Field(default=None, min_length=1, description="Many texts.")
-    details: bool = Field(default=False, description="Say also how each member voted and what was read.")
+    text: str | None = Field(default=None, description="One text. Give either this or `texts`.")
+    texts: list[str] | None = Field(default=None, min_length=1, description="Several texts.")
+    details: bool = Field(
+        default=False, description="Also return the vote of each member and what the model read."
+    )
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Ask:
+    def _one_of_both(self) -> PredictRequest:
         if (self.text is None) == (self.texts is None):
             raise ValueError("give either text or texts")
         return self
 
     @property
     def all_texts(self) -> list[str]:
-        """The texts, however they were given."""
+        """The texts, in either form."""
         return self.texts if self.text is None else [self.text]  # type: ignore[return-value]
 
 
-ASK = Ask.model_json_schema()
-EXAMPLE = json.dumps(ASK["examples"][0])
+REQUEST_SCHEMA = PredictRequest.model_json_schema()
+EXAMPLE = json.dumps(REQUEST_SCHEMA["examples"][0])
 
 
 class Vote(BaseModel):
-    """What one member says: the answer if all members had its field."""
+    """The label that one member predicts, and how probable it would be if all members had the same logits."""
 
     member: str
     label: str
@@ -70,58 +73,72 @@ class Vote(BaseModel):
 
 
 class Details(BaseModel):
-    """How an answer came about; places in the text are counted in Unicode characters."""
+    """How a prediction came about. Positions in the text are counted in Unicode characters."""
 
     members: list[Vote]
-    characters_read: int = Field(description="What stands behind these is more than the model reads.")
-    hardly_seen: list[tuple[int, int]] | None = Field(
-        description="Start and end of tokens that pre-training hardly met; null where nobody counted."
+    characters_read: int = Field(
+        description="The model read this many characters of the text and no further."
+    )
+    rare_tokens: list[tuple[int, int]] | None = Field(
+        description="Start and end of each token that was rare in pre-training, or null if this is not known."
     )
 
 
 class Prediction(BaseModel):
-    """The answer to one text."""
+    """The prediction for one text."""
 
     label: str = Field(description="The most probable label.")
-    labels: list[str] = Field(description="The decision: that label, or all above their threshold.")
-    probabilities: dict[str, float] = Field(description="Of every label, the most probable first.")
+    labels: list[str] = Field(
+        description="The predicted labels: the most probable one or, if a text may have several, all that"
+        " reach their threshold."
+    )
+    probabilities: dict[str, float] = Field(
+        description="The probability of every label, the most probable first."
+    )
     details: Details | None = None
 
 
-class Answer(BaseModel):
-    """The answers to all texts, in their order."""
+class PredictResponse(BaseModel):
+    """The predictions for all texts, in their order."""
 
     predictions: list[Prediction]
-    milliseconds: float = Field(description="From the arrival of the request to its answer.")
+    milliseconds: float = Field(description="Time from the arrival of the request to this response.")
 
 
 class Problem(BaseModel):
-    """Why there is no answer."""
+    """Why there is no prediction."""
 
     detail: str
 
 
 @dataclass(frozen=True)
-class _Question:
+class _Item:
     text: str
     details: bool
 
 
-def create_app(classifier: OnnxClassifier, token: str | None = None, limits: Limits | None = None) -> ASGIApp:
+def create_app(
+    classifier: OnnxClassifier,
+    token: str | None = None,
+    limits: Limits | None = None,
+    allow_origins: Sequence[str] = (),
+) -> ASGIApp:
     """The application for one exported committee.
 
     Args:
-        classifier: what answers.
-        token: whoever asks `/predict` or `/metrics` must show it (`Authorization: Bearer ...`).
+        classifier: the committee.
+        token: needed for `/predict` and `/metrics` (`Authorization: Bearer ...`); None for none.
         limits: what a request may cost.
+        allow_origins: web pages of other servers that may send requests, such as
+            "https://www.example.org"; "*" for all.
     """
     limits = limits or Limits()
     registry = prometheus_client.CollectorRegistry()
     sizes = prometheus_client.Histogram(
-        "tinylm_batch_texts", "Texts computed together", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
+        "tinylm_batch_texts", "Texts in a batch", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
     )
-    batcher = Batcher[_Question, Prediction](
-        lambda questions: _answer(classifier, questions),
+    batcher = Batcher[_Item, Prediction](
+        lambda items: _predict(classifier, items),
         limits.batch_texts,
         limits.waiting_texts,
         sizes.observe,
@@ -140,7 +157,7 @@ def create_app(classifier: OnnxClassifier, token: str | None = None, limits: Lim
         if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
             raise HTTPException(
                 401,
-                "This server asks for its token: 'Authorization: Bearer TOKEN'.",
+                "This server needs a token: 'Authorization: Bearer TOKEN'.",
                 {"www-authenticate": "Bearer"},
             )
 
@@ -148,7 +165,7 @@ def create_app(classifier: OnnxClassifier, token: str | None = None, limits: Lim
         title="tinylm",
         summary=f"{len(classifier.members)} members, {len(classifier.label_names)} labels",
         version="1",
-        docs_url=None,  # FastAPI's pages load their scripts from elsewhere
+        docs_url=None,  # FastAPI's own pages load scripts from other servers
         redoc_url=None,
         lifespan=lifespan,
     )
@@ -165,26 +182,28 @@ def create_app(classifier: OnnxClassifier, token: str | None = None, limits: Lim
         401: "The token is missing or wrong.",
         408: "The body took too long to arrive.",
         413: "The body is too large.",
-        422: "The body is not what it should be.",
-        503: "Too many texts are waiting; Retry-After says when to try again.",
-        504: "No answer in time.",
+        422: "The body is not valid.",
+        503: "Too many texts are waiting. Retry-After says when to try again.",
+        504: "There was no prediction in time.",
     }
 
     @app.post(
         "/predict",
         dependencies=[Depends(authorise)],
         responses={status: {"model": Problem, "description": text} for status, text in problems.items()},
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": ASK}}}},
+        openapi_extra={
+            "requestBody": {"required": True, "content": {"application/json": {"schema": REQUEST_SCHEMA}}}
+        },
     )
-    async def predict(request: Request) -> Answer:
-        """Label one text or many."""
+    async def predict(request: Request) -> PredictResponse:
+        """Predict the label of one text or of several."""
         began = time.perf_counter()
         try:
-            # Not as a parameter: FastAPI's own answer to a bad body may repeat what was sent.
-            ask = Ask.model_validate_json(await request.body())
+            # Not as a parameter: FastAPI's own response to an invalid body may repeat what was sent.
+            wanted = PredictRequest.model_validate_json(await request.body())
         except ValidationError as error:
             raise HTTPException(422, _sentence(error)) from None
-        texts = ask.all_texts
+        texts = wanted.all_texts
         if len(texts) > limits.texts:
             raise HTTPException(
                 422, f"{len(texts):,} texts were given; at most {limits.texts:,} are allowed."
@@ -194,22 +213,22 @@ def create_app(classifier: OnnxClassifier, token: str | None = None, limits: Lim
             sentence = f"Text {longest + 1} has {characters:,} characters; at most {limits.text_characters:,}"
             raise HTTPException(422, f"{sentence} are allowed.")
         try:
-            predictions = await batcher.ask([_Question(text, ask.details) for text in texts])
+            predictions = await batcher.submit([_Item(text, wanted.details) for text in texts])
         except QueueFullError:
             raise HTTPException(
                 503, f"{batcher.waiting:,} texts are waiting; try again later.", {"retry-after": "1"}
             ) from None
         milliseconds = round(1000 * (time.perf_counter() - began), 2)
-        return Answer(predictions=list(predictions), milliseconds=milliseconds)
+        return PredictResponse(predictions=list(predictions), milliseconds=milliseconds)
 
     @app.get("/healthz")
     async def health() -> dict[str, str]:
-        """Whether the server answers."""
+        """Whether the server is running."""
         return {"status": "ok"}
 
     @app.get("/metrics", dependencies=[Depends(authorise)], response_class=Response)
     async def metrics() -> Response:
-        """Figures for Prometheus."""
+        """Metrics for Prometheus."""
         return Response(
             prometheus_client.generate_latest(registry), media_type=prometheus_client.CONTENT_TYPE_LATEST
         )
@@ -225,29 +244,39 @@ def create_app(classifier: OnnxClassifier, token: str | None = None, limits: Lim
         return HTMLResponse(template.render(values, address=request.base_url), headers=PAGE_HEADERS)
 
     paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
-    return Guard(app, limits, paths, registry)
+    guarded = Guard(app, limits, paths, registry)
+    if not allow_origins:
+        return guarded
+    # Outermost, so that a page can read refusals too.
+    return CORSMiddleware(
+        guarded,
+        allow_origins=allow_origins,
+        allow_methods=["GET", "POST"],
+        allow_headers=["authorization", "content-type"],
+        expose_headers=["retry-after"],
+    )
 
 
-def _answer(classifier: OnnxClassifier, questions: Sequence[_Question]) -> list[Prediction]:
-    fields = classifier.member_logits([question.text for question in questions])
-    probabilities = classifier.probabilities(fields.sum(0))
+def _predict(classifier: OnnxClassifier, items: Sequence[_Item]) -> list[Prediction]:
+    logits = classifier.member_logits([item.text for item in items])
+    probabilities = classifier.probabilities(logits.sum(0))
     decisions = classifier.decide(probabilities)
     names = classifier.label_names
     predictions = []
-    for number, question in enumerate(questions):
+    for number, item in enumerate(items):
         row = probabilities[number]
         order = row.argsort()[::-1]
         details = None
-        if question.details:
-            votes = classifier.probabilities(len(fields) * fields[:, number])
-            characters_read, hardly_seen = classifier.read(question.text)
+        if item.details:
+            votes = classifier.probabilities(len(logits) * logits[:, number])
+            characters_read, rare_tokens = classifier.read(item.text)
             details = Details(
                 members=[
                     Vote(member=member, label=names[vote.argmax()], probability=round(float(vote.max()), 6))
                     for member, vote in zip(classifier.members, votes, strict=True)
                 ],
                 characters_read=characters_read,
-                hardly_seen=hardly_seen,
+                rare_tokens=rare_tokens,
             )
         predictions.append(
             Prediction(
@@ -261,7 +290,7 @@ def _answer(classifier: OnnxClassifier, questions: Sequence[_Question]) -> list[
 
 
 def _sentence(error: ValidationError) -> str:
-    """The first mistake in a body."""
+    """One sentence about the first mistake in a body."""
     first = error.errors(include_input=False, include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     return f"The body{place and f', at {place}'}: {first['msg']}; expected {EXAMPLE}."

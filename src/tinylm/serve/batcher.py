@@ -1,7 +1,7 @@
-"""Questions of many requests, answered together.
+"""Texts of many requests, predicted together.
 
-While the one worker thread computes, questions pile up; what waits when it is done becomes the
-next batch. So a lone request waits for nobody, and under load batches grow by themselves.
+One thread computes. What arrives meanwhile waits and becomes the next batch. So a single request
+never waits for others to arrive, and under load the batches grow by themselves.
 """
 
 from __future__ import annotations
@@ -11,76 +11,76 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-Question = TypeVar("Question")
-Answer = TypeVar("Answer")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class QueueFullError(Exception):
-    """More questions wait than may."""
+    """More items would wait than the limit allows."""
 
 
-class Batcher(Generic[Question, Answer]):
-    """Hands questions to `work` in batches, in the order in which they came.
+class Batcher(Generic[Item, Result]):
+    """Passes items to `work` in batches, in the order in which they arrive.
 
     Args:
-        work: answers questions, each with one answer; called in a thread, one call at a time.
-        largest: questions in a batch; a request with more of them is a batch of its own.
-        waiting_limit: questions that may wait.
-        observe: called with the size of each batch.
+        work: returns one result for each item; it runs in a thread, one call at a time.
+        largest: items in a batch; a request with more of them is a batch of its own.
+        waiting_limit: items that may wait.
+        observe: is called with the size of each batch.
     """
 
     def __init__(
         self,
-        work: Callable[[Sequence[Question]], Sequence[Answer]],
+        work: Callable[[Sequence[Item]], Sequence[Result]],
         largest: int,
         waiting_limit: int,
         observe: Callable[[int], None],
     ) -> None:
         self._work, self._largest, self._observe = work, largest, observe
         self._waiting_limit = waiting_limit
-        self._queue: asyncio.Queue[tuple[Sequence[Question], asyncio.Future[Sequence[Answer]]]]
+        self._queue: asyncio.Queue[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]
         self._queue = asyncio.Queue()
         self.waiting = 0
 
-    async def ask(self, questions: Sequence[Question]) -> Sequence[Answer]:
-        """The answers, in the order of the questions. Whoever stops waiting takes the questions back.
+    async def submit(self, items: Sequence[Item]) -> Sequence[Result]:
+        """The results of `items`, in their order. If the caller is cancelled, they are not computed.
 
         Raises:
-            QueueFullError: too many questions wait already.
+            QueueFullError: too many items wait already.
             Exception: what `work` raised for the batch.
         """
-        if self.waiting + len(questions) > self._waiting_limit:
+        if self.waiting + len(items) > self._waiting_limit:
             raise QueueFullError
-        future: asyncio.Future[Sequence[Answer]] = asyncio.get_running_loop().create_future()
-        self.waiting += len(questions)
-        self._queue.put_nowait((questions, future))
+        future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
+        self.waiting += len(items)
+        self._queue.put_nowait((items, future))
         return await future
 
     async def run(self) -> None:
-        """Answer until cancelled."""
+        """Compute batches until cancelled."""
         loop = asyncio.get_running_loop()
         with ThreadPoolExecutor(1) as worker:
             while True:
                 requests = [request for request in await self._next() if not request[1].done()]
-                questions = [question for asked, _ in requests for question in asked]
-                if not questions:
+                items = [item for group, _ in requests for item in group]
+                if not items:
                     continue
-                self._observe(len(questions))
+                self._observe(len(items))
                 try:
-                    answers = await loop.run_in_executor(worker, self._work, questions)
-                except Exception as error:  # the next batch may fare better
+                    results = await loop.run_in_executor(worker, self._work, items)
+                except Exception as error:  # of this batch; the next one may succeed
                     for _, future in requests:
                         if not future.done():
                             future.set_exception(error)
                     continue
                 first = 0
-                for asked, future in requests:
+                for group, future in requests:
                     if not future.done():
-                        future.set_result(answers[first : first + len(asked)])
-                    first += len(asked)
+                        future.set_result(results[first : first + len(group)])
+                    first += len(group)
 
-    async def _next(self) -> list[tuple[Sequence[Question], asyncio.Future[Sequence[Answer]]]]:
-        """Wait for a request, and take those behind it that fit into the batch."""
+    async def _next(self) -> list[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]:
+        """Wait for a request, then take those behind it that fit into the same batch."""
         requests = [await self._queue.get()]
         size = len(requests[0][0])
         while size < self._largest and not self._queue.empty():

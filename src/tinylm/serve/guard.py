@@ -1,4 +1,4 @@
-"""What stands between the network and the application: limits on size and time, and the count of both."""
+"""Limits on the size and the duration of requests, and their metrics; stands in front of the application."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tinylm.serve.limits import Limits
 
-# A client that sends too much is listened to for this many limits more before the connection is
-# closed: closed at once, many would see a broken connection and never the answer.
+# A body that is too large is read, and thrown away, up to this multiple of the limit. If the connection
+# were closed at once, many clients would see it break and never read the response.
 PATIENCE = 16
 
 
@@ -21,9 +21,9 @@ class Guard:
 
     Args:
         app: the application.
-        limits: those on bytes and seconds.
-        paths: the paths that metrics name; all others are "other".
-        registry: where the metrics go.
+        limits: see there.
+        paths: the paths that the metrics name; all others are counted as "other".
+        registry: of the metrics.
     """
 
     def __init__(
@@ -31,9 +31,14 @@ class Guard:
     ) -> None:
         self._app, self._limits, self._paths = app, limits, paths
         self._held = 0  # bytes of all bodies
-        self._count = Counter("tinylm_requests", "Requests", ["path", "status"], registry=registry)
+        self._count = Counter(
+            "tinylm_requests", "Requests by path and status", ["path", "status"], registry=registry
+        )
         self._seconds = Histogram(
-            "tinylm_request_seconds", "From head to answer", ["path"], registry=registry
+            "tinylm_request_seconds",
+            "Seconds from the head of a request to its response",
+            ["path"],
+            registry=registry,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,12 +58,14 @@ class Guard:
             if refusal is not None:
                 await refusal(scope, receive, watched)
             else:
-                async with asyncio.timeout(self._limits.answer_seconds):
+                async with asyncio.timeout(self._limits.response_seconds):
                     await self._app(scope, _replay(bytes(body), receive), watched)
         except TimeoutError:
-            if not status:  # otherwise the client does not take its answer; the connection is closed
-                seconds = self._limits.answer_seconds
-                late = _refusal(504, f"No answer within {seconds:g} seconds; try again later.")
+            if (
+                not status
+            ):  # else a response has begun that the client does not take: its connection is closed
+                seconds = self._limits.response_seconds
+                late = _refusal(504, f"There was no response within {seconds:g} seconds; try again later.")
                 await late(scope, receive, watched)
         except _DisconnectedError:
             status = 499  # as nginx counts them
@@ -69,7 +76,7 @@ class Guard:
             self._seconds.labels(path).observe(time.perf_counter() - started)
 
     async def _read(self, receive: Receive, body: bytearray) -> JSONResponse | None:
-        """Fill `body`; what to answer instead if that is not possible."""
+        """Read the body of a request into `body`; return a response that refuses it, if any."""
         limits, size, more = self._limits, 0, True
         try:
             async with asyncio.timeout(limits.body_seconds):
@@ -82,18 +89,20 @@ class Guard:
                     if size > limits.body_bytes:
                         continue
                     if self._held + len(chunk) > limits.held_bytes:
-                        return _refusal(503, "Too many requests at a time; try again later.")
+                        return _refusal(503, "Too many requests at once; try again later.")
                     body += chunk
                     self._held += len(chunk)
         except TimeoutError:
             return _refusal(408, f"The body did not arrive within {limits.body_seconds:g} seconds.")
         if size > limits.body_bytes:
-            return _refusal(413, f"The body has more than {limits.body_bytes:,} bytes, the most allowed.")
+            return _refusal(
+                413, f"The body has more than {limits.body_bytes:,} bytes, which is the most that is allowed."
+            )
         return None
 
 
 class _DisconnectedError(Exception):
-    """The client went away before its request was complete."""
+    """The client closed the connection before its request was complete."""
 
 
 def _refusal(status: int, sentence: str) -> JSONResponse:
@@ -102,7 +111,7 @@ def _refusal(status: int, sentence: str) -> JSONResponse:
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body at once, and then what else may come."""
+    """A `receive` that gives the whole body first, and then what else arrives."""
     given = False
 
     async def replay() -> Message:

@@ -10,15 +10,18 @@ class Limits:
     """Bounds that keep one client from taking the server away from the others.
 
     Attributes:
-        body_bytes: of one request.
-        held_bytes: of the bodies of all requests together.
+        body_bytes: in the body of one request.
+        held_bytes: in the bodies of all requests together.
         texts: in one request.
-        text_characters: of one text. A model reads far less; see `encode_prefixes`.
-        batch_texts: computed together.
+        text_characters: in one text. A model reads far less; see `encode_prefixes`.
+        batch_texts: that are computed together.
         waiting_texts: in the queue.
-        header_seconds: until the head of a request is there.
-        body_seconds: until its body is there.
-        answer_seconds: from then until the answer has been sent.
+        header_seconds: from connecting until the head of a request has arrived.
+        body_seconds: from then until its body has arrived.
+        response_seconds: from then until the client has taken the response.
+        idle_seconds: for which a connection stays open between two requests. Proxies keep theirs
+            for 60 seconds. If the server closed first, it could do so just as the proxy sends a
+            request, whose sender then sees "502 Bad Gateway".
     """
 
     body_bytes: int = 1 << 20
@@ -29,4 +32,5 @@ class Limits:
     waiting_texts: int = 4096
     header_seconds: float = 10
     body_seconds: float = 10
-    answer_seconds: float = 20
+    response_seconds: float = 20
+    idle_seconds: int = 75

@@ -1,4 +1,11 @@
-"""uvicorn, with what it lacks for clients that are slow, and for those that come late."""
+"""uvicorn, with limits for slow clients, and with patience for those that connect as it stops.
+
+Why uvicorn is subclassed: it waits for ever for the first request on a connection, for the rest of a
+request, and for a client to take its response. hypercorn 0.18, tried instead, limits the head of a
+request only by the time that an idle connection stays open, which must be long (see `Limits`), and
+also waits for ever for a client to take its response. `pyproject.toml` bounds uvicorn's version,
+since the methods below are not part of its public interface.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +25,13 @@ LATE_SECONDS = 1.0  # how long a stopping server waits for the request of a clie
 
 
 class _Protocol(H11Protocol):
-    """A connection that ends when the client takes too long to ask, or to take the answer.
-
-    uvicorn closes connections that are idle between two requests. It waits for ever for the
-    first request, for the rest of one that has begun, and for an answer to be taken.
-    """
+    """A connection that is closed when the client takes too long to send a request or to take a response."""
 
     def __init__(self, *args: Any, limits: Limits, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self._limits = limits
-        self._deadline: asyncio.TimerHandle | None = None  # for the head of a request
-        self._patience: asyncio.TimerHandle | None = None  # for the taking of an answer
+        self._deadline: asyncio.TimerHandle | None = None  # until the head of a request is there
+        self._patience: asyncio.TimerHandle | None = None  # until a response is taken
         self._stopping = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -49,7 +52,7 @@ class _Protocol(H11Protocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._patience = self.loop.call_later(self._limits.answer_seconds, self.transport.abort)
+        self._patience = self.loop.call_later(self._limits.response_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -96,9 +99,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(app: ASGIApp, listener: socket.socket, limits: Limits) -> None:
-    """Serve until SIGTERM or SIGINT; what has arrived by then is answered."""
+    """Serve until SIGTERM or SIGINT; requests that have arrived by then are still answered."""
     _allow_many_files()
-    config = uvicorn.Config(
+    uvicorn.Server(server_config(app, limits)).run(sockets=[listener])
+
+
+def server_config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
+    """The settings of uvicorn."""
+    return uvicorn.Config(
         app,
         http=cast(Any, functools.partial(_Protocol, limits=limits)),
         ws="none",
@@ -106,13 +114,13 @@ def run(app: ASGIApp, listener: socket.socket, limits: Limits) -> None:
         log_level="warning",
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=int(limits.body_seconds + limits.answer_seconds),
+        timeout_keep_alive=limits.idle_seconds,
+        timeout_graceful_shutdown=int(limits.body_seconds + limits.response_seconds),
     )
-    uvicorn.Server(config).run(sockets=[listener])
 
 
 def _allow_many_files() -> None:
-    """A connection is a file, and many systems allow 1,024 unless asked for more."""
+    """Raise the limit on open files: each connection is one, and many systems allow 1,024 at first."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
