@@ -282,8 +282,9 @@ def test_bodies_that_fill_the_memory_are_put_off(exported: Path) -> None:
         assert server.ask("/predict", {"text": "one" + " " * 500})[0] == 200  # given back when the other left
 
 
-def test_ten_thousand_at_once(server: Server) -> None:
-    """Each is answered or put off, none is lost, and the server goes on."""
+@pytest.mark.slow
+def test_ten_thousand_at_once(exported: Path) -> None:
+    """Each request gets a prediction or a 503, none is lost, and the server keeps running."""
     count, hard = 10_000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard < count + 100:
         pytest.skip(f"this process may open {hard:,} files, fewer than {count:,} connections")
@@ -293,9 +294,9 @@ def test_ten_thousand_at_once(server: Server) -> None:
     everyone = asyncio.Event()
     connected = 0
 
-    async def client() -> bytes:
+    async def client(port: int) -> bytes:
         nonlocal connected
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         connected += 1
         if connected == count:
             everyone.set()
@@ -305,18 +306,21 @@ def test_ten_thousand_at_once(server: Server) -> None:
         writer.close()
         return answer
 
-    async def clients() -> list[bytes]:
-        return await asyncio.gather(*(client() for _ in range(count)))
+    async def clients(port: int) -> list[bytes]:
+        return await asyncio.gather(*(client(port) for _ in range(count)))
 
+    # All connect before the first sends: on a busy machine that takes longer than the usual limits.
+    patient = "header_seconds=600, body_seconds=600, response_seconds=600"
     try:
-        answers = asyncio.run(clients())
+        with serve(exported, limits=patient) as server:
+            answers = asyncio.run(clients(server.port))
+            assert server.label("one")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     good = sum(answer.startswith(b"HTTP/1.1 200") for answer in answers)
     put_off = sum(answer.startswith(b"HTTP/1.1 503") for answer in answers)
     assert good + put_off == count
-    assert good >= 4096  # what the queue holds
-    assert server.label("one")
+    assert good >= Limits.waiting_texts
 
 
 # --- the end ---
