@@ -45,7 +45,7 @@ def run_command(
     tables: Annotated[list[str], typer.Argument(help="Tables, all, or YAML files of your own.")],
     preset: Preset = "cpu",
     trials: Annotated[
-        int | None, typer.Option(help="Fine-tunings of each cell; default: the preset's.", min=2)
+        int | None, typer.Option(help="Fine-tunings of each cell; default: the preset's.", min=2, max=100)
     ] = None,
     rows: Annotated[str | None, typer.Option(help="Only these rows, as in 90000,5000.")] = None,
     results: ResultsFolder = None,

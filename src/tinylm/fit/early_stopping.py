@@ -14,6 +14,7 @@ from tinylm.fit.budget import PATIENCE
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.model.logits import logits_of
+from tinylm.ops.device import CPU
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.finetune import EncodedTask, finetuning_run
 from tinylm.train.loop import train
@@ -47,6 +48,7 @@ def finetune_until_best(
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     patience: int = PATIENCE,
     stop: Callable[[], bool] | None = None,
+    device: torch.device = CPU,
 ) -> Finetuning:
     """Fine-tune until `patience` epochs in a row brought nothing better, or the recipe's epochs are over.
 
@@ -60,8 +62,9 @@ def finetune_until_best(
         loss: of logits `float32 [texts, labels]` and rows of the task's labels.
         patience: epochs.
         stop: called after every step; True ends the training there.
+        device: see `Run`.
     """
-    model, run = finetuning_run(task, tokenizer, start, recipe, seed=seed, loss=loss)
+    model, run = finetuning_run(task, tokenizer, start, recipe, seed=seed, loss=loss, device=device)
     best, kept, weights = (-np.inf, -np.inf), 0, None
 
     def validate() -> dict[str, float]:

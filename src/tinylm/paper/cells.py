@@ -8,20 +8,21 @@ the same thing get the same cell, which is computed once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig
+from tinylm.model.flops import training_work
 from tinylm.paper.data import SELECTION_SEED, Materials, TaskData, depends_on_task
-from tinylm.paper.preset import Preset
+from tinylm.paper.preset import MOST_TRIALS, Preset
 from tinylm.paper.public import Public, find_public
 from tinylm.paper.spec import Finetuning, Panel, Row, Selection, Table, TaskSpec
 from tinylm.system.files import key_of
 from tinylm.train.recipes import Recipe
 
-# Raised when the meaning of a stored cell changes, so that older ones are computed anew.
+# Raised when the meaning of a stored cell changes, so that older ones are not found any more.
 FORMAT = 1
 BASELINES = ("tfidf", "fasttext")
 
@@ -32,7 +33,7 @@ class _Cell:
 
     Attributes:
         identity: what determines the result.
-        label: what people call it.
+        label: shown in messages.
     """
 
     identity: dict[str, Any]
@@ -50,7 +51,9 @@ class Pretraining(_Cell):
 
     Attributes:
         selection, size, task: how W_S is chosen.
-        work: rough number of multiplications.
+        number: which of the pre-trainings of its row, from 0.
+        seed: see `seed_of`.
+        work: see `training_work`.
     """
 
     selection: Selection
@@ -58,6 +61,7 @@ class Pretraining(_Cell):
     task: TaskSpec
     config: ModelConfig
     recipe: Recipe
+    number: int
     seed: int
     work: float
 
@@ -69,6 +73,9 @@ class FinetuningCell(_Cell):
     Attributes:
         start: the pre-training or public model that it begins from; None for random weights.
         selection, size: of the W_S of `start`, for its coverage.
+        trial: its number, from 0.
+        patience: epochs without a better validation accuracy after which it ends; None takes all epochs.
+        seed, work: as of a pre-training.
     """
 
     start: Pretraining | Public | None
@@ -77,22 +84,32 @@ class FinetuningCell(_Cell):
     task: TaskSpec
     config: ModelConfig
     recipe: Recipe
+    patience: int | None
+    trial: int
     seed: int
     work: float
 
 
 @dataclass(frozen=True)
 class BaselineCell(_Cell):
-    """TF-IDF or fastText on a task."""
+    """A model without pre-training or transformer on a task."""
 
     method: str
     task: TaskSpec
     work: float = 0.0
 
 
+Cell = Pretraining | FinetuningCell | BaselineCell
+
+
 @dataclass(frozen=True)
 class RowPlan:
-    """Cells of one row: its trials, and the same without pre-training where a gap is measured."""
+    """Cells of one row: its trials, and the same without pre-training where a gap is measured.
+
+    Attributes:
+        size: W_S; None where the row has none.
+        note: why the row has no cells, empty if it has.
+    """
 
     row: Row
     config: ModelConfig
@@ -100,6 +117,12 @@ class RowPlan:
     trials: list[FinetuningCell]
     without: list[FinetuningCell]
     note: str = ""
+
+    @property
+    def pretrainings(self) -> list[Pretraining]:
+        """Those that its trials begin from."""
+        starts = {cell.start.key: cell.start for cell in self.trials if isinstance(cell.start, Pretraining)}
+        return [starts[key] for key in sorted(starts)]
 
 
 @dataclass(frozen=True)
@@ -120,6 +143,15 @@ class TablePlan:
     table: Table
     panels: list[PanelPlan]
 
+    def cells(self, rows: list[str] | None = None) -> Iterator[FinetuningCell | BaselineCell]:
+        """All cells but the pre-trainings, which are the `start` of others; or those of these rows."""
+        for panel in self.panels:
+            yield from panel.baselines
+            for row in panel.rows:
+                if rows is None or row.row.name in rows:
+                    yield from row.trials
+                    yield from row.without
+
     def as_json(self, preset_name: str, preset: Preset) -> dict[str, Any]:
         """What a report needs to find the cells without any data set."""
         return {
@@ -139,9 +171,7 @@ class TablePlan:
                             "layer_count": row.config.layer_count,
                             "trials": [cell.key for cell in row.trials],
                             "without": [cell.key for cell in row.without],
-                            "pretrainings": sorted(
-                                {cell.start.key for cell in row.trials if isinstance(cell.start, Pretraining)}
-                            ),
+                            "pretrainings": [cell.key for cell in row.pretrainings],
                             "note": row.note,
                         }
                         for row in plan.rows
@@ -152,12 +182,33 @@ class TablePlan:
         }
 
 
+def seed_of(copy: int, number: int) -> int:
+    """The seed of a training. Identities hold it, so it must never change.
+
+    Args:
+        copy: which of the rows of one panel that are alike, as members of a committee may be.
+        number: of the pre-training or trial.
+    """
+    assert number < MOST_TRIALS
+    return MOST_TRIALS * copy + number
+
+
+@dataclass(frozen=True)
+class _Arm:
+    """What the trainings of one row have in common, with or without pre-training."""
+
+    task: TaskSpec
+    data: TaskData
+    config: ModelConfig
+    copy: int
+    label: str
+
+
 class Planner:
     """Turns specs into cells under a preset."""
 
     def __init__(self, preset: Preset, materials: Materials, trials: int) -> None:
         self.preset, self.materials, self.trials = preset, materials, trials
-        self.recipe = preset.base_recipe()
         self._vocab_size = len(materials.tokenizer)
         self._mean_tokens = float(materials.corpus.paragraphs.lengths.mean())
 
@@ -167,16 +218,16 @@ class Planner:
 
     def _panel(self, table: str, panel: Panel) -> PanelPlan:
         data = self.materials.of(panel.task)
-        facts = {
-            "name": data.task.name,
-            "labels": data.task.label_names,
-            "train_texts": len(data.task.train_texts),
-            "validation_texts": len(data.validation),
-            "test_texts": len(data.task.test_texts),
-            "t_c": int(data.in_task.sum()),
-            "mean_tokens": round(float(data.tokens.lengths.mean()), 1),
-            "notes": data.task.notes,
-        }
+        name = f"{table}{panel.name and '(' + panel.name + ')'}"
+        rows: list[RowPlan] = []
+        alike: list[tuple[ModelConfig, Selection, Finetuning | None]] = []
+        for row in panel.rows:
+            architecture = row.architecture or panel.architecture
+            config = self.preset.model_config_of(architecture, self._vocab_size, role=row.role)
+            kind = (config, row.w_s, row.finetune)
+            arm = _Arm(panel.task, data, config, alike.count(kind), f"{name} {row.name}")
+            rows.append(self._row(row, panel, arm))
+            alike.append(kind)
         baselines = [
             BaselineCell(
                 {"kind": "baseline", "format": FORMAT, "method": method, "task": data.task.fingerprint},
@@ -186,79 +237,52 @@ class Planner:
             )
             for method in BASELINES
         ]
-        rows: list[RowPlan] = []
-        twins: list[tuple[ModelConfig, Selection, Finetuning | None]] = []
-        for row in panel.rows:
-            label = f"{table}{panel.name and '(' + panel.name + ')'} {row.name}"
-            config = self._config(row, panel)
-            # Members of one architecture differ by their seeds.
-            same = (config, row.w_s, row.finetune)
-            shift = 100 * twins.count(same)
-            twins.append(same)
-            rows.append(self._row(row, panel, data, config, label, shift))
-        return PanelPlan(panel, rows, baselines, facts)
+        return PanelPlan(panel, rows, baselines, _facts(data))
 
-    def _config(self, row: Row, panel: Panel) -> ModelConfig:
-        architecture = row.architecture or panel.architecture
-        return self.preset.model_config_of(architecture, self._vocab_size, role=row.role)
-
-    def _row(
-        self, row: Row, panel: Panel, data: TaskData, config: ModelConfig, label: str, shift: int
-    ) -> RowPlan:
+    def _row(self, row: Row, panel: Panel, arm: _Arm) -> RowPlan:
         size = self.preset.size_of(row.w_s, row.paper.w_s)
-        hyper = row.finetune or panel.finetune
-        seeds = [shift + trial for trial in range(self.trials)]
-        starts: list[Pretraining | Public | None]
         try:
             starts = [
-                self._start(row, panel, data, config, size, shift + trial % self.preset.pretrainings, label)
-                for trial in range(self.trials)
+                self._start(arm, row.w_s, size, number)
+                for number in range(min(self.preset.pretrainings, self.trials))
             ]
         except UserError as error:
-            return RowPlan(row, config, size, [], [], str(error))
-        if starts and isinstance(starts[0], Public):
-            config = starts[0].config
-        if size is None and isinstance(starts[0], Pretraining):
-            size = len(self.materials.paragraphs(row.w_s, None, panel.task))
-        trials = [
-            self._finetuning(start, row.w_s, size, panel, data, config, hyper, seed, label)
-            for start, seed in zip(starts, seeds, strict=True)
-        ]
+            return RowPlan(row, arm.config, size, [], [], str(error))
         without: list[FinetuningCell] = []
-        baseline = row.without or panel.without
-        if baseline is not None:
+        if hyper := row.without or panel.without:
             # Also beside a public model: an architecture of the same kind, trained here.
-            plain = self._config(row, panel)
+            plain = replace(arm, label=f"{arm.label}, no pre-training")
             none = Selection(select="none")
             without = [
-                self._finetuning(
-                    None, none, None, panel, data, plain, baseline, seed, f"{label}, no pre-training"
-                )
-                for seed in seeds
+                self._finetuning(plain, None, none, None, hyper, trial) for trial in range(self.trials)
             ]
-        return RowPlan(row, config, size, trials, without)
+        first = starts[0]
+        if isinstance(first, Public):
+            arm = replace(arm, config=first.config)
+        if size is None and isinstance(first, Pretraining):
+            size = first.size
+        hyper = row.finetune or panel.finetune
+        trials = [
+            self._finetuning(arm, starts[trial % len(starts)], row.w_s, size, hyper, trial)
+            for trial in range(self.trials)
+        ]
+        return RowPlan(row, arm.config, size, trials, without)
 
     def _start(
-        self,
-        row: Row,
-        panel: Panel,
-        data: TaskData,
-        config: ModelConfig,
-        size: int | None,
-        seed: int,
-        label: str,
+        self, arm: _Arm, selection: Selection, size: int | None, number: int
     ) -> Pretraining | Public | None:
-        selection = row.w_s
+        """What a trial begins from; `number` counts the pre-trainings of a row."""
         if selection.select == "none":
             return None
         if selection.select == "all" and isinstance(self.preset.all_of_wikipedia, str):
             return find_public(self.preset.all_of_wikipedia, self._vocab_size)
-        paragraphs = self.materials.paragraphs(selection, size, panel.task)
+        paragraphs = self.materials.paragraphs(selection, size, arm.task)
         recipe = self.preset.pretraining_recipe(len(paragraphs))
         meta = self.materials.corpus.meta
         of_task = depends_on_task(selection)
         if selection.select == "all":
             selection = Selection(select="random", size=len(paragraphs))  # what it is here
+        seed = seed_of(arm.copy, number)
         identity = {
             "kind": "pretraining",
             "format": FORMAT,
@@ -269,46 +293,49 @@ class Planner:
                 "missing": selection.missing if self.preset.paper_t_m else None,
                 "absent": selection.absent,
                 "seed": SELECTION_SEED,
-                "tokens": data.tokens_fingerprint if of_task else None,
+                "tokens": arm.data.tokens_fingerprint if of_task else None,
             },
-            "model": config.model_dump(mode="json"),
+            "model": arm.config.model_dump(mode="json"),
             "recipe": recipe.model_dump(mode="json", exclude={"finetune", "model", "vocabulary"}),
             "seed": seed,
         }
-        steps = recipe.pretrain.epochs * len(paragraphs) / recipe.pretrain.batch_size
-        per_token = _weights_per_token(config) + recipe.mask_rate * config.vocab_size * config.width
-        tokens = steps * recipe.pretrain.batch_size * self._mean_tokens
-        work = 3 * tokens * per_token + steps * _update(config)
+        passes = recipe.pretrain.epochs * len(paragraphs)
+        trained = passes * self._mean_tokens
+        work = training_work(
+            arm.config,
+            trained=trained,
+            masked=recipe.mask_rate * trained * (recipe.sampled_tokens or self._vocab_size),
+            steps=passes / recipe.pretrain.batch_size,
+        )
         return Pretraining(
             identity,
-            f"{label}: pre-training",
+            f"{arm.label}: pre-training",
             selection,
             len(paragraphs),
-            panel.task,
-            config,
+            arm.task,
+            arm.config,
             recipe,
+            number,
             seed,
             work,
         )
 
     def _finetuning(
         self,
+        arm: _Arm,
         start: Pretraining | Public | None,
         selection: Selection,
         size: int | None,
-        panel: Panel,
-        data: TaskData,
-        config: ModelConfig,
         hyper: Finetuning,
-        seed: int,
-        label: str,
+        trial: int,
     ) -> FinetuningCell:
-        recipe = self.preset.finetuning_recipe(hyper)
+        data, recipe, patience = arm.data, self.preset.finetuning_recipe(hyper), self.preset.patience
+        seed = seed_of(arm.copy, trial)
         identity = {
             "kind": "finetuning",
             "format": FORMAT,
             "start": start.key if start else None,
-            "model": config.model_dump(mode="json"),
+            "model": arm.config.model_dump(mode="json"),
             "task": data.task.fingerprint,
             "validation": len(data.validation),
             "tokens": data.tokens_fingerprint,
@@ -318,45 +345,40 @@ class Planner:
             "finetune": recipe.finetune.model_dump(mode="json"),
             "seed": seed,
         }
+        if patience is not None:  # else not named at all, as in cells from before there was any
+            identity["patience"] = patience
         encoded, epochs = data.encoded, recipe.finetune.epochs
-        tokens = 3 * len(encoded.train.ids) + len(encoded.test.ids)
-        steps = len(encoded.train) / recipe.finetune.batch_size
-        work = epochs * (tokens * _weights_per_token(config) + steps * _update(config))
+        work = training_work(
+            arm.config,
+            trained=epochs * len(encoded.train.ids),
+            evaluated=epochs * len(encoded.test.ids),
+            steps=epochs * len(encoded.train) / recipe.finetune.batch_size,
+        )
         return FinetuningCell(
             identity,
-            f"{label}, trial {seed % 100 + 1}",
+            f"{arm.label}, trial {trial + 1}",
             start,
             selection,
             size,
-            panel.task,
-            config,
+            arm.task,
+            arm.config,
             recipe,
+            patience,
+            trial,
             seed,
             work,
         )
 
 
-def cells_of(plan: TablePlan, rows: list[str] | None) -> Iterator[FinetuningCell | BaselineCell]:
-    """The cells of a table, or of these rows of it."""
-    for panel in plan.panels:
-        yield from panel.baselines
-        for row in panel.rows:
-            if rows is None or row.row.name in rows:
-                yield from row.trials
-                yield from row.without
-
-
-def _weights_per_token(config: ModelConfig) -> float:
-    """Multiplications of the transformer blocks and convolutions for one token."""
-    blocks = 12.0 * config.layers * config.width**2
-    if front := config.convolution:
-        side = front.kernel[0] * front.kernel[1]
-        inner = (front.layers - 1) * front.channels**2
-        # Convolutions run far below the speed of matrix products.
-        blocks += 4 * config.width * (side * (front.channels + inner) + front.channels)
-    return blocks
-
-
-def _update(config: ModelConfig) -> float:
-    """What one step of the optimizers costs beside that, mostly on the embeddings."""
-    return 100.0 * config.vocab_size * config.width
+def _facts(data: TaskData) -> dict[str, Any]:
+    """What the report says of a task."""
+    return {
+        "name": data.task.name,
+        "labels": data.task.label_names,
+        "train_texts": len(data.task.train_texts),
+        "validation_texts": len(data.validation),
+        "test_texts": len(data.task.test_texts),
+        "t_c": int(data.in_task.sum()),
+        "mean_tokens": round(float(data.tokens.lengths.mean()), 1),
+        "notes": data.task.notes,
+    }

@@ -1,16 +1,17 @@
 """The claims of the paper's abstract, each held against the stored trials.
 
-A claim about one task is shown where the 95 % interval of its paired trials supports it, and
-"not shown" otherwise; a claim of the paper is ticked only where every task that was run shows
-it. Nothing here supposes how the results fall.
+A spec says which claims a panel is held against. One comparison supports a claim where the 95 %
+interval of its paired trials does, and the claim is ticked only where every comparison that was run
+supports it. Nothing here supposes how the results fall.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from tinylm.paper.spec import ClaimName
 from tinylm.paper.statistics import interval, slopes
 from tinylm.paper.view import PanelResult, RowResult, TableResult, gaps_of, paired
 from tinylm.report.format import Interval
@@ -55,7 +56,14 @@ class Claim:
 def claims(tables: Sequence[TableResult]) -> list[Claim]:
     """All claims, in the order of the abstract."""
     panels = [panel for table in tables for panel in table.panels]
-    return [_gap(panels), _growth(panels), _mismatch(panels), _committee(panels), _untrained(panels)]
+    return [
+        Claim(
+            text,
+            rule,
+            [one for panel in panels if name in panel.spec.claims for one in comparisons(panel)],
+        )
+        for name, (text, rule, comparisons) in CLAIMS.items()
+    ]
 
 
 def random_rows_of(panel: PanelResult) -> list[RowResult]:
@@ -68,99 +76,74 @@ def random_rows_of(panel: PanelResult) -> list[RowResult]:
     return sorted(rows, key=lambda row: row.w_s)
 
 
-def _gap(panels: Sequence[PanelResult]) -> Claim:
-    evidence = []
-    for panel in panels:
-        if panel.spec.without is None or "t_m" in panel.spec.plots or "reverse" in panel.spec.plots:
+def _gap(panel: PanelResult) -> Iterator[Evidence]:
+    for row in panel.rows:
+        found = interval(row.gaps) if row.coverage else None
+        if found is not None:
+            what = f"{panel.name}, W_S = {row.w_s:,} ({row.spec.w_s.select})"
+            yield Evidence(what, found, found.low > 0)
+
+
+def _growth(panel: PanelResult) -> Iterator[Evidence]:
+    rows = random_rows_of(panel)
+    found = interval(slopes([row.w_s for row in rows], gaps_of(rows))) if len(rows) > 1 else None
+    if found is not None:
+        what = f"{panel.name}: growth of the gap for ten times W_S, from {rows[0].w_s:,} to {rows[-1].w_s:,}"
+        yield Evidence(what, found, found.low > 0)
+
+
+def _overlap(panel: PanelResult) -> Iterator[Evidence]:
+    for row in panel.rows:
+        if row.spec.w_s.select != "mismatched":
             continue
-        for row in panel.rows:
-            found = interval(row.gaps) if row.coverage else None
+        for other in panel.rows:
+            if other.spec.w_s.select != "random" or other.w_s != row.w_s or not other.coverage:
+                continue
+            found = interval(paired(other.by_trial, row.by_trial))
             if found is not None:
-                evidence.append(
-                    Evidence(f"{panel.name}, W_S = {row.w_s:,} ({row.spec.w_s.select})", found, found.low > 0)
+                what = (
+                    f"{panel.name}, W_S = {row.w_s:,}: accuracy at T_M {other.coverage['t_m']:,} minus"
+                    f" accuracy at T_M {row.coverage['t_m']:,}"
                 )
-    return Claim(
+                yield Evidence(what, found, found.low > 0)
+
+
+def _committee(panel: PanelResult) -> Iterator[Evidence]:
+    if panel.committee is None:
+        return
+    committee = dict(zip(panel.committee["numbers"], panel.committee["trials"], strict=True))
+    for deep in panel.with_role("deep"):
+        found = interval(paired(committee, deep.by_trial))
+        if found is not None:
+            what = f"{panel.name}: committee minus {deep.architecture}"
+            yield Evidence(what, found, found.low > -MARGIN)
+
+
+CLAIMS: dict[ClaimName, tuple[str, str, Callable[[PanelResult], Iterator[Evidence]]]] = {
+    "gap": (
         "Pre-trained models are more accurate than models without pre-training (gap > 0)",
         "the interval of the gap lies above 0, for every W_S of every task",
-        evidence,
-    )
-
-
-def _growth(panels: Sequence[PanelResult]) -> Claim:
-    evidence = []
-    for panel in panels:
-        rows = random_rows_of(panel)
-        if "gap" not in panel.spec.plots or len(rows) < 2:
-            continue
-        found = interval(slopes([row.w_s for row in rows], gaps_of(rows)))
-        if found is not None:
-            evidence.append(
-                Evidence(
-                    f"{panel.name}: growth of the gap for ten times W_S,"
-                    f" from {rows[0].w_s:,} to {rows[-1].w_s:,}",
-                    found,
-                    found.low > 0,
-                )
-            )
-    return Claim(
+        _gap,
+    ),
+    "growth": (
         "The gap grows with the size of the pre-training dataset",
         "the slope of the gap over log W_S, computed in each trial, has an interval above 0",
-        evidence,
-    )
-
-
-def _mismatch(panels: Sequence[PanelResult]) -> Claim:
-    evidence = []
-    for panel in panels:
-        for row in panel.rows:
-            if row.spec.w_s.select != "mismatched":
-                continue
-            same = next(
-                (o for o in panel.rows if o.spec.w_s.select == "random" and o.w_s == row.w_s and o.coverage),
-                None,
-            )
-            if same is None:
-                continue
-            found = interval(paired(same.by_trial, row.by_trial))
-            if found is not None:
-                evidence.append(
-                    Evidence(
-                        f"{panel.name}, W_S = {row.w_s:,}: accuracy at T_M {same.coverage['t_m']:,} minus"
-                        f" accuracy at T_M {row.coverage['t_m']:,}",
-                        found,
-                        found.low > 0,
-                    )
-                )
-    return Claim(
+        _growth,
+    ),
+    "overlap": (
         "At equal W_S, accuracy falls as more of the task's tokens are missing (larger T_M)",
         "the interval of the paired difference lies above 0",
-        evidence,
-    )
-
-
-def _committee(panels: Sequence[PanelResult]) -> Claim:
-    return Claim(
+        _overlap,
+    ),
+    "committee": (
         "A soft committee of shallow pre-trained models reaches the accuracy of the deep one",
         f"the interval of committee minus deep model lies above -{MARGIN}, the paper's standard deviation",
-        [one for panel in panels if panel.table == "table8" and (one := _against_deep(panel)) is not None],
-    )
-
-
-def _untrained(panels: Sequence[PanelResult]) -> Claim:
-    return Claim(
+        _committee,
+    ),
+    "untrained-committee": (
         "On AG News, a committee of shallow models without any pre-training reaches the deep model that"
         " was pre-trained on a small W_S",
         f"as above, above -{MARGIN}",
-        [one for panel in panels if panel.table == "table9" and (one := _against_deep(panel)) is not None],
-    )
-
-
-def _against_deep(panel: PanelResult) -> Evidence | None:
-    deep = panel.with_role("deep")
-    if panel.committee is None or not deep:
-        return None
-    committee = dict(zip(panel.committee["numbers"], panel.committee["trials"], strict=True))
-    found = interval(paired(committee, deep[0].by_trial))
-    if found is None:
-        return None
-    return Evidence(f"{panel.name}: committee minus {deep[0].architecture}", found, found.low > -MARGIN)
+        _committee,
+    ),
+}

@@ -7,7 +7,7 @@ import json
 import platform
 import time
 import traceback
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from tinylm.errors import UserError
+from tinylm.fit.early_stopping import finetune_until_best
 from tinylm.infer.baselines import fasttext_accuracy, tfidf_accuracy
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel
@@ -128,28 +129,48 @@ def _finetune(cell: FinetuningCell, source: Materials, results: Results, device:
     elif isinstance(cell.start, Public):
         start = _pretrained(cell.start.folder)
     began = time.monotonic()
-    tuned = finetune(
-        data.encoded,
-        source.tokenizer,
-        start,
-        cell.recipe,
-        seed=cell.seed,
-        label=cell.label,
-        device=device,
-    )
+    if cell.patience is None:
+        tuned = finetune(
+            data.encoded,
+            source.tokenizer,
+            start,
+            cell.recipe,
+            seed=cell.seed,
+            label=cell.label,
+            device=device,
+        )
+        model, logits = tuned.model, tuned.test_logits
+        per_epoch = [epoch["test_accuracy"] for epoch in tuned.history]
+        epochs: dict[str, Any] = {
+            "best_epoch_accuracy": tuned.best_epoch_accuracy,
+            "best_epoch": int(np.argmax(per_epoch)) + 1,
+            "history": tuned.history,
+        }
+    else:
+        stopped = finetune_until_best(
+            replace(data.encoded, test=data.validation, test_labels=data.validation_labels),
+            source.tokenizer,
+            start,
+            cell.recipe,
+            seed=cell.seed,
+            label=cell.label,
+            patience=cell.patience,
+            device=device,
+        )
+        model = stopped.model.to(CPU)
+        logits = logits_of(model, data.encoded.test)
+        epochs = {"kept_epoch": stopped.kept, "history": stopped.history}
     seconds = time.monotonic() - began
     labels = data.encoded.test_labels
-    right = tuned.test_logits.argmax(1) == labels
-    per_epoch = [epoch["test_accuracy"] for epoch in tuned.history]
-    arrays = {"test": tuned.test_logits.astype(np.float16), "test_labels": labels.astype(np.int16)}
+    right = logits.argmax(1) == labels
+    arrays = {"test": logits.astype(np.float16), "test_labels": labels.astype(np.int16)}
+    accuracy = accuracy_of(logits, labels)
     content = _record(cell.identity, seconds) | {
-        "accuracy": tuned.accuracy,
-        "best_epoch_accuracy": tuned.best_epoch_accuracy,
-        "best_epoch": int(np.argmax(per_epoch)) + 1,
+        "accuracy": accuracy,
         "per_label": [
             round(float(right[labels == label].mean()), 4) for label in range(data.encoded.n_labels)
         ],
-        "history": tuned.history,
+        **epochs,
     }
     if cell.start is not None:
         found = source.coverage(cell.selection, cell.size, cell.task)
@@ -160,14 +181,14 @@ def _finetune(cell: FinetuningCell, source: Materials, results: Results, device:
             "absent_share": round(_absent_share(paragraphs.ids, data.in_task), 4),
         }
     if len(data.validation):
-        field = logits_of(tuned.model, data.validation)
-        content["validation_accuracy"] = accuracy_of(field, data.validation_labels)
+        held_out = logits_of(model, data.validation)
+        content["validation_accuracy"] = accuracy_of(held_out, data.validation_labels)
         arrays |= {
-            "validation": field.astype(np.float16),
+            "validation": held_out.astype(np.float16),
             "validation_labels": data.validation_labels.astype(np.int16),
         }
     results.write(cell.key, content, arrays)
-    return Outcome(f"accuracy {tuned.accuracy:.3f}")
+    return Outcome(f"accuracy {accuracy:.3f}")
 
 
 def _baseline(cell: BaselineCell, source: Materials, results: Results) -> Outcome:

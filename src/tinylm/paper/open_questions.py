@@ -8,7 +8,7 @@ import numpy as np
 
 from tinylm.paper import plots
 from tinylm.paper.claims import random_rows_of
-from tinylm.paper.statistics import RESAMPLE_SEED, RESAMPLES, fit_curve, interval, rank_correlation
+from tinylm.paper.statistics import RESAMPLES, fit_curve, interval, rank_correlation, resampled
 from tinylm.paper.view import PanelResult, RowResult, TableResult, gaps_of, paired
 from tinylm.report.document import Block, Grid, Plot, Points, Section, Text
 from tinylm.report.format import interval_words, mean_deviation
@@ -51,20 +51,21 @@ def _weighted_overlap(panels: Sequence[PanelResult]) -> list[Block]:
     trials = gaps.shape[1]
     if trials < 2:
         return [Text("The rows have fewer than two trials in common.")]
-    rng = np.random.default_rng(RESAMPLE_SEED)
-    draws = [rng.integers(0, trials, trials) for _ in range(RESAMPLES // 4)]
-    grid = []
-    resampled = {}
-    for name, predictor in PREDICTORS.items():
-        x = np.array([float(predictor(row)) for row in rows_of])
-        resampled[name] = [_within(x, gaps[:, draw].mean(1), tasks) for draw in draws]
-        low, high = np.percentile(resampled[name], [2.5, 97.5])
-        grid.append([name, f"{_within(x, gaps.mean(1), tasks):+.2f}", f"[{low:+.2f}, {high:+.2f}]"])
-    better = np.subtract(resampled["frequency-weighted overlap"], resampled["T_M"])
-    low, high = np.percentile(better, [2.5, 97.5])
-    if low > 0:
+    predictors = [np.array([float(of(row)) for row in rows_of]) for of in PREDICTORS.values()]
+
+    def correlations(means: np.ndarray) -> np.ndarray:
+        """Of each predictor, and of the overlap more than T_M; `[4, resamples]`."""
+        found = np.array([[_within(x, y, tasks) for y in means.T] for x in predictors])
+        return np.vstack([found, found[1] - found[0]])
+
+    *by_predictor, better = resampled(correlations, gaps, RESAMPLES // 4)
+    grid = [
+        [name, f"{found.mean:+.2f}", f"[{found.low:+.2f}, {found.high:+.2f}]"]
+        for name, found in zip(PREDICTORS, by_predictor, strict=True)
+    ]
+    if better.low > 0:
         answer = "the overlap by frequency predicts the gap better than the plain T_M"
-    elif high < 0:
+    elif better.high < 0:
         answer = "the plain T_M predicts the gap better than the overlap by frequency"
     else:
         answer = "no difference between the two is shown"
@@ -76,7 +77,7 @@ def _weighted_overlap(panels: Sequence[PanelResult]) -> list[Block]:
         Text(
             f"{len(rows_of)} rows with a gap, over {len(set(tasks))} tasks. Rank correlation of the gap with"
             " each predictor, within each task (tasks are not compared) and averaged by rows:"
-            f" **{answer}** (difference {np.mean(better):+.2f} [{low:+.2f}, {high:+.2f}])."
+            f" **{answer}** (difference {better.mean:+.2f} [{better.low:+.2f}, {better.high:+.2f}])."
         ),
         Grid(
             ["predictor", "rank correlation with the gap", "95 % interval"],
@@ -118,9 +119,10 @@ def _gap_curve(panels: Sequence[PanelResult]) -> list[Block]:
     grid = []
     for panel in panels:
         rows = random_rows_of(panel)
-        if len(rows) < 3:
+        gaps = gaps_of(rows) if len(rows) > 2 else np.zeros((0, 0))
+        if gaps.shape[1] < 2:
             continue
-        curve = fit_curve([row.w_s for row in rows], gaps_of(rows))
+        curve = fit_curve([row.w_s for row in rows], gaps)
         if curve.bounded:
             w_s = f"{curve.w_s_90.mean:,.0f} [{curve.w_s_90.low:,.0f}, {curve.w_s_90.high:,.0f}]"
         else:

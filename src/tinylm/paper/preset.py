@@ -9,13 +9,14 @@ from __future__ import annotations
 from importlib import resources
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig
 from tinylm.paper.spec import Architecture, Finetuning, Selection, parse
 from tinylm.train.recipes import Recipe, recipe_named
 
+MOST_TRIALS = 100  # of a row: seeds leave room for so many
 PRESETS = resources.files("tinylm.paper") / "presets.yaml"
 
 
@@ -45,7 +46,8 @@ class Preset(BaseModel):
         pretrainings: pre-trainings that they begin from in turn.
         max_tokens: texts are cut there.
         w_s_divided_by: of every W_S.
-        all_of_wikipedia: what W_S = 6 million becomes: a public model, or a number of paragraphs.
+        all_of_wikipedia: what W_S = 6 million becomes: a public model, a number of paragraphs, or
+            None for the whole corpus.
         paper_t_m: whether a mismatched W_S must have the paper's T_M; otherwise its T_M is as
             large as W_S allows.
         layers: blocks of a model that has several in the paper; None keeps the paper's.
@@ -53,16 +55,22 @@ class Preset(BaseModel):
         heads_divided_by: of the heads, rounded, at least 1.
         channels_divided_by: of the convolutions' filters, rounded, at least 1.
         mask_rate, batch_size: of pre-training; None keeps the recipe's.
+        sampled_tokens: masked tokens are predicted over so many sampled tokens; None predicts them
+            over the whole vocabulary, as the paper does.
         pretrain_epochs: None keeps the recipe's.
         least_paragraphs: small W_S are passed over so often that at least so many paragraphs
             are seen.
         finetune_epochs: None keeps the recipe's.
-        finetune_matrix_learning_rate: trains the matrices with Muon; None keeps the recipe's.
+        patience: fine-tuning ends when so many epochs in a row brought no better validation accuracy,
+            and the weights of the best epoch are kept, with pre-training and without; None takes all
+            epochs and keeps the last one's.
+        finetune_muon_lr: trains the matrices with Muon; None keeps the recipe's.
         spec_hyperparameters: whether learning rate and weight decay of fine-tuning are those of
             the spec (Tables 10 to 12) or the recipe's.
         max_train_texts: training texts of a task, all labels together; None takes all.
         max_test_texts: the same for test texts.
-        validation_per_label: of the training texts that are left over.
+        validation_per_label: validation texts, at most, of the training texts that are left over.
+        validation_share: at least this share of each label's training texts is left over.
         task_instead: a task that stands for every task of the specs.
         labels_instead: its number of labels.
         rows_instead: as many training and test rows of each label does it have at most.
@@ -73,11 +81,11 @@ class Preset(BaseModel):
     recipe: str
     vocabulary: str | int
     corpus: str | Sources
-    trials: int = Field(default=5, ge=2)
-    pretrainings: int = Field(default=2, ge=1)
+    trials: int = Field(default=5, ge=2, le=MOST_TRIALS)
+    pretrainings: int = Field(default=2, ge=1, le=MOST_TRIALS)
     max_tokens: int = Field(default=128, ge=3)
     w_s_divided_by: float = Field(default=1, ge=1)
-    all_of_wikipedia: str | int = "distilbert-base-uncased"
+    all_of_wikipedia: str | int | None = "distilbert-base-uncased"
     paper_t_m: bool = True
     layers: int | None = Field(default=None, ge=1)
     deep_layers: int | None = Field(default=None, ge=1)
@@ -85,17 +93,26 @@ class Preset(BaseModel):
     channels_divided_by: float = Field(default=1, ge=1)
     mask_rate: float | None = Field(default=None, gt=0, lt=1)
     batch_size: int | None = Field(default=None, ge=1)
+    sampled_tokens: int | None = Field(default=None, ge=1)
     pretrain_epochs: int | None = Field(default=None, ge=1)
     least_paragraphs: int = Field(default=0, ge=0)
     finetune_epochs: int | None = Field(default=None, ge=1)
-    finetune_matrix_learning_rate: float | None = Field(default=None, gt=0)
+    patience: int | None = Field(default=None, ge=1)
+    finetune_muon_lr: float | None = Field(default=None, gt=0)
     spec_hyperparameters: bool = True
     max_train_texts: int | None = Field(default=None, ge=1)
     max_test_texts: int | None = Field(default=None, ge=1)
     validation_per_label: int = Field(default=0, ge=0)
+    validation_share: float = Field(default=0, ge=0, lt=1)
     task_instead: str | None = None
     labels_instead: int = Field(default=2, ge=2)
     rows_instead: int = Field(default=100, ge=2)
+
+    @model_validator(mode="after")
+    def _patience_needs_validation(self) -> Preset:
+        if self.patience is not None and not self.validation_per_label:
+            raise ValueError("patience needs validation texts: give validation_per_label")
+        return self
 
     def base_recipe(self) -> Recipe:
         """The recipe with this preset's changes, but for what a row decides."""
@@ -103,11 +120,11 @@ class Preset(BaseModel):
         pretrain = {"batch_size": self.batch_size, "epochs": self.pretrain_epochs}
         finetune = {
             "epochs": self.finetune_epochs,
-            "matrix_learning_rate": self.finetune_matrix_learning_rate,
+            "matrix_learning_rate": self.finetune_muon_lr,
         }
         values = recipe.model_dump()
         values["max_tokens"] = self.max_tokens
-        values["sampled_tokens"] = None  # the paper's loss
+        values["sampled_tokens"] = self.sampled_tokens
         values["mask_rate"] = self.mask_rate or recipe.mask_rate
         values["pretrain"] |= {key: value for key, value in pretrain.items() if value is not None}
         values["finetune"] |= {key: value for key, value in finetune.items() if value is not None}
@@ -153,7 +170,7 @@ class Preset(BaseModel):
 
     def rows_per_label(self, train: int, hold_out: int, test: int, n_labels: int) -> tuple[int, int, int]:
         """Training, validation and test rows of each label, out of the spec's."""
-        used = train - hold_out
+        used = train - max(hold_out, round(self.validation_share * train))
         if self.max_train_texts is not None:
             used = min(used, max(1, self.max_train_texts // n_labels))
         if self.max_test_texts is not None:

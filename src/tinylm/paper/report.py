@@ -279,10 +279,9 @@ def _plot(panel: PanelResult, kind: str) -> list[Block]:
         words = (
             f"Accuracy of {len(labels)} labels, from {row.per_label.min():.2f} to {row.per_label.max():.2f}."
         )
-        caption = (
-            "Accuracy of each label, mean of the trials; the dashed line is their mean. In the paper it is"
-            " 0.676, with DistilBERT."
-        )
+        caption = "Accuracy of each label, mean of the trials; the dashed line is their mean."
+        if row.paper.accuracy is not None:
+            caption += f" The dotted line is the paper's mean, {row.paper.accuracy:.3f}."
         return [Plot(name, plots.label_plot(row.per_label, labels, row.paper.accuracy), caption, words)]
     if kind == "committee" and panel.committee and panel.latency and panel.with_role("deep"):
         caption = "Accuracy against measured latency; upper left is better."
@@ -305,7 +304,7 @@ def _limits(tables: Sequence[TableResult]) -> Section:
         " begin in turn from two pre-trainings, so the intervals tell the spread of fine-tuning well and that"
         " of pre-training, and of the choice of W_S (one seed, as in the paper), only in part.",
         "Models without pre-training have the same number of epochs and the same learning rate. With more"
-        " epochs, or with Muon for the matrices (`finetune_matrix_learning_rate` of a preset), they come"
+        " epochs, or with Muon for the matrices (`finetune_muon_lr` of a preset), they come"
         " closer to those with it, so a gap belongs to its way of fine-tuning.",
         f"“Reaches” means: not more than {MARGIN} below, with the whole interval.",
         "W_S, T_W and T_M are counted on texts cut to the preset's number of tokens.",

@@ -22,11 +22,11 @@ from tinylm.errors import UserError
 from tinylm.ops.device import CPU
 from tinylm.paper.cells import (
     BaselineCell,
+    Cell,
     FinetuningCell,
     Planner,
     Pretraining,
     TablePlan,
-    cells_of,
 )
 from tinylm.paper.committees import store_committees
 from tinylm.paper.data import materials
@@ -38,7 +38,6 @@ from tinylm.paper.spec import load_table, table_names
 from tinylm.system.cores import cores
 from tinylm.system.processes import worker_processes
 
-Cell = Pretraining | FinetuningCell | BaselineCell
 BUSY_SECONDS = 2.0  # between two looks at a cell that another runner holds
 
 
@@ -104,7 +103,7 @@ def run_tables(
         results.write_plan(plan.name, plan.as_json(preset_name, preset))
 
     jobs = _jobs(plans, wanted, results)
-    found = len({c.key for plan in plans for c in cells_of(plan, wanted)} - {job.key for job in jobs})
+    found = len({c.key for plan in plans for c in plan.cells(wanted)} - {job.key for job in jobs})
     console.print(
         f"{', '.join(tables)} with preset {preset_name}: {len(jobs)} cells to run,"
         f" {found} found in {folder}.",
@@ -134,12 +133,12 @@ def _expanded(names: Sequence[str]) -> list[str]:
 def _jobs(plans: Sequence[TablePlan], rows: list[str] | None, results: Results) -> list[Cell]:
     """Cells to run, each once, in the order in which they should begin.
 
-    The first pre-training of everything comes before the second of anything, so that a run
-    that is stopped halfway has all tables with fewer trials.
+    The first trial of everything comes before the second of anything, so that a run that is
+    stopped halfway has all tables with fewer trials.
     """
     jobs: dict[str, Cell] = {}
     for plan in plans:
-        for cell in cells_of(plan, rows):
+        for cell in plan.cells(rows):
             if cell.key in jobs or results.has(cell.key):
                 continue
             start = cell.start if isinstance(cell, FinetuningCell) else None
@@ -150,11 +149,10 @@ def _jobs(plans: Sequence[TablePlan], rows: list[str] | None, results: Results) 
 
 
 def _wave(cell: Cell) -> int:
-    """Baselines, then what belongs to the first pre-training, then to the second, ..."""
+    """Baselines, then the first trial of each row and what it begins from, then the second, ..."""
     if isinstance(cell, BaselineCell):
         return -1
-    start = cell.start if isinstance(cell, FinetuningCell) else cell
-    return start.seed % 100 if isinstance(start, Pretraining) else cell.seed % 2
+    return cell.number if isinstance(cell, Pretraining) else cell.trial
 
 
 def _trained(cell: Pretraining, results: Results) -> bool:

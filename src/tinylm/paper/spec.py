@@ -22,6 +22,7 @@ from tinylm.text.tables import file_format
 
 SPECS = resources.files("tinylm.paper") / "specs"
 Model = TypeVar("Model", bound=BaseModel)
+ClaimName = Literal["gap", "growth", "overlap", "committee", "untrained-committee"]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -141,6 +142,7 @@ class Panel(_Part):
         t_c: the paper's T_C.
         committee: the paper's accuracy of the soft committee of all members.
         plots: what the report draws from the panel.
+        claims: of the paper's claims (see `claims.py`), those that the panel is held against.
     """
 
     name: str = ""
@@ -152,6 +154,7 @@ class Panel(_Part):
     t_c: int | None = None
     committee: float | None = None
     plots: list[Literal["gap", "t_m", "labels", "committee", "reverse"]] = []
+    claims: list[ClaimName] = []
     rows: list[Row] = Field(min_length=1)
 
     @model_validator(mode="after")

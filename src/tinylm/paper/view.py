@@ -10,7 +10,7 @@ import numpy as np
 
 from tinylm.errors import UserError
 from tinylm.paper.results import Results
-from tinylm.paper.spec import Found, Panel, Row, Table
+from tinylm.paper.spec import Found, Panel, Row, Table, load_table, table_names
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class RowResult:
         architecture: as it was trained here.
         layer_count: of it.
         by_trial: accuracy of each finished trial, after the last epoch, by its number.
-        best: the same after the epoch that was best on test data, the paper's way.
+        best: the same after the epoch that was best on test data, the paper's way; empty where the
+            test data was evaluated at the end alone.
         gap_by_trial: accuracy with minus without pre-training, of the trials that have both.
         per_label: mean accuracy of each label.
         coverage: W_S, T_W, T_C, T_M and more; empty without pre-training.
@@ -134,12 +135,22 @@ def load_results(results: Results) -> list[TableResult]:
 
 
 def _table(results: Results, name: str, plan: dict[str, Any]) -> TableResult:
-    spec = Table.model_validate(plan["spec"])
+    spec = _spec(name, plan["spec"])
     panels = [
         _panel(results, name, panel, stored)
         for panel, stored in zip(spec.panels, plan["panels"], strict=True)
     ]
     return TableResult(name, spec, panels, plan["knobs"], plan["preset"])
+
+
+def _spec(name: str, stored: dict[str, Any]) -> Table:
+    """The spec of a stored plan; one from before panels named their claims takes those of today's."""
+    spec = Table.model_validate(stored)
+    if name not in table_names() or any("claims" in panel for panel in stored["panels"]):
+        return spec
+    today = {panel.name: panel.claims for panel in load_table(name)[1].panels}
+    panels = [panel.model_copy(update={"claims": today.get(panel.name, [])}) for panel in spec.panels]
+    return spec.model_copy(update={"panels": panels})
 
 
 def _panel(results: Results, table: str, panel: Panel, stored: dict[str, Any]) -> PanelResult:
@@ -171,7 +182,7 @@ def _row(results: Results, row: Row, stored: dict[str, Any]) -> RowResult:
         architecture=stored["architecture"],
         layer_count=stored["layer_count"],
         by_trial={i: cell["accuracy"] for i, cell in enumerate(cells) if cell is not None},
-        best=[cell["best_epoch_accuracy"] for cell in done],
+        best=[cell["best_epoch_accuracy"] for cell in done if "best_epoch_accuracy" in cell],
         gap_by_trial={
             i: a["accuracy"] - b["accuracy"]
             for i, (a, b) in enumerate(zip(cells, without, strict=False))
