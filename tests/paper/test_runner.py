@@ -18,6 +18,7 @@ from tests.helpers.runner import in_this_process
 
 from tinylm.errors import UserError
 from tinylm.paper import execute, runner
+from tinylm.paper.preset import Preset, load_preset
 from tinylm.paper.records import Records
 from tinylm.paper.report import write_report
 from tinylm.paper.results import Results
@@ -197,6 +198,23 @@ def test_a_folder_of_another_preset_is_refused(home: Path, ran: Path, tmp_path: 
         Results(tmp_path).begin("smoke")
 
 
+def test_with_patience_the_epoch_is_chosen_on_validation_texts(home: Path, tmp_path: Path, monkeypatch):
+    changes = {"patience": 4, "finetune_epochs": 20, "finetune_muon_lr": 0.05, "validation_share": 0.2}
+    preset = Preset.model_validate(load_preset("smoke").model_dump() | changes)
+    monkeypatch.setattr(runner, "load_preset", lambda name: preset)
+    folder = tmp_path / "r"
+    assert run(home, folder, rows=["plain-1"]).failed == []
+    tuned = [cell for cell in cells(folder).values() if cell["identity"]["kind"] == "finetuning"]
+    assert len(tuned) == 2
+    for cell in tuned:
+        assert cell["identity"]["patience"] == 4 and "best_epoch_accuracy" not in cell
+        scores = [(epoch["validation_score"], -epoch["validation_loss"]) for epoch in cell["history"]]
+        kept = scores.index(max(scores))
+        assert cell["kept_epoch"] == kept + 1 and len(scores) in (kept + 1 + 4, 20)
+        assert cell["validation_accuracy"] == pytest.approx(scores[kept][0])
+    assert write_report(folder) == []  # has no best epoch to show
+
+
 def test_one_failing_cell_does_not_lose_the_others(home: Path, ran: Path, tmp_path: Path):
     weights = sorted((home / "cache" / "paper" / "pretrained").glob("*/model.safetensors"))[0]
     good = weights.read_bytes()
@@ -217,6 +235,7 @@ def start(home: Path, folder: Path, how: str, *rows: str) -> subprocess.Popen[st
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_resumed_and_its_workers_end(home: Path, ran: Path, tmp_path: Path):
     folder = tmp_path / "r"
     process = start(home, folder, "workers")
@@ -232,6 +251,7 @@ def test_a_killed_run_is_resumed_and_its_workers_end(home: Path, ran: Path, tmp_
     }
 
 
+@pytest.mark.slow
 def test_two_runners_neither_repeat_nor_corrupt(home: Path, ran: Path, tmp_path: Path):
     folder = tmp_path / "r"
     runners = [start(home, folder, "here") for _ in range(2)]
@@ -245,6 +265,7 @@ def test_two_runners_neither_repeat_nor_corrupt(home: Path, ran: Path, tmp_path:
     assert not (folder / "cells").exists()
 
 
+@pytest.mark.slow
 def test_a_cell_that_another_runner_holds_is_left_to_it(home: Path, tmp_path: Path):
     folder = tmp_path / "r"
     run(home, folder, rows=["plain-1"])

@@ -54,6 +54,21 @@ def test_values_are_those_of_the_paper(table, panel, row, paper):
     assert rows_of(table, panel)[row].paper.model_dump(exclude_none=True) == paper
 
 
+def test_specs_name_the_claims_that_they_are_held_against():
+    claims = {}
+    for name in table_names():
+        for panel in load_table(name)[1].panels:
+            for claim in panel.claims:
+                claims.setdefault(claim, []).append(name)
+    assert {claim: sorted(set(names)) for claim, names in claims.items()} == {
+        "gap": ["table1", "table2", "table3", "table5", "table6"],
+        "growth": ["table3", "table5", "table6"],
+        "overlap": ["table4", "table7"],
+        "committee": ["table8"],
+        "untrained-committee": ["table9"],
+    }
+
+
 def test_hyperparameters_are_those_of_tables_10_to_12():
     # Table 10, W_S = 20,000; Table 11, the same; Table 12, W_S = 2,000.
     expected = {("table3", "a", "20000"): (7e-5, 1.5e-2), ("table3", "c", "20000"): (5e-5, 1e-3)}

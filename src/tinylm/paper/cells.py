@@ -18,7 +18,7 @@ from tinylm.model.flops import training_work
 from tinylm.paper.data import SELECTION_SEED, Materials, TaskData, depends_on_task
 from tinylm.paper.preset import MOST_TRIALS, Preset
 from tinylm.paper.public import Public, find_public
-from tinylm.paper.spec import Finetuning, Panel, Row, Selection, Table, TaskSpec
+from tinylm.paper.spec import Finetuning, Panel, Row, Selection, Table, TaskSpec, panel_name
 from tinylm.system.files import key_of
 from tinylm.train.recipes import Recipe
 
@@ -218,7 +218,7 @@ class Planner:
 
     def _panel(self, table: str, panel: Panel) -> PanelPlan:
         data = self.materials.of(panel.task)
-        name = f"{table}{panel.name and '(' + panel.name + ')'}"
+        name = panel_name(table, panel.name)
         rows: list[RowPlan] = []
         alike: list[tuple[ModelConfig, Selection, Finetuning | None]] = []
         for row in panel.rows:

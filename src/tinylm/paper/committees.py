@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tinylm.paper.results import Results
+from tinylm.paper.spec import panel_name
 from tinylm.train.finetune import accuracy_of
 
 DRAWS = 200  # random committees of each size
@@ -44,7 +45,9 @@ def store_committees(results: Results) -> list[str]:
             numbers = [i for i, keys in enumerate(trials) if all(results.has(key) for key in keys)]
             finished = [trials[i] for i in numbers]
             if not finished:
-                notes.append(f"{name} {panel['name']}: no committee yet, no trial has all its members.")
+                notes.append(
+                    f"{panel_name(name, panel['name'])}: no committee yet, no trial has all its members."
+                )
                 continue
             stored = results.committees(name, panel["name"])
             if stored is not None and stored["keys"] == [list(keys) for keys in finished]:

@@ -192,6 +192,11 @@ def _refuse_repeats(names: Sequence[str], what: str) -> None:
             raise ValueError(f"{what} name {name!r} is there more than once; every one must differ")
 
 
+def panel_name(table: str, panel: str) -> str:
+    """How reports and messages call a panel, such as table3(a)."""
+    return f"{table}({panel})" if panel else table
+
+
 def table_names() -> list[str]:
     """Names of the tables that come with the package, in the paper's order."""
     names = [file.name.removesuffix(".yaml") for file in SPECS.iterdir() if file.name.endswith(".yaml")]

@@ -10,7 +10,7 @@ import numpy as np
 
 from tinylm.errors import UserError
 from tinylm.paper.results import Results
-from tinylm.paper.spec import Found, Panel, Row, Table, load_table, table_names
+from tinylm.paper.spec import Found, Panel, Row, Table, load_table, panel_name, table_names
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class PanelResult:
     @property
     def name(self) -> str:
         """Such as table3(a)."""
-        return self.table + (f"({self.spec.name})" if self.spec.name else "")
+        return panel_name(self.table, self.spec.name)
 
     @property
     def task_name(self) -> str:

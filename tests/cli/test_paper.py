@@ -1,0 +1,66 @@
+"""`tinylm paper`: what can be run is listed, stored results are reported, mistakes are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.helpers.command import done, refused, tinylm
+from tests.helpers.paper import FINETUNE, MadeUp, panel, row, store
+
+from tinylm.paper.preset import preset_names
+from tinylm.paper.spec import load_table, table_names
+
+
+def test_list_names_every_table_with_its_rows_and_every_preset():
+    out = " ".join(done("paper list").out.split())
+    for name in table_names():
+        assert name in out
+        for each in load_table(name)[1].panels:
+            assert all(one.name in out for one in each.rows)
+    assert f"presets: {', '.join(preset_names())}" in out
+
+
+def store_table(folder: Path) -> None:
+    rows = [row("90000", size=90_000), row("none", "none", None)]
+    spec = {"panels": [panel(rows, without=FINETUNE, claims=["gap"])]}
+    coverage = {"paragraphs": 90_000, "t_w": 300, "t_m": 5, "weighted_overlap": 0.99}
+    pretrained = MadeUp([0.81, 0.82, 0.83], [0.71, 0.72, 0.70], coverage)
+    store(folder, "mine", spec, {"": {"90000": pretrained, "none": MadeUp([0.71, 0.72])}})
+
+
+def test_report_writes_markdown_and_html_from_stored_results(tmp_path: Path):
+    store_table(tmp_path / "r")
+    answer = done("paper report --results", tmp_path / "r", "--out", tmp_path / "docs" / "paper.md")
+    assert "docs/paper.md" in answer.out and answer.err == ""
+    text = (tmp_path / "docs" / "paper.md").read_text()
+    # By hand: mean of 0.81, 0.82, 0.83; gaps 0.10, 0.10, 0.13, with t(2) = 4.3027 and sd 0.01732.
+    assert "| 90000 |  | 90,000 |  | 300 |  | 5 | 0.9900 | 60 |  | 0.820 ± 0.010 | 0.820 |  |" in text
+    assert "+0.110 [+0.067, +0.153] |" in text
+    assert "| TF-IDF + logistic regression |" in text and "| ✓ shown | 1 of 1 |" in text
+    page = (tmp_path / "r" / "report.html").read_text()
+    assert "0.820 ± 0.010" in page and page.startswith("<!DOCTYPE html>")
+
+
+def test_report_without_results_says_what_to_run(tmp_path: Path):
+    sentence = refused(tinylm("paper report --results", tmp_path / "nowhere"))
+    assert "nowhere holds no results; run a table first: tinylm paper run table5." in sentence
+
+
+def test_a_damaged_record_is_reported_and_the_rest_is_shown(tmp_path: Path):
+    store_table(tmp_path)
+    cell = next((tmp_path / "cells").glob("*.json"))
+    cell.write_text("{")
+    answer = done("paper report --results", tmp_path)
+    assert f"{cell.name} is damaged" in answer.err and "report in" in answer.out
+
+
+def test_run_refuses_what_it_does_not_know(tmp_path: Path):
+    assert "preset 'huge' is unknown; there are smoke, cpu" in refused(
+        tinylm("paper run table5 --preset huge --results", tmp_path)
+    )
+    assert "table 'table99' is unknown; there are figure1, table1" in refused(
+        tinylm("paper run table99 --preset smoke --results", tmp_path)
+    )
+    assert "row '5' is unknown; table5 has all, 90000" in refused(
+        tinylm("paper run table5 --rows 5 --preset smoke --results", tmp_path)
+    )
