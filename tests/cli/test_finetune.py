@@ -91,6 +91,6 @@ def test_rows_left_out_are_reported(home: Path, tmp_path: Path) -> None:
     answer = done("finetune pretrained --epochs 1 --task", tmp_path / "task.csv", "--out", tmp_path / "c")
     assert answer.err.strip() == "rows left out: 2 empty text, 1 no label"
     assert record_of(tmp_path / "c")["task"]["unusable"] == {"empty text": 2, "no label": 1}
-    (tmp_path / "corpus.txt").write_bytes(b"the cow\n\ncaf\xe9\nthe ship\n")
+    (tmp_path / "corpus.txt").write_bytes("the cöw\n\nschön\n".encode() + b"caf\xe9\nthe ship\n")
     answer = done(f"pretrain --corpus {tmp_path / 'corpus.txt'} {TINY} --out", tmp_path / "p")
     assert answer.err.strip() == "rows left out: 1 empty text, 1 not UTF-8"

@@ -36,9 +36,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with tables and a fitted classifier in `model`."""
     home = tmp_path_factory.mktemp("home")
     chance = random.Random(0)
-    for name, count in (("train", 160), ("test", 60)):
-        topics = [chance.choice(("farm", "sea")) for _ in range(count)]
-        rows = [(sentence(topic, chance), topic) for topic in topics]
+    distinct: dict[str, str] = {}
+    while len(distinct) < 220:
+        topic = chance.choice(("farm", "sea"))
+        distinct[sentence(topic, chance)] = topic
+    for name, rows in (("train", list(distinct.items())[:160]), ("test", list(distinct.items())[160:])):
         write_table(home / f"{name}.csv", rows + [("", "farm"), ("no label", "")] * (name == "train"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
@@ -98,7 +100,7 @@ def test_fit_reads_every_format_and_standard_input(home: Path, monkeypatch: pyte
         done(f"fit {source} --out {source}-model {FIT} --no-compare")
     feed(monkeypatch, (home / "train.csv").read_text(encoding="utf-8"))
     answer = done(f"fit - --out stdin-model {FIT} --no-compare")
-    assert "rows left out: no label" in answer.err
+    assert "Rows left out: 1 empty text, 1 no label." in answer.err
     for name in ("train.jsonl-model", "train.parquet-model", "stdin-model"):
         # A fifth is split off for testing, label by label.
         facts = record_of(home / name)["facts"]
@@ -112,9 +114,9 @@ def test_several_labels_in_a_cell(home: Path) -> None:
     topics = [chance.choice(("farm", "sea", "farm;sea")) for _ in range(150)]
     texts = [" and ".join(sentence(topic, chance) for topic in row.split(";")) for row in topics]
     write_table(home / "several.csv", list(zip(texts, topics, strict=True)))
-    done(f"fit several.csv --separator ; --test several.csv --out several {FIT}")
-    assert "several.csv has one label per text" in refused(tinylm("evaluate several several.csv"))
-    assert "macro F1" in done("evaluate several several.csv --separator ;").out
+    done(f"fit several.csv --separator ; --out several {FIT}")
+    assert "label 'farm;sea'; expected" in refused(tinylm("evaluate several several.csv --separator |"))
+    assert "macro F1" in done("evaluate several several.csv").out  # the separator is that of the fit
     done("predict several several.csv --out several-out.jsonl --probabilities")
     lines = (home / "several-out.jsonl").read_text(encoding="utf-8").splitlines()
     thresholds = json.loads((home / "several" / "committee.json").read_text())["thresholds"]
@@ -187,7 +189,7 @@ def test_earlier_spellings_of_the_tfidf_member(home: Path) -> None:
         ("fit train.csv --corpus nowhere --out new", "There is no corpus 'nowhere'"),
         ("evaluate model", "labelled texts or --task, one of them"),
         ("evaluate model test.csv --task agnews", "labelled texts or --task, one of them"),
-        ("evaluate model other.csv", "other.csv has the label 'zoo', which the model does not know"),
+        ("evaluate model other.csv", "other.csv has the label 'zoo'; expected one of farm, sea"),
         ("predict model none.csv", "none.csv does not exist"),
         ("predict model blank.csv", r"no usable text \(1 empty text\)"),
     ],
@@ -243,8 +245,8 @@ def test_interval_calibration_temperature_and_thresholds_against_other_ways() ->
 def test_predict_streams_standard_input(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     feed(monkeypatch, "the cow meets the hay\n\nthe ship meets the wave\n")
     answer = done("predict model -")
-    assert [line.split("\t")[0] for line in answer.out.splitlines()] == ["farm", "sea"]
-    assert answer.err == "rows left out: 1 empty text\n"
+    assert [line.split("\t")[0] for line in answer.out.splitlines()] == ["farm", "", "sea"]
+    assert answer.err == "rows without a label: 1 empty text\n"
     feed(monkeypatch, '{"text": "the cow meets the hay"}\n{"text": "the ship meets the wave"}\n')
     assert [line.split("\t")[0] for line in done("predict model -").out.splitlines()] == ["farm", "sea"]
     feed(monkeypatch, "id\ttext\n7\tthe cow meets the hay\n")

@@ -100,10 +100,12 @@ def test_earlier_spellings_of_options_still_work(home: Path, tmp_path: Path) -> 
     table = tmp_path / "task.csv"
     text = (home / "task.csv").read_text(encoding="utf-8")
     table.write_text(text.replace("text,label", "body,topic", 1), encoding="utf-8")
+    test = tmp_path / "test.csv"
+    test.write_text("body,topic\na new cow,farm\na new ship,sea\n", encoding="utf-8")
     command = f"finetune pretrained --epochs 1 --task {table}"
-    done(f"{command} --text body --label topic --test {table} --out", tmp_path / "new")
-    done(f"{command} --text-column body --label-column=topic --test-file {table} --out", tmp_path / "old")
-    settings = f"task: {table}\nepochs: 1\ntext-column: body\nlabel_column: topic\ntest_file: {table}\n"
+    done(f"{command} --text body --label topic --test {test} --out", tmp_path / "new")
+    done(f"{command} --text-column body --label-column=topic --test-file {test} --out", tmp_path / "old")
+    settings = f"task: {table}\nepochs: 1\ntext-column: body\nlabel_column: topic\ntest_file: {test}\n"
     (tmp_path / "s.yaml").write_text(settings, encoding="utf-8")
     done(f"finetune pretrained --settings {tmp_path / 's.yaml'} --out", tmp_path / "file")
     for name in ("old", "file"):

@@ -28,16 +28,20 @@ def test_predict_reads_and_writes_every_format_and_keeps_rows_apart(home: Path, 
     assert single == ["farm", "sea"]
     for source in ("in.txt", "in.csv", "in.jsonl"):
         answer = done("predict classifier", tmp_path / source)
-        assert [line.split("\t")[0] for line in answer.out.splitlines()] == single
-        assert answer.err == "rows left out: 1 empty text\n"
+        assert [line.split("\t")[0] for line in answer.out.splitlines()] == ["farm", "", "sea"]
+        assert answer.err == "rows without a label: 1 empty text\n"
         for suffix in (".csv", ".jsonl"):
             out = tmp_path / f"{source}-out{suffix}"
             done("predict classifier", tmp_path / source, "--out", out)
             with out.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.DictReader(file) if suffix == ".csv" else map(json.loads, file))
-            assert [(int(row["row"]), row["label"], row["text"]) for row in rows] == [
-                (1, "farm", texts[0]),
-                (3, "sea", texts[2]),
+            told = [
+                (int(row["row"]), row["label"] or None, row["text"], row["reason"] or None) for row in rows
+            ]
+            assert told == [
+                (1, "farm", texts[0], None),
+                (2, None, "", "empty text"),
+                (3, "sea", texts[2], None),
             ]
     assert not list(tmp_path.glob("*.partial"))
 
@@ -61,7 +65,10 @@ def test_ten_megabytes_and_emoji_are_texts(home: Path, tmp_path: Path) -> None:
     assert len(done("predict classifier", tmp_path / "in.txt").out.splitlines()) == 2
     model = TINY.replace("--vocabulary 300", "--tokenizer pretrained")
     done(f"pretrain --corpus {tmp_path / 'in.txt'} {model} --out", tmp_path / "pretrained")
-    write_table(tmp_path / "task.csv", [(emoji, "farm"), (emoji[::-1], "sea")] * 5)
+    write_table(
+        tmp_path / "task.csv",
+        [(emoji * i, "farm") for i in range(1, 6)] + [(emoji[::-1] * i, "sea") for i in range(1, 6)],
+    )
     done("finetune pretrained --epochs 1 --task", tmp_path / "task.csv", "--out", tmp_path / "classifier")
     answer = done(f"evaluate {tmp_path / 'classifier'} --task", tmp_path / "task.csv")
     assert "no words" in answer.err

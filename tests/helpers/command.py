@@ -60,7 +60,9 @@ def refused(answer: Answer) -> str:
     """The one sentence of a command that ended with a user's mistake."""
     assert answer.code == 2, answer
     assert "Traceback" not in answer.out + answer.err
-    (line,) = answer.err.strip().splitlines()  # a progress bar that vanishes may leave an empty line
+    # A progress bar that vanishes may leave an empty line; before it stands what was read.
+    *before, line = answer.err.strip().splitlines()
+    assert not any("Error" in other for other in before)
     assert line.startswith("Error: ")
     return line.removeprefix("Error: ")
 

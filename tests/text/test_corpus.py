@@ -90,6 +90,7 @@ def test_folder_and_glob_read_files_in_order(tmp_path: Path) -> None:
 def test_unusable_rows_are_counted_by_reason(tmp_path: Path) -> None:
     lines = [
         b'{"text": "fine"}',
+        '{"text": "schön grüßen"}'.encode(),
         b'{"text": ""}',
         b'{"text": " \\n"}',
         b'{"text": null}',
@@ -102,8 +103,8 @@ def test_unusable_rows_are_counted_by_reason(tmp_path: Path) -> None:
     ]
     (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
     corpus = open_corpus(str(tmp_path / "a.jsonl"))
-    assert [article.text for article in corpus.articles()] == ["fine"]
-    assert corpus.unusable == {"empty text": 2, "no text": 5, "not UTF-8": 2}
+    assert [article.text for article in corpus.articles()] == ["fine", "schön grüßen", "7"]
+    assert corpus.unusable == {"empty text": 2, "no text": 2, "no JSON object": 2, "not UTF-8": 2}
 
 
 def test_other_column_and_large_text(tmp_path: Path) -> None:
@@ -130,7 +131,7 @@ def test_wrong_column_names_those_that_exist(tmp_path: Path, name: str) -> None:
     ("name", "content", "message"),
     [
         ("a.txt", b"", "a.txt is empty"),
-        ("a.csv.gz", b"text\nplain", "a.csv.gz cannot be read after row 0"),
+        ("a.csv.gz", b"\x1f\x8btext\nplain", "a.csv.gz cannot be read after row 0"),
         (
             "a.jsonl.gz",
             gzip.compress(b'{"text": "x"}\n' * 1000, mtime=0)[:-20],
@@ -247,16 +248,19 @@ def test_batches_do_not_show(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: 
 
 
 @pytest.mark.parametrize(
-    ("content", "message"),
-    [(b"\n\n\n", "no usable paragraph .3 empty text."), (b"\xff\n", "no usable paragraph .1 not UTF-8.")],
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"\n\n\n", "no usable paragraph .3 empty text."),
+        ("a.json", b'{"text": "\\ud83d"}\n', "no usable paragraph .1 not UTF-8."),
+    ],
 )
 def test_corpus_without_text_leaves_nothing_behind(
-    tmp_path: Path, tokenizer: Tokenizer, content: bytes, message: str
+    tmp_path: Path, tokenizer: Tokenizer, name: str, content: bytes, message: str
 ) -> None:
-    (tmp_path / "a.txt").write_bytes(content)
+    (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
-        build_store(open_corpus(str(tmp_path / "a.txt")), tokenizer, tmp_path / "store")
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+        build_store(open_corpus(str(tmp_path / name)), tokenizer, tmp_path / "store")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_a_break_in_the_middle_leaves_nothing_behind(tmp_path: Path, tokenizer: Tokenizer) -> None:

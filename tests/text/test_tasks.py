@@ -150,8 +150,8 @@ def test_vital_topics_are_kept_out_of_pre_training(tmp_path: Path) -> None:
     assert not {tests[row].tobytes() for row in range(len(tests))} & stored
 
 
-def write_table(path: Path, labels: str) -> Path:
-    rows = [{"body": f"text {i}", "kind": label} for i, label in enumerate(labels)]
+def write_table(path: Path, labels: str, word: str = "text") -> Path:
+    rows = [{"body": f"{word} {i}", "kind": label} for i, label in enumerate(labels)]
     path.write_text("\n".join(json.dumps(row) for row in rows))
     return path
 
@@ -168,21 +168,29 @@ def test_own_table_is_split_by_label(tmp_path: Path) -> None:
 
 def test_own_table_with_test_file(tmp_path: Path) -> None:
     train = write_table(tmp_path / "a.jsonl", "abab")
-    test = write_table(tmp_path / "b.jsonl", "bba")
+    test = write_table(tmp_path / "b.jsonl", "bba", "tested")
     task = load_task(train, text_column="body", label_column="kind", test_file=test)
     assert pairs(task.train_texts, task.train_labels).keys() == {(f"text {i}", i % 2) for i in range(4)}
-    assert pairs(task.test_texts, task.test_labels).keys() == {("text 0", 1), ("text 1", 1), ("text 2", 0)}
+    assert pairs(task.test_texts, task.test_labels).keys() == {
+        ("tested 0", 1),
+        ("tested 1", 1),
+        ("tested 2", 0),
+    }
 
 
 def test_rows_without_text_or_label_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text("text,label\n" + "a,1\n\nb,2\n" * 5 + ",1\nc,\nd\n  ,2\n")
+    (tmp_path / "a.csv").write_text(
+        "text,label\n" + "".join(f"a{i},1\n\nb{i},2\n" for i in range(5)) + ",1\nc,\nd\n  ,2\n"
+    )
     task = load_task(tmp_path / "a.csv")
     assert len(task.train_texts) + len(task.test_texts) == 10
-    assert task.unusable == {"empty text": 2, "no label": 2}
+    assert task.unusable == {"empty text": 2, "no label": 1, "fewer cells than columns": 1}
 
 
 def test_number_labels_in_order_of_number(tmp_path: Path) -> None:
-    (tmp_path / "a.tsv").write_text("label\ttext\n" + "".join(f"{n}\ttext\n" * 3 for n in (10, 9, 2)))
+    (tmp_path / "a.tsv").write_text(
+        "label\ttext\n" + "".join(f"{n}\ttext {n} {i}\n" for n in (10, 9, 2) for i in range(3))
+    )
     assert load_task(tmp_path / "a.tsv").label_names == ["2", "9", "10"]
 
 
@@ -198,7 +206,7 @@ def test_bad_tables(tmp_path: Path) -> None:
     fails(r"empty\.jsonl is empty", empty)
     fails("1 label.* expected at least two", write_table(tmp_path / "one.jsonl", "aaaa"))
     fails("no training rows of label 'b'", write_table(tmp_path / "rare.jsonl", "aaaab"))
-    fails("no test rows of label 'b'", good, test_file=write_table(tmp_path / "t.jsonl", "aa"))
+    fails("no test rows of label 'b'", good, test_file=write_table(tmp_path / "t.jsonl", "aa", "tested"))
     fails(r"t\.jsonl has the label 'c'", good, test_file=write_table(tmp_path / "t.jsonl", "abc"))
     fails("Label 2 is out of range; .* 0 to 1", good, labels=[0, 2])
     fails("Label -1 is out of range", good, labels=[0, -1])

@@ -86,6 +86,12 @@ def read_settings(context: typer.Context, path: Path | None) -> Path | None:
     known = {name for parameter in context.command.params if (name := parameter.name)} - {"settings", "help"}
     plain = {str(name).replace("-", "_"): value for name, value in settings.items()}
     given = {OLD_NAMES.get(name, name): value for name, value in plain.items()}
+    repeated = {
+        parameter.name for parameter in context.command.params if getattr(parameter, "multiple", False)
+    }
+    for name in repeated & given.keys():
+        if isinstance(given[name], str):
+            given[name] = [given[name]]
     for name in given:
         if name not in known:
             raise UserError(
@@ -106,6 +112,18 @@ Settings = Annotated[
 Out = Annotated[Path, typer.Option(help="Output folder; it must be new.")]
 TextColumn = Annotated[str, typer.Option(help="Column that holds the text.")]
 LabelColumn = Annotated[str, typer.Option(help="Column that holds the label.")]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option(help="Column that holds the text; several (--text title --text body) are joined."),
+]
+LabelColumns = Annotated[
+    list[str] | None,
+    typer.Option(help="Column that holds the label, or several, each a label's column of 0 and 1."),
+]
+Separator = Annotated[str | None, typer.Option(help="Between several labels in one cell, such as ';'.")]
+TextEncoding = Annotated[
+    str | None, typer.Option(help="Of a text file, such as cp1252; by default it is found out.")
+]
 TaskName = Annotated[
     str, typer.Option("--task", help="fewrel, agnews, dbpedia, vital-topics, or a table of labelled texts.")
 ]
@@ -135,7 +153,7 @@ def load_task(
     labels: str | None,
     train_per_label: int | None,
     test_per_label: int | None,
-    text: str,
+    text: str | Sequence[str],
     label: str,
     test: str | None,
 ) -> Task:
@@ -167,6 +185,14 @@ def task_facts(task: Task) -> dict[str, Any]:
         "unusable": task.unusable,
         "notes": task.notes,
     }
+
+
+def columns_fitted_on(model: Path, option: str, given: list[str] | None) -> list[str]:
+    """Columns as given, or else those that the model was fitted on."""
+    from tinylm.system.files import read_record
+
+    columns = given or read_record(model).get("settings", {}).get(option) or option
+    return [columns] if isinstance(columns, str) else list(columns)
 
 
 def vocabulary_of(tokenizer: str | None, vocabulary: int | None) -> str | int | None:

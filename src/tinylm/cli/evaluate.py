@@ -11,12 +11,15 @@ from rich.markup import escape
 from rich.table import Table
 
 from tinylm.cli.common import (
-    LabelColumn,
+    LabelColumns,
     Labels,
     PerLabel,
+    Separator,
     Settings,
     TestFile,
-    TextColumn,
+    TextColumns,
+    TextEncoding,
+    columns_fitted_on,
     console,
     load_task,
     print_notes,
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tinylm.infer.committee import Committee
+    from tinylm.text.labelled import Labelled
     from tinylm.text.tasks import Task
 
 MATRIX_LABELS = 12  # of a confusion matrix that is printed whole
@@ -37,7 +41,7 @@ MATRIX_LABELS = 12  # of a confusion matrix that is printed whole
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="Folder of a classifier or a committee.")],
     data: Annotated[
-        str | None, typer.Argument(help="Labelled texts: CSV, TSV, JSONL, parquet, hf:NAME or -; or --task.")
+        str | None, typer.Argument(help="Labelled texts, as for 'tinylm fit'; or --task.")
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="fewrel, agnews, dbpedia, vital-topics or a table to split.")
@@ -46,11 +50,10 @@ def evaluate_command(
     train_per_label: PerLabel = None,
     test_per_label: PerLabel = None,
     test: TestFile = None,
-    text: TextColumn = "text",
-    label: LabelColumn = "label",
-    separator: Annotated[
-        str | None, typer.Option(help="Between several labels in one cell of DATA, such as ';'.")
-    ] = None,
+    text: TextColumns = None,
+    label: LabelColumns = None,
+    separator: Separator = None,
+    encoding: TextEncoding = None,
     worst: Annotated[int, typer.Option(help="Wrong answers on DATA to show, the surest first.", min=0)] = 5,
     settings: Settings = None,
 ) -> None:
@@ -59,35 +62,38 @@ def evaluate_command(
     Example: `tinylm evaluate model test.csv` or `tinylm evaluate bert1-agnews --task agnews`
     """
     from tinylm.infer.committee import load_committee
+    from tinylm.system.files import read_record
 
     if (data is None) == (task is None):
         raise UserError("evaluate needs labelled texts or --task, one of them.")
     committee = load_committee(model)
+    text, label = columns_fitted_on(model, "text", text), columns_fitted_on(model, "label", label)
     if data is not None:
-        _evaluate_table(committee, data, text, label, separator, worst)
+        from tinylm.text.labelled import read_labelled
+
+        separator = separator or read_record(model).get("settings", {}).get("separator")
+        _evaluate_table(committee, read_labelled(data, text, label, separator, encoding), worst)
         return
     assert task is not None
-    loaded = load_task(task, labels, train_per_label, test_per_label, text, label, test)
+    loaded = load_task(task, labels, train_per_label, test_per_label, text, label[0], test)
     _evaluate_task(model, committee, task, loaded)
 
 
-def _evaluate_table(
-    committee: Committee, source: str, text_column: str, label_column: str, separator: str | None, worst: int
-) -> None:
+def _evaluate_table(committee: Committee, labelled: Labelled, worst: int) -> None:
     from tinylm.infer.evaluation import evaluate
-    from tinylm.text.labelled import read_labelled, targets_of
+    from tinylm.text.labelled import targets_of
 
-    labelled = read_labelled(source, text_column, label_column, separator)
-    print_notes(labelled.unusable, [])
-    several = isinstance(labelled.labels[0], list)
-    if several != (committee.thresholds is not None):
+    if labelled.several != (committee.thresholds is not None):
+        found_labels = "several labels" if labelled.several else "one label"
         raise UserError(
-            f"{source} has {'several labels' if several else 'one label'} per text, which the model has not;"
-            f" {'leave --separator out' if several else 'give --separator'}."
+            f"{labelled.source} has {found_labels} per text, which the model has not;"
+            f" {'leave --separator out' if labelled.several else 'give --separator'}."
         )
-    found = evaluate(committee, labelled.texts, targets_of(labelled, committee.label_names, source))
+    targets = targets_of(labelled, committee.label_names)
+    remark(labelled.in_words())
+    found = evaluate(committee, labelled.texts, targets)
     low, high = found.interval
-    table = Table("", "", title=f"{found.texts:,} texts of {source}", show_header=False)
+    table = Table("", "", title=f"{found.texts:,} texts of {labelled.source}", show_header=False)
     table.add_row("accuracy", f"{found.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})")
     table.add_row("macro F1", f"{found.macro_f1:.3f}")
     table.add_row("calibration error", f"{found.calibration_error:.3f} (expected, 10 bins of confidence)")

@@ -7,12 +7,14 @@ from typing import Annotated
 import typer
 
 from tinylm.cli.common import (
-    LabelColumn,
+    LabelColumns,
     Out,
     Seed,
+    Separator,
     Settings,
     TestFile,
-    TextColumn,
+    TextColumns,
+    TextEncoding,
     console,
     remark,
     say,
@@ -23,14 +25,13 @@ from tinylm.cli.common import (
 def fit_command(
     context: typer.Context,
     data: Annotated[
-        str, typer.Argument(help="Labelled texts: CSV, TSV, JSONL or parquet file, hf:NAME, or - for stdin.")
+        str, typer.Argument(help="Labelled texts: a table (CSV, JSON, Excel, parquet, ...), hf:NAME or -.")
     ],
     out: Out,
-    text: TextColumn = "text",
-    label: LabelColumn = "label",
-    separator: Annotated[
-        str | None, typer.Option(help="Between several labels in one cell, such as ';'.")
-    ] = None,
+    text: TextColumns = None,
+    label: LabelColumns = None,
+    separator: Separator = None,
+    encoding: TextEncoding = None,
     test: TestFile = None,
     test_share: Annotated[
         float, typer.Option(help="Share of the rows that is split off for testing.", min=0.01, max=0.9)
@@ -72,12 +73,13 @@ def fit_command(
     from tinylm.text.labelled import read_labelled, read_texts
     from tinylm.workflows.fit import fit_and_report
 
+    texts, labels = text or ["text"], label or ["label"]
     with new_folder(out) as folder:
-        labelled = read_labelled(data, text, label, separator)
-        tested = read_labelled(test, text, label, separator) if test else None
+        labelled = read_labelled(data, texts, labels, separator, encoding)
+        tested = read_labelled(test, texts, labels, separator, encoding) if test else None
         classifier = TinyTextClassifier(
             corpus=None if corpus == "none" else corpus,
-            unlabelled=read_texts(unlabelled, text) if unlabelled else None,
+            unlabelled=read_texts(unlabelled, texts, encoding) if unlabelled else None,
             recipe=recipe,
             members=members,
             tfidf_member=tfidf_member,
@@ -96,6 +98,7 @@ def fit_command(
             sources=(data, test),
             compare=compare,
             settings=settings_of(context),
+            tell=remark,
         )
     for line in results.data_warnings:
         remark(line)

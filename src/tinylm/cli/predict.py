@@ -5,21 +5,25 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import queue
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from tinylm.cli.common import Settings, TextColumn, counts, print_notes, say
+from tinylm.cli.common import Settings, TextColumns, TextEncoding, columns_fitted_on, counts, remark, say
 from tinylm.errors import UserError
 
 if TYPE_CHECKING:
     from tinylm.infer.committee import Committee
 
-BATCH = 512  # texts in memory
+STDIN = "-"
+BATCH = 512  # rows in memory
 SEPARATOR = "; "  # between several labels in a cell
 
 
@@ -27,108 +31,181 @@ class _Sink(Protocol):
     def __call__(self, answer: dict[str, Any]) -> None: ...
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A row: its number, the columns that are carried along, its text, and why it cannot be used."""
+
+    number: int
+    kept: dict[str, Any]
+    text: str
+    reason: str | None
+
+
 def predict_command(
     model: Annotated[Path, typer.Argument(help="Folder of a classifier or a committee.")],
-    data: Annotated[
-        str, typer.Argument(help="A text, a file of texts (txt, CSV, TSV, JSONL, parquet), hf:NAME or -.")
-    ],
+    data: Annotated[str, typer.Argument(help="A text, a table or a file of texts, hf:NAME or -.")],
     out: Annotated[Path | None, typer.Option(help="CSV or JSONL file for the answers.")] = None,
-    text: TextColumn = "text",
+    text: TextColumns = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="Column to carry along, such as an id; several if repeated.")
+    ] = None,
+    encoding: TextEncoding = None,
     probabilities: Annotated[
         bool, typer.Option(help="In --out, the probability of every label, not only of the answer.")
     ] = False,
     settings: Settings = None,
 ) -> None:
-    """Label a text or all texts of a file, of standard input or of a data set; memory stays constant.
+    """Label a text or all texts of a table, of standard input or of a data set; memory stays constant.
 
+    There is a line for every row, in their order; a row without a text gets no label, but a reason.
     Answers whose text the model hardly knows a word of are marked: they are guesses.
 
     Example: `tinylm predict committee "The striker scored twice in the final."`
     """
     from tinylm.infer.committee import load_committee
+    from tinylm.system.files import read_record
 
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out was {out}; expected a name that ends in .csv or .jsonl.")
     if out is not None and (out.exists() or not out.parent.is_dir()):
         raise UserError(f"--out was {out}; expected a new file in a folder that exists.")
-    committee = load_committee(model)
+    committee, record = load_committee(model), read_record(model)
+    rows = _rows(data, columns_fitted_on(model, "text", text), keep or [], encoding)
     unusable: Counter[str] = Counter()
-    rows = _rows(data, text, unusable)
     number = 0
     with _printing() if out is None else _writing(out) as sink:
-        while batch := list(itertools.islice(rows, BATCH)):
-            for answer in _answers(committee, batch, probabilities and out is not None):
+        for batch in _batches(rows, as_it_comes=data == STDIN):
+            for answer in _answers(committee, record, batch, probabilities and out is not None):
                 sink(answer)
-                number += 1
-        if not number:
+            unusable.update(asked.reason for asked in batch if asked.reason)
+            number += len(batch)
+        if number == unusable.total():
             raise UserError(f"{_named(data)} holds no usable text ({counts(unusable) or 'no rows'}).")
-    print_notes(unusable, [])
+    if unusable:
+        remark(f"rows without a label: {counts(unusable)}")
     if out is not None:
         say(f"{number:,} answers in {out}")
 
 
-def _rows(text: str, text_column: str, unusable: Counter[str]) -> Iterator[tuple[int, str]]:
-    """The texts that `predict` is asked about, with their row; those without one are counted."""
+def _rows(data: str, columns: list[str], keep: list[str], encoding: str | None) -> Iterator[_Asked]:
     from tinylm.text.corpus import HUB
-    from tinylm.text.labelled import rows_of
-    from tinylm.text.tables import STDIN, file_format, why_unusable
+    from tinylm.text.labelled import open_rows
+    from tinylm.text.tables import Problem, file_format, text_of, why_unusable
 
-    if reason := why_unusable(text):
+    if reason := why_unusable(data):
         raise UserError(f"the text to predict cannot be used ({reason}); expected words.")
-    if text != STDIN and not text.startswith(HUB):
-        path = Path(text)
+    if data != STDIN and not data.startswith(HUB):
+        path = Path(data)
         try:
             exists = path.exists()
         except OSError:  # a long text is no valid file name
             exists = False
         if not exists:
-            if file_format(Path(text[-200:])) and " " not in text:
-                raise UserError(f"file {text} does not exist.")
-            yield 1, text
+            if file_format(Path(data[-200:])) and " " not in data:
+                raise UserError(f"file {data} does not exist.")
+            yield _Asked(1, {}, data, None)
             return
-        if path.is_dir():
-            raise UserError(f"{text} is a folder; expected a text or a file of texts.")
-    for row, values in rows_of(text, [text_column]):
-        if reason := why_unusable(values.get(text_column)):
-            unusable[reason] += 1
+    table = open_rows(data, [*columns, *keep], encoding=encoding, as_it_comes=True)
+    for row in table:
+        found = text_of(row, columns)
+        kept = {column: row.get(column) for column in keep}
+        if isinstance(found, Problem):
+            yield _Asked(row.number, kept, "", found.reason)
         else:
-            yield row, values[text_column]
+            yield _Asked(row.number, kept, found, None)
+
+
+def _batches(rows: Iterator[_Asked], as_it_comes: bool) -> Iterator[list[_Asked]]:
+    """Rows in batches: of standard input those that are there, so that each is answered at once."""
+    if not as_it_comes:
+        while batch := list(itertools.islice(rows, BATCH)):
+            yield batch
+        return
+    waiting: queue.Queue[_Asked | BaseException | None] = queue.Queue(BATCH)
+
+    def read() -> None:
+        try:
+            for row in rows:
+                waiting.put(row)
+            waiting.put(None)
+        except BaseException as error:  # raised where the rows are used
+            waiting.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    end: BaseException | bool = False
+    while not end:
+        batch = []
+        found = waiting.get()
+        while isinstance(found, _Asked):
+            batch.append(found)
+            if len(batch) == BATCH or waiting.empty():
+                break
+            found = waiting.get()
+        else:
+            end = found or True
+        if batch:
+            yield batch
+    if isinstance(end, BaseException):
+        raise end
 
 
 def _answers(
-    committee: Committee, rows: list[tuple[int, str]], every_label: bool
+    committee: Committee, record: dict[str, Any], rows: list[_Asked], every_label: bool
 ) -> Iterator[dict[str, Any]]:
+    """What is told of each row; all have the same entries."""
     from tinylm.infer.evaluation import UNFAMILIAR
 
-    texts = [text for _, text in rows]
-    found = committee.probabilities(texts)
+    usable = [row.text for row in rows if row.reason is None]
+    found = committee.probabilities(usable)
     given = committee.given(found)
-    unseen = None if committee.token_counts is None else committee.hardly_seen(texts) >= UNFAMILIAR
-    for i, (row, text) in enumerate(rows):
-        labels = [committee.label_names[label] for label in given[i].nonzero()[0]]
-        answer: dict[str, Any] = {
-            "row": row,
-            "label": labels if committee.thresholds is not None else labels[0],
-            # Of several labels the least sure one; of none, how sure the model is of the likeliest.
-            "probability": round(float(found[i][given[i]].min() if labels else found[i].max()), 4),
-        }
+    unseen = None if committee.token_counts is None else committee.hardly_seen(usable) >= UNFAMILIAR
+    names = [_as_fitted(name, record) for name in committee.label_names]
+    columns = record.get("settings", {}).get("label")
+    place = 0
+    for row in rows:
+        labels = [] if row.reason else [names[label] for label in given[place].nonzero()[0]]
+        answer: dict[str, Any] = {"row": row.number, "label": None, "probability": None}
         if unseen is not None:
-            answer["hardly_seen"] = bool(unseen[i])
-        answer["text"] = text
+            answer["hardly_seen"] = None
+        answer |= {"text": row.text, "reason": row.reason}
+        if isinstance(columns, list) and len(columns) > 1:  # in the form of the table that it was fitted on
+            answer |= {str(name): None if row.reason else int(name in labels) for name in names}
         if every_label:
-            answer["probabilities"] = {
-                name: round(float(value), 4)
-                for name, value in zip(committee.label_names, found[i], strict=True)
-            }
-        yield answer
+            answer["probabilities"] = dict.fromkeys(committee.label_names)
+        if row.reason is None:
+            answer["label"] = labels if committee.thresholds is not None else labels[0]
+            # Of several labels the least sure one; of none, how sure the model is of the likeliest.
+            least = found[place][given[place]].min() if labels else found[place].max()
+            answer["probability"] = round(float(least), 4)
+            if unseen is not None:
+                answer["hardly_seen"] = bool(unseen[place])
+            if every_label:
+                values = [round(float(value), 4) for value in found[place]]
+                answer["probabilities"] = dict(zip(committee.label_names, values, strict=True))
+            place += 1
+        kept = {f"{name} (kept)" if name in answer else name: value for name, value in row.kept.items()}
+        yield {"row": answer.pop("row")} | kept | answer
+
+
+def _as_fitted(name: str, record: dict[str, Any]) -> Any:
+    """A label as it was given to the fit, by its name: numbers stay numbers."""
+    kind = record.get("facts", {}).get("label_type")
+    return int(name) if kind == "int" else name
 
 
 @contextmanager
 def _printing() -> Iterator[_Sink]:
     def write(answer: dict[str, Any]) -> None:
-        mark = "?\t" if answer.get("hardly_seen") else ""
-        text = " ".join(str(answer["text"]).split())[:80]
-        print(f"{_cell(answer['label'])}\t{answer['probability']:.3f}\t{mark}{text}")
+        kept = list(answer.values())[1 : list(answer).index("label")]
+        label, probability = "", ""
+        if answer["reason"]:
+            text = f"({answer['reason']})"
+        else:
+            label, probability = _cell(answer["label"]), f"{answer['probability']:.3f}"
+            text = " ".join(answer["text"].split())[:80]
+        mark = ["?"] if answer.get("hardly_seen") else []
+        # Whoever reads a pipe gets each answer when it is there.
+        print(*kept, label, probability, *mark, text, sep="\t", flush=True)
 
     yield write
 
@@ -154,7 +231,7 @@ def _writing(path: Path) -> Iterator[_Sink]:
 
 
 def _cell(value: Any) -> Any:
-    return SEPARATOR.join(value) if isinstance(value, list) else value
+    return SEPARATOR.join(map(str, value)) if isinstance(value, list) else value
 
 
 def _named(text: str) -> str:

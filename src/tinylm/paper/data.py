@@ -174,7 +174,7 @@ def _files(sources: Sources) -> Corpus:
         for name, path in found.items():
             is_opening = name in sources.articles
             earlier = frozenset(titles)
-            for _, row in read_rows(path, ["text"], ["title"]):
+            for row in read_rows(path, ["text"], ["title"]):
                 title = row.get("title")
                 if is_opening and title in earlier:
                     continue

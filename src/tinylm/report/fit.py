@@ -37,7 +37,6 @@ class FitResults:
         train_counts, test_counts: rows of each label.
         lengths: words of each training text.
         data_warnings: sentences on the data.
-        shared: distinct texts that are both in train and test.
         fitted: the training.
         test: the committee on the test texts.
         member_accuracies: of each member alone, by its name.
@@ -54,7 +53,6 @@ class FitResults:
     test_counts: np.ndarray
     lengths: np.ndarray
     data_warnings: list[str]
-    shared: int
     fitted: Fitted
     test: Evaluation
     member_accuracies: dict[str, float]

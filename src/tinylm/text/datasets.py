@@ -193,10 +193,10 @@ def _read_official_csv(path: Path, n_labels: int, unusable: Counter[str]) -> lis
     """Rows `class, title, description` without a header; classes count from 1, titles may be empty."""
     columns = ("class", "title", "description")
     by_label: list[list[str]] = [[] for _ in range(n_labels)]
-    for number, row in read_rows(path, columns, header=columns):
-        label, title, description = (row[column] for column in columns)
+    for row in read_rows(path, columns, header=columns):
+        label, title, description = (row.get(column) for column in columns)
         if not str(label).isdecimal() or not 1 <= int(label) <= n_labels:
-            raise UserError(f"{path}, row {number} has the class {label!r}; expected 1 to {n_labels}.")
+            raise UserError(f"{path}, row {row.number} has the class {label!r}; expected 1 to {n_labels}.")
         text = f"{title or ''} {description or ''}".strip()
         if _usable(text, unusable):
             by_label[int(label) - 1].append(text)

@@ -7,18 +7,20 @@ the seed and on the label's own rows alone, so the rows of a label are the same 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tinylm.errors import UserError
 from tinylm.text.datasets import DATASETS, TextsByLabel, vital_titles
-from tinylm.text.labelled import Labelled, targets_of
-from tinylm.text.tables import file_format, read_rows, why_unusable
+from tinylm.text.labelled import Labelled, read_labelled, targets_of
+from tinylm.text.tables import file_format
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ def load_task(
     train_per_label: int | None = None,
     test_per_label: int | None = None,
     seed: int = 42,
-    text_column: str = "text",
+    text_column: str | Sequence[str] = "text",
     label_column: str = "label",
     test_file: Path | None = None,
     test_share: float = 0.2,
@@ -77,7 +79,7 @@ def load_task(
         train_per_label: training rows of each label; of a table, all that are not test rows.
         test_per_label: test rows of each label; of a table, all rows of `test_file` or `test_share`.
         seed: of the shuffles that choose the rows.
-        text_column: column of the table that holds the text.
+        text_column: column of the table that holds the text, or several, which are joined.
         label_column: column of the table that holds the label, a string or number.
         test_file: table with the test rows. Otherwise they are split off, label by label.
         test_share: share of each label's rows that becomes test rows then.
@@ -103,22 +105,28 @@ def load_task(
     if not 0 < test_share < 1:
         raise UserError(f"test_share is {test_share}; expected a number between 0 and 1.")
 
-    train: list[list[str]] = []
-    test: list[list[str]] = []
     notes: list[str] = []
     numbers = _check_labels(labels, rows, str(name))
     label_names = [rows.label_names[number] for number in numbers]
-    for number, label in zip(numbers, label_names, strict=True):
-        # A generator of its own, so that a label's rows do not depend on the other labels.
-        pool = _shuffled(rows.train[number], seed)
+    train: list[list[str]] = []
+    test: list[list[str]] = []
+    for number in numbers:
         if rows.test is None:
-            wanted = test_per_label or max(1, round(test_share * len(pool)))
-            split = max(len(pool) - wanted, 0)
-            pool, test_pool = pool[:split], pool[split:]
+            # In a published data set a row is a row, as in the paper; elsewhere copies follow their text.
+            pool, test_pool = _split(rows.train[number], test_per_label, test_share, seed, bool(known))
         else:
-            test_pool = _shuffled(rows.test[number], seed)
-        train.append(_first(pool, train_per_label, f"training rows of label {label!r}", notes))
-        test.append(_first(test_pool, test_per_label, f"test rows of label {label!r}", notes))
+            pool, test_pool = _shuffled(rows.train[number], seed), _shuffled(rows.test[number], seed)
+        train.append(pool)
+        test.append(test_pool)
+    if not known:
+        tested = {copy_key(text) for texts in test for text in texts}
+        kept = [[text for text in texts if copy_key(text) not in tested] for texts in train]
+        if copies := sum(map(len, train)) - sum(map(len, kept)):
+            notes.append(f"{copies:,} training rows are copies of test texts and were left out.")
+        train = kept
+    for place, label in enumerate(label_names):
+        train[place] = _first(train[place], train_per_label, f"training rows of label {label!r}", notes)
+        test[place] = _first(test[place], test_per_label, f"test rows of label {label!r}", notes)
 
     hashed = hashlib.sha256(json.dumps([label_names, train, test]).encode())
     test_texts = [text for texts in test for text in texts]
@@ -170,45 +178,62 @@ def _check_labels(labels: Sequence[int] | None, rows: TextsByLabel, task: str) -
     return numbers
 
 
-def _shuffled(texts: list[str], seed: int) -> list[str]:
-    return [texts[i] for i in np.random.default_rng(seed).permutation(len(texts))]
+def _split(
+    texts: list[str], test_rows: int | None, test_share: float, seed: int, copies_apart: bool
+) -> tuple[list[str], list[str]]:
+    """The training and the test part of a label's rows."""
+    copies = ([row] for row in range(len(texts))) if copies_apart else copies_of(texts).values()
+    distinct = _shuffled(list(copies), seed)
+    count = test_rows or max(1, round(test_share * len(distinct)))
+    first_test = max(len(distinct) - count, 0)
+    train, test = (
+        [texts[row] for rows in part for row in rows]
+        for part in (distinct[:first_test], distinct[first_test:])
+    )
+    return train, test
+
+
+def _shuffled(rows: list[Any], seed: int) -> list[Any]:
+    # A generator of its own, so that a label's rows do not depend on the other labels.
+    return [rows[i] for i in np.random.default_rng(seed).permutation(len(rows))]
 
 
 def _first(texts: list[str], count: int | None, what: str, notes: list[str]) -> list[str]:
     """The first `count` texts, with a note where there are fewer."""
     if not texts:
-        raise UserError(f"There are no {what}; give more rows or leave the label out.")
+        known = f" {' '.join(notes)}" if notes else ""
+        raise UserError(f"There are no {what}; give more rows or leave the label out.{known}")
     if count and len(texts) < count:
         notes.append(f"There are {len(texts)} {what} where {count} were asked for.")
     return texts[:count]
 
 
-def _read_table(path: Path, test_path: Path | None, text_column: str, label_column: str) -> TextsByLabel:
-    unusable: Counter[str] = Counter()
-
-    def read(file: Path) -> dict[str, list[str]]:
-        by_label: dict[str, list[str]] = {}
-        for _, row in read_rows(file, [text_column, label_column]):
-            text, label = row.get(text_column), row.get(label_column)
-            if label is None or why_unusable(str(label)):
-                unusable["no label"] += 1
-            elif reason := why_unusable(text):
-                unusable[reason] += 1
-            else:
-                by_label.setdefault(str(label).strip(), []).append(str(text))
-        return by_label
-
-    train = read(path)
+def _read_table(
+    path: Path, test_path: Path | None, text_columns: str | Sequence[str], label_column: str
+) -> TextsByLabel:
+    train = _read_one_label_each(path, text_columns, label_column)
     # Numbers in the order of numbers: 2 before 10.
-    names = sorted(train, key=lambda name: (int(name) if name.isdecimal() else -1, name))
+    names = sorted(map(str, train.names), key=lambda name: (int(name) if name.isdecimal() else -1, name))
+    by_label = _by_label(train, names)
     if test_path is None:
-        return TextsByLabel(names, [train[name] for name in names], None, unusable)
-    test = read(Path(test_path))
-    if unknown := sorted(test.keys() - train.keys()):
-        raise UserError(f"{test_path} has the label {unknown[0]!r}, of which {path} has no row.")
-    return TextsByLabel(
-        names, [train[name] for name in names], [test.get(name, []) for name in names], unusable
-    )
+        return TextsByLabel(names, by_label, None, Counter(train.unusable))
+    test = _read_one_label_each(test_path, text_columns, label_column)
+    unusable = Counter(train.unusable) + Counter(test.unusable)
+    return TextsByLabel(names, by_label, _by_label(test, names), unusable)
+
+
+def _read_one_label_each(path: Path, text_columns: str | Sequence[str], label_column: str) -> Labelled:
+    labelled = read_labelled(str(path), text_columns, label_column)
+    if labelled.several:
+        raise UserError(f"{path} has several labels per text; in a task every text has one.")
+    return labelled
+
+
+def _by_label(labelled: Labelled, names: Sequence[str]) -> list[list[str]]:
+    by_label: list[list[str]] = [[] for _ in names]
+    for text, number in zip(labelled.texts, targets_of(labelled, names).tolist(), strict=True):
+        by_label[number].append(text)
+    return by_label
 
 
 @dataclass(frozen=True)
@@ -222,24 +247,43 @@ class Split:
 def split_rows(texts: Sequence[str], targets: np.ndarray, share: float, seed: int) -> Split:
     """Split labelled texts into a training and a validation part, label by label.
 
-    A label keeps at least one row for training, so one that occurs once is not validated.
-    No text is in both parts. Of texts with several labels the rarest label decides.
+    Distinct texts are split, and copies of a text follow it: none is in both parts, and a label whose
+    rows were copied is validated like any other. A label keeps at least one row for training, so one
+    that occurs once is not validated. Of texts with several labels the rarest label decides.
+
+    Args:
+        texts: all texts.
+        targets: `int64 [texts]`, or `float32 [texts, labels]` of 0 and 1 for several labels per text.
+        share: of the distinct texts that becomes the validation part.
+        seed: of the draw.
     """
     random = np.random.default_rng([seed, 1])
-    if targets.ndim == 2:
-        frequency = np.where(targets > 0, targets.sum(0), np.inf)
-        group = np.where(targets.any(1), frequency.argmin(1), -1)
+    copies = copies_of(texts)
+    several = targets.ndim == 2
+    counts = targets.sum(0) if several else np.bincount(targets)
+    if several:
+        frequency = np.where(targets > 0, counts, np.inf)
+        label = np.where(targets.any(1), frequency.argmin(1), -1)
+        frequency = frequency.min(1)
     else:
-        group = targets
-    chosen = np.zeros(len(texts), bool)
-    for label in np.unique(group):
-        rows = random.permutation(np.flatnonzero(group == label))
+        label, frequency = targets, counts[targets]
+    group = np.array([label[min(rows, key=frequency.__getitem__)] for rows in copies.values()])
+    chosen = np.zeros(len(copies), bool)
+    for each in np.unique(group):
+        places = random.permutation(np.flatnonzero(group == each))
         # Rounded up or down by chance, so that many small labels give the right share together.
-        count = min(int(share * len(rows) + random.random()), len(rows) - 1)
-        chosen[rows[:count]] = True
-    in_training = {texts[i] for i in np.flatnonzero(~chosen).tolist()}
-    chosen &= np.array([text not in in_training for text in texts])
-    return Split(np.flatnonzero(~chosen), np.flatnonzero(chosen))
+        count = min(int(share * len(places) + random.random()), len(places) - 1)
+        chosen[places[:count]] = True
+    held_out = np.zeros(len(texts), bool)
+    for rows in itertools.compress(copies.values(), chosen):
+        held_out[rows] = True
+    # A label that shares all of its texts with rarer ones can have lost them all.
+    kept = targets[~held_out]
+    left = kept.sum(0) if several else np.bincount(kept, minlength=len(counts))
+    for lost in np.flatnonzero((counts > 0) & (left == 0)):
+        row = np.flatnonzero(targets[:, lost] if several else targets == lost)[0]
+        held_out[copies[copy_key(texts[row])]] = False
+    return Split(np.flatnonzero(~held_out), np.flatnonzero(held_out))
 
 
 def split_off(labelled: Labelled, share: float, seed: int) -> tuple[Labelled, Labelled]:
@@ -247,22 +291,34 @@ def split_off(labelled: Labelled, share: float, seed: int) -> tuple[Labelled, La
 
     Args:
         labelled: the texts, with a label each or a list of labels each.
-        share: of each label's rows that becomes test rows, between 0 and 1.
+        share: of each label's distinct texts that becomes test rows, between 0 and 1.
         seed: of the draw.
 
     Returns:
         Both parts; the counts of rows that were left out in reading stay with each.
     """
-    names = sorted({name for label in labelled.labels for name in _listed(label)})
-    split = split_rows(labelled.texts, targets_of(labelled, names, "the table"), share, seed)
-
-    def part(rows: np.ndarray) -> Labelled:
-        return replace(
-            labelled, texts=[labelled.texts[i] for i in rows], labels=[labelled.labels[i] for i in rows]
-        )
-
-    return part(split.train), part(split.validation)
+    split = split_rows(labelled.texts, targets_of(labelled, labelled.names), share, seed)
+    return labelled.part(split.train), labelled.part(split.validation)
 
 
-def _listed(label: str | list[str]) -> list[str]:
-    return label if isinstance(label, list) else [label]
+def without_copies(labelled: Labelled, of: Sequence[str]) -> Labelled:
+    """The rows whose text is not among those of another part; the others are counted as left out."""
+    keys = set(map(copy_key, of))
+    kept = [row for row, text in enumerate(labelled.texts) if copy_key(text) not in keys]
+    if len(kept) == len(labelled.texts):
+        return labelled
+    left_out = {"copies of test texts": len(labelled.texts) - len(kept)}
+    return replace(labelled.part(kept), unusable=labelled.unusable | left_out)
+
+
+def copies_of(texts: Sequence[str]) -> dict[str, list[int]]:
+    """The rows of each distinct text, in the order of their first ones."""
+    copies: dict[str, list[int]] = {}
+    for row, text in enumerate(texts):
+        copies.setdefault(copy_key(text), []).append(row)
+    return copies
+
+
+def copy_key(text: str) -> str:
+    """What copies of a text share: its words, whatever their case and the space between them."""
+    return " ".join(text.split()).casefold()

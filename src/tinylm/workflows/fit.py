@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from tinylm.model.tfidf import TfidfClassifier
 from tinylm.report.fit import FitResults, write_fit_report
 from tinylm.system.files import write_record
 from tinylm.text.labelled import Labelled, targets_of
-from tinylm.text.tasks import split_off
+from tinylm.text.tasks import split_off, without_copies
 
 
 def fit_and_report(
@@ -41,6 +41,7 @@ def fit_and_report(
     compare: bool,
     settings: dict[str, Any],
     clock: Clock = MONOTONIC,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> FitResults:
     """Fit, test, and write the model, its card and `report.html` into an existing, empty folder.
 
@@ -55,22 +56,20 @@ def fit_and_report(
         compare: also train without pre-training.
         settings: for the record.
         clock: what time is read from.
+        tell: is given sentences on what was read, before the training.
     """
     begin = clock()
     seed = classifier.random_state if isinstance(classifier.random_state, int) else 0
-    train, test = (labelled, tested) if tested else split_off(labelled, test_share, seed)
-    if not test.texts:
-        raise UserError(
-            f"{sources[0]} has too few rows to split test rows off; give a table of test rows as `tested`."
-        )
+    train, test = _parts(labelled, tested, test_share, seed)
+    for table in [labelled] if tested is None else [train, test]:
+        tell(table.in_words())
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # the report has them too
         classifier.fit_for_report(train.texts, train.labels, compare=compare, share=1 - REPORT_SHARE)
     fitted, committee = classifier.fitted_, classifier.committee_
-    targets = targets_of(train, committee.label_names, sources[0])
-    test_targets = targets_of(test, committee.label_names, sources[1] or sources[0])
+    targets = targets_of(train, committee.label_names)
+    test_targets = targets_of(test, committee.label_names)
     found = evaluate(committee, test.texts, test_targets)
     unusable = Counter(train.unusable) + Counter(tested.unusable if tested else {})
-    shared = len(set(train.texts) & set(test.texts))
     results = FitResults(
         name=name,
         sources=sources,
@@ -81,9 +80,7 @@ def fit_and_report(
         data_warnings=[
             *(f"{count:,} rows left out: {reason}." for reason, count in unusable.items()),
             *classifier.data_warnings_,
-            *([f"{shared:,} distinct texts are in both train and test, which flatters."] if shared else []),
         ],
-        shared=shared,
         fitted=fitted,
         test=found,
         member_accuracies={
@@ -101,6 +98,32 @@ def fit_and_report(
     write_fit_report(results, folder / "report.html")
     write_record(folder, "committee", settings=settings, facts=facts, test=found.summary())
     return results
+
+
+def _parts(
+    labelled: Labelled, tested: Labelled | None, test_share: float, seed: int
+) -> tuple[Labelled, Labelled]:
+    """Training and test texts, none of which is in both; what could not be tested is refused now."""
+    if tested is None:
+        train, test = split_off(labelled, test_share, seed)
+        if not test.texts:
+            raise UserError(
+                f"{labelled.source} has too few texts to split test texts off; give others as `tested`."
+            )
+        return train, test
+    if labelled.several != tested.several:
+        raise UserError(
+            f"{tested.source} has {'several labels' if tested.several else 'one label'} per text and"
+            f" {labelled.source} has not; expected the same in both."
+        )
+    targets_of(tested, labelled.names)  # refuses a label that no training text has
+    train = without_copies(labelled, tested.texts)
+    if lost := [name for name in labelled.names if name not in train.names]:
+        raise UserError(
+            f"all texts of {labelled.source} with the label {str(lost[0])!r} are in {tested.source}, too;"
+            " expected other texts to learn from than to test on."
+        )
+    return train, tested
 
 
 def _counts(targets: np.ndarray, n_labels: int) -> np.ndarray:
