@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import io
 import os
 import re
 import shlex
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from helpers.command import (
+    NOUNS,
     TINY,
     Answer,
     done,
@@ -19,7 +22,9 @@ from helpers.command import (
     refused,
     tinylm,
     weights_of,
+    write_table,
 )
+from tinylm.cli import main
 from tinylm.errors import UserError
 from tinylm.system.paths import TEMPORARY
 
@@ -91,6 +96,58 @@ def test_no_network_for_the_vocabulary_of_bert(home: Path, tmp_path: Path) -> No
     message = refused(Answer(result.returncode, result.stdout, result.stderr))
     assert "put its vocab.txt at" in message and "bert-base-uncased" in message
     assert list(tmp_path.iterdir()) == []
+
+
+# --- manners ---
+
+
+def test_version(home: Path) -> None:
+    version = f"tinylm {importlib.metadata.version('tinylm')}\n"
+    assert done("--version").out == version
+    result = subprocess.run([sys.executable, "-m", "tinylm", "--version"], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (0, version, "")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+@pytest.mark.parametrize("command", ["predict classifier", "evaluate classifier"])
+def test_what_the_console_cannot_show_is_replaced(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, encoding: str
+) -> None:
+    write_table(tmp_path / "odd.csv", [("海 the cow needs the hay", label) for label in NOUNS])  # a mistake
+    monkeypatch.setattr(sys, "argv", ["tinylm", *command.split(), str(tmp_path / "odd.csv")])
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    out.flush()
+    assert "? the cow needs the hay" in out.buffer.getvalue().decode(encoding)
+
+
+def test_a_pipe_that_is_closed_is_no_mistake(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in `tinylm predict model texts.txt | head -1`, where `head` ends first."""
+    (tmp_path / "in.txt").write_text("the cow needs the hay\n" * 2000, encoding="utf-8")
+    for command in (["predict", "classifier", str(tmp_path / "in.txt")], ["--version"], ["--help"]):
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open(writing, "w", encoding="utf-8") as pipe, monkeypatch.context() as patch:  # noqa: PTH123
+            patch.setattr(sys, "stdout", pipe)
+            patch.setattr(sys, "argv", ["tinylm", *command])
+            with pytest.raises(SystemExit) as end:
+                main()
+        assert end.value.code == 1
+        assert capsys.readouterr().err == ""
+
+
+def test_a_text_that_begins_with_a_dash(home: Path) -> None:
+    said = refused(tinylm("predict classifier", "-5 degrees and the hay froze"))
+    assert "'-5 degrees and the hay froze' begins with a dash" in said and "put -- in front" in said
+    assert done("predict classifier --", "-5 degrees and the hay froze").out.endswith("the hay froze\n")
+    assert "No such option: --probabilites" in refused(tinylm("predict classifier text --probabilites"))
+    assert "No such option: -x" in refused(tinylm("predict classifier text -x"))
 
 
 # --- settings files and earlier spellings ---

@@ -15,7 +15,7 @@ from tinylm.infer.committee import Committee
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
-SCREENSHOTS = Path(__file__).parents[1] / "build" / "screenshots"
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 TEXT = "one two 🙂 seven three, seven"
 
 

@@ -9,20 +9,23 @@ a command with one sentence and exit code 2, and leaves nothing behind.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
+from tinylm import __version__
 from tinylm.cli.bench import bench_command
 from tinylm.cli.committee import committee_command
-from tinylm.cli.common import Command, remark, remarks
+from tinylm.cli.common import Command, remark, remarks, say
 from tinylm.cli.corpus import corpus_command
 from tinylm.cli.coverage import coverage_command
 from tinylm.cli.demo import demo_command
@@ -53,13 +56,50 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 app = typer.Typer(
-    help="Tiny language models: pre-train, fine-tune and combine tiny BERT encoders.",
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        say(f"tinylm {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version),
+    ] = False,
+) -> None:
+    """Tiny language models: pre-train, fine-tune and combine tiny BERT encoders."""
+
+
 for name, command in COMMANDS.items():
     app.command(name, cls=Command)(command)
 app.add_typer(paper, name="paper")
+
+
+def _nobody_reads() -> bool:
+    """Whether the program that read our output, such as `head`, has ended."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it ends, which must not fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _text_with_a_dash(error: typer.TyperException) -> str | None:
+    """What to say if the option that does not exist was meant as a text, such as "-5 degrees"."""
+    option = getattr(error, "option_name", None)
+    for argument in sys.argv[1:]:
+        if option and argument.startswith(option) and not re.fullmatch(r"--?[a-zA-Z][\w-]*(=.*)?", argument):
+            return f"{argument!r} begins with a dash, so it was read as an option; put -- in front of a text."
+    return None
 
 
 def _show_warning(
@@ -73,7 +113,10 @@ def _show_warning(
 
 
 def main() -> None:
-    """Run the command line; mistakes of the user's become one sentence and exit code 2."""
+    """Run the command line; a mistake of the user's becomes one sentence and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what the console cannot show becomes a question mark
+            stream.reconfigure(errors="replace")
     # Without a network, the hub's client would surround that sentence with warnings; so would
     # matplotlib without a home folder.
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
@@ -81,12 +124,16 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
-            sys.exit(app(sys.argv[1:] or ["--help"], standalone_mode=False))
+            code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+            sys.stdout.flush()
+            sys.exit(code)
     except UserError as error:
         message = str(error)
     except typer.TyperException as error:  # an unknown option, a missing argument
-        message = error.format_message()
+        message = _text_with_a_dash(error) or error.format_message()
     except OSError as error:  # a folder without permission, a full disk
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(1)
         message = f"{error.filename or 'a file'} cannot be read or written: {error.strerror or error}."
     # What libraries say within our sentences may have several lines.
     text = Text.assemble(("Error: ", "bold red"), " ".join(message.split()))

@@ -42,8 +42,8 @@ class PredictRequest(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"texts": ["The first text.", "Another."]}]}
     )
 
-    text: str | None = Field(default=None, description="One text. Give either this or `texts`.")
-    texts: list[str] | None = Field(default=None, min_length=1, description="Several texts.")
+    text: str | None = Field(default=None, description="One text; instead of texts.")
+    texts: list[str] | None = Field(default=None, min_length=1, description="Several texts; instead of text.")
     details: bool = Field(
         default=False, description="Also return the vote of each member and what the model read."
     )
