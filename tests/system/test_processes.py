@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-import torch
 
 from tinylm.errors import UserError
 from tinylm.system.processes import run_side_by_side
@@ -19,18 +21,27 @@ def square(number: int) -> tuple[int, int, int]:
     with progress_bars() as bars:
         bar = bars.add("squaring", 1)
         bars.update(bar, completed=1, info="done")
+    import torch  # here, so that the workers of other tests start faster
+
     return number**2, os.getpid(), torch.get_num_threads()
 
 
-def drawn(seed: int) -> torch.Tensor:
+def drawn(seed: int) -> Any:
+    import torch
+
     torch.manual_seed(seed)
     return torch.randn(4) @ torch.randn(4, 4)
 
 
-def refuse(number: int) -> int:
+def refuse(number: int) -> None:
     if number == 2:
         raise UserError(f"number {number} is not wanted.")
-    return number
+    while True:  # until it is interrupted
+        time.sleep(0.01)
+
+
+def killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_results_come_in_the_order_of_the_jobs_from_other_processes() -> None:
@@ -41,13 +52,22 @@ def test_results_come_in_the_order_of_the_jobs_from_other_processes() -> None:
 
 
 def test_tensors_come_back_as_they_were() -> None:
+    import torch
+
     for seed, tensor in enumerate(run_side_by_side(drawn, [(0,), (1,)])):
         torch.testing.assert_close(tensor, drawn(seed))
 
 
-def test_a_mistake_in_a_job_arrives_as_it_is() -> None:
+def test_a_mistake_in_a_job_arrives_as_it_is_and_ends_the_others() -> None:
     with pytest.raises(UserError, match="number 2 is not wanted"):
         run_side_by_side(refuse, [(1,), (2,), (3,)])
+
+
+def test_a_process_that_is_killed_is_one_sentence() -> None:
+    with pytest.raises(
+        UserError, match="a process that was at work has been killed, perhaps for want of mem"
+    ):
+        run_side_by_side(killed, [(), ()])
 
 
 def test_a_script_without_a_guard_does_not_run_again_in_its_workers(tmp_path: Path) -> None:

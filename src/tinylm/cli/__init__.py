@@ -38,6 +38,7 @@ from tinylm.cli.predict import predict_command
 from tinylm.cli.pretrain import pretrain_command
 from tinylm.cli.serve import serve_command
 from tinylm.errors import MachineWarning, UserError
+from tinylm.system.interrupts import ended_by_signals
 
 # In the order in which `--help` lists them.
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -122,7 +123,7 @@ def main() -> None:
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with ended_by_signals(), warnings.catch_warnings():
             warnings.showwarning = partial(_show_warning, warnings.showwarning)
             code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
             sys.stdout.flush()

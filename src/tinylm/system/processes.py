@@ -7,22 +7,29 @@ cores take half the time of one after the other.
 
 from __future__ import annotations
 
+import _thread
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from types import FrameType
 from typing import Any, TypeVar
 
-import torch
-
+from tinylm.errors import UserError
 from tinylm.system.cores import cores
+from tinylm.system.files import remove_temporaries
 from tinylm.system.progress import forward_progress, show_progress
 
 Result = TypeVar("Result")
+GRACE = 1.0  # seconds in which interrupted work may clean up
 
 
 def run_side_by_side(
@@ -41,17 +48,26 @@ def run_side_by_side(
         What the calls returned, in the order of `jobs`.
 
     Raises:
-        Exception: the first that a call raised; no further job begins then.
+        Exception: the first that a call raised; jobs under way are interrupted then.
+        UserError: a process was killed.
     """
     count = min(len(jobs), workers or cores())
     # A process of a daemon's is not allowed to have processes of its own.
     if count == 1 or multiprocessing.current_process().daemon:
         with threads(1):
             return [function(*job) for job in jobs]
-    with worker_processes(count) as submit:
-        # Plain pickles: PyTorch would pass tensors by handles that die with their process.
-        futures = [submit(_call, function, job) for job in jobs]
-        return [pickle.loads(future.result()) for future in futures]
+    try:
+        with worker_processes(count) as submit:
+            # Plain pickles: PyTorch would pass tensors by handles that die with their process.
+            futures = [submit(_pickled, function, job) for job in jobs]
+            for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                future.result()  # one that failed raises here, before the others have ended
+            return [pickle.loads(future.result()) for future in futures]
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that was at work has been killed, perhaps for want of memory; fewer at a time need"
+            " less (`n_jobs`)."
+        ) from error
 
 
 @contextmanager
@@ -62,25 +78,55 @@ def worker_processes(most: int) -> Iterator[Callable[..., Future[Any]]]:
         most: so many at most.
 
     Yields:
-        `submit(function, *arguments)`, as of an executor. What has not begun when the block is
-        left by an exception is never begun.
+        `submit(function, *arguments)`, as of an executor. Where the block is left by an exception,
+        Ctrl-C for one, what is under way is interrupted and what has not begun never begins.
     """
-    # Started anew, not forked: a copy of a process whose OpenMP has begun can hang.
+    # Started afresh, not forked: a copy of a process whose OpenMP has begun can hang.
     context = multiprocessing.get_context("spawn")
     count = min(most, cores())
     messages = context.Queue()
     painter = threading.Thread(target=show_progress, args=(messages.get,), daemon=True)
     painter.start()
+    patience = None
+    # Workers hold the one end and notice when the other is closed, which this process does to
+    # interrupt them and the system does when this process is killed.
+    held, interrupt = context.Pipe(duplex=False)
     try:
-        with _without_main(), ProcessPoolExecutor(count, context, _prepare, (messages,)) as pool:
+        with _without_main(), ProcessPoolExecutor(count, context, _prepare, (messages, held)) as pool:
+
+            def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+                with _sigint_blocked():
+                    return pool.submit(_work, function, arguments)
+
             try:
-                yield pool.submit
+                yield submit
             except BaseException:
+                patience = 0.5  # a worker that is killed may leave the queue unusable
+                interrupt.close()
                 pool.shutdown(cancel_futures=True)
                 raise
     finally:
+        messages.cancel_join_thread()
         messages.put(None)
-        painter.join()
+        painter.join(patience)
+        held.close()
+        interrupt.close()
+
+
+@contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Let processes that are started here not hear Ctrl-C, which a terminal sends to all.
+
+    This process hears it and decides; they would print where it met them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -102,6 +148,8 @@ def _without_main() -> Iterator[None]:
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Let PyTorch use so many threads for a while."""
+    import torch  # slow to import
+
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -110,20 +158,48 @@ def threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _prepare(messages: Any) -> None:
+# --- in a worker ---
+
+_working = _interrupted = False
+
+
+def _prepare(messages: Any, held: Connection) -> None:
     """Make a new process a worker."""
-    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by libraries that its work loads, PyTorch for one
     forward_progress(messages.put)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    threading.Thread(target=_wait_for_interrupt, args=(held,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it is killed; it would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
+def _work(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    global _working  # noqa: PLW0603 (a worker does one thing at a time)
+    _working = True
+    try:
+        return function(*arguments)
+    except KeyboardInterrupt:  # what this would return, nobody waits for
+        os._exit(1)
+    finally:
+        _working = False
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _interrupted  # noqa: PLW0603
+    if not _working:
+        os._exit(1)
+    if not _interrupted:  # a second time, it would interrupt the cleaning up
+        _interrupted = True
+        raise KeyboardInterrupt
+
+
+def _wait_for_interrupt(held: Connection) -> None:
+    """Interrupt the work of this process when the other end of `held` is closed, and end it soon after."""
+    held.poll(None)
+    _thread.interrupt_main()
+    time.sleep(GRACE)
+    remove_temporaries()
     os._exit(1)
 
 
-def _call(function: Callable[..., Any], job: tuple[Any, ...]) -> bytes:
+def _pickled(function: Callable[..., Any], job: tuple[Any, ...]) -> bytes:
     return pickle.dumps(function(*job))

@@ -1,0 +1,74 @@
+"""Ctrl-C and other signals to end: at once, quietly, and with nothing half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from rich.console import Console
+
+from tinylm.system.files import remove_temporaries
+
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a job scheduler, a terminal that was closed
+PATIENCE = 4.0  # seconds
+
+_ending = threading.Event()
+
+
+@contextmanager
+def ended_by_signals(patience: float = PATIENCE) -> Iterator[None]:
+    """Let signals end the block by an exception, and the process soon after, whatever it does.
+
+    SIGINT raises `KeyboardInterrupt`, as always; SIGTERM and SIGHUP raise `SystemExit` with 128 and
+    their number. Signals that the user or a command has arranged otherwise are left alone.
+
+    Args:
+        patience: seconds after which the process ends by force. Python raises the exception when the
+            main thread returns from a call into a library in C or Rust, which may take minutes.
+    """
+    numbers = [
+        number
+        for name in SIGNALS
+        if (number := getattr(signal, name, None)) is not None
+        and signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler)
+    ]
+    mine, pythons = socket.socketpair()
+    pythons.setblocking(False)
+    wakeup = signal.set_wakeup_fd(pythons.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.signal(number, _end) for number in numbers}
+    threading.Thread(target=_watch, args=(mine, patience), daemon=True).start()
+    try:
+        yield
+    finally:
+        if not _ending.is_set():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        pythons.close()
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    if _ending.is_set():  # a second one would interrupt the cleaning up
+        return
+    _ending.set()
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
+def _watch(signals: socket.socket, patience: float) -> None:
+    """End this process `patience` seconds after the first signal that `_end` is responsible for."""
+    with signals:
+        while number := signals.recv(1):
+            if signal.getsignal(number[0]) is _end:
+                time.sleep(patience)
+                remove_temporaries()
+                Console(stderr=True).show_cursor()
+                os._exit(128 + number[0])

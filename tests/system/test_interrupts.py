@@ -1,0 +1,141 @@
+"""Signals end a command, its processes and what they were writing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+# One job cleans up when it is interrupted; the other hears nothing of it, as one in a library in C.
+JOB = """
+import itertools, time
+from pathlib import Path
+from tinylm.system.files import new_folder
+
+def job(name):
+    with new_folder(Path(name)) as folder:
+        (folder / "half").touch()
+        Path(name + ".begun").touch()
+        if name == "deaf":
+            time.sleep(3600)
+        for _ in itertools.repeat(None):
+            time.sleep(0.01)
+"""
+WORKERS = """
+import sys
+from jobs import job
+from tinylm.system.interrupts import ended_by_signals
+from tinylm.system.processes import run_side_by_side
+
+try:
+    with ended_by_signals():
+        run_side_by_side(job, [("polite",), ("deaf",)], workers=2)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+ALONE = """
+import hashlib
+from pathlib import Path
+from tinylm.system.files import new_folder
+from tinylm.system.interrupts import ended_by_signals
+
+with ended_by_signals(patience=0.1), new_folder(Path("out")) as folder:
+    (folder / "half").touch()
+    Path("deaf.begun").touch()
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # half an hour, in C
+"""
+
+
+def start(script: str, folder: Path) -> subprocess.Popen[str]:
+    """Run a script in a session of its own until its work has begun."""
+    (folder / "jobs.py").write_text(JOB)
+    (folder / "script.py").write_text(script)
+    process = subprocess.Popen(
+        [sys.executable, "script.py"],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    waited = [folder / f"{name}.begun" for name in ("polite", "deaf") if name in script]
+    while not all(path.exists() for path in waited):
+        assert process.poll() is None, process.communicate()[0]
+    return process
+
+
+def ended(process: subprocess.Popen[str], folder: Path) -> int:
+    """Its exit code, once all is quiet, gone and cleaned up."""
+    out, _ = process.communicate(timeout=120)  # it ends when the last process has closed its output
+    if process.returncode != -signal.SIGKILL:  # nobody is left then to tidy up Python's semaphores
+        assert out == ""
+    assert "Traceback" not in out
+    with suppress(ProcessLookupError):  # the last helper processes of Python's take a moment
+        for _ in range(600):
+            os.killpg(process.pid, 0)
+            time.sleep(0.1)
+        pytest.fail("a process is left")
+    assert not list(folder.glob("*.partial"))
+    assert not {"out", "polite", "deaf"} & {path.name for path in folder.iterdir()}
+    return process.returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "group", "code"),
+    [
+        (signal.SIGINT, True, 130),
+        (signal.SIGINT, False, 130),
+        (signal.SIGTERM, True, 128 + signal.SIGTERM),
+        (signal.SIGKILL, False, -signal.SIGKILL),
+    ],
+)
+def test_workers_end_with_their_parent(tmp_path: Path, number: int, group: bool, code: int) -> None:
+    process = start(WORKERS, tmp_path)
+    (os.killpg if group else os.kill)(process.pid, number)
+    assert ended(process, tmp_path) == code
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_process_that_does_not_listen_ends_by_force(tmp_path: Path, number: int) -> None:
+    process = start(ALONE, tmp_path)
+    process.send_signal(number)
+    assert ended(process, tmp_path) == 128 + number
+
+
+QUIET = """
+import os, signal, sys
+from tinylm.system.interrupts import ended_by_signals
+
+signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    try:
+        with ended_by_signals(patience=3600):
+            os.kill(os.getpid(), number)
+            print("goes on")
+    except BaseException as error:
+        os.kill(os.getpid(), signal.SIGINT)  # nobody's cleaning up is interrupted
+        print(type(error).__name__, error)
+        os._exit(0) if number == signal.SIGTERM else None
+        break
+"""
+
+
+def test_a_signal_that_is_ignored_stays_so_and_a_second_one_does_no_harm(tmp_path: Path) -> None:
+    for order, said in (
+        ("SIGINT, signal.SIGTERM, signal.SIGHUP", "KeyboardInterrupt \n"),
+        ("SIGTERM, signal.SIGHUP", "SystemExit 143\n"),
+        ("SIGHUP, signal.SIGTERM", "goes on\nSystemExit 143\n"),
+    ):
+        script = QUIET.replace(
+            "for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)", f"for number in (signal.{order})"
+        )
+        out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+        assert (out.stdout, out.stderr) == (said, "")
