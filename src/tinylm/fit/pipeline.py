@@ -39,6 +39,7 @@ from tinylm.ops.quantize import round_weights
 from tinylm.system.cores import cores
 from tinylm.system.paths import cache_folder, cached
 from tinylm.system.processes import run_side_by_side, threads
+from tinylm.system.progress import progress_log
 from tinylm.text.corpus import open_corpus
 from tinylm.text.coverage import Coverage, coverage, token_counts
 from tinylm.text.prepare import held_out_titles
@@ -177,6 +178,7 @@ class Fitted:
         }
 
 
+@progress_log()
 def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
     """Train a committee on labelled texts.
 

@@ -28,6 +28,7 @@ from tinylm.model.heads import MaskedLanguageModel
 from tinylm.report.demo import DemoResults, Trained, write_demo_report
 from tinylm.system.files import check_new, new_folder, write_record
 from tinylm.system.processes import run_side_by_side, threads
+from tinylm.system.progress import progress_log
 from tinylm.text.coverage import Coverage, coverage
 from tinylm.text.prepare import TokenizedCorpus, prepare
 from tinylm.text.tasks import load_task
@@ -48,6 +49,7 @@ DEEP = {"layers": 3, "heads": 2}
 MEMBERS = [{"layers": 1, "heads": heads} for heads in (1, 2, 3)]
 
 
+@progress_log()
 def run_demo(out: Path, seed: int = 0) -> DemoResults:
     """Run the main job on `vital` and write a report and a classifier.
 

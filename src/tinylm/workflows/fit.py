@@ -25,10 +25,12 @@ from tinylm.infer.evaluation import evaluate
 from tinylm.model.tfidf import TfidfClassifier
 from tinylm.report.fit import FitResults, write_fit_report
 from tinylm.system.files import write_record
+from tinylm.system.progress import progress_log
 from tinylm.text.labelled import Labelled, targets_of
 from tinylm.text.tasks import split_off, without_copies
 
 
+@progress_log()
 def fit_and_report(
     classifier: TinyTextClassifier,
     labelled: Labelled,
