@@ -1,24 +1,31 @@
-"""Columns of texts and labels as people have them: lists, arrays, pandas or polars columns."""
+"""Columns of texts and labels as people have them: lists, arrays, pandas, polars or pyarrow columns."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
+from sklearn.utils import column_or_1d
+from sklearn.utils.multiclass import check_classification_targets
 
 from tinylm.errors import InputError
-from tinylm.text.tables import why_unusable
+from tinylm.text.tables import is_missing, why_unusable
 
 SHOWN = 5  # labels that a message names
+LISTS = (list, tuple, set, frozenset, np.ndarray)
+# Forms of labels: one for each text; a list of them; 0 or 1 for each text and label, dense or sparse.
+ONE, SEVERAL, INDICATOR, SPARSE = "one", "lists", "indicator", "sparse"
 
 
 def texts_of(column: Any, name: str = "X") -> list[str]:
     """The texts of a column.
 
     Args:
-        column: a list, tuple, array `[n]` or `[n, 1]`, a pandas or polars column, or a data
+        column: a list, tuple, array `[n]` or `[n, 1]`, a pandas, polars or pyarrow column, or a data
             frame with a single column.
         name: what messages call it.
 
@@ -33,51 +40,184 @@ def texts_of(column: Any, name: str = "X") -> list[str]:
     if shape is not None and len(shape) == 2:
         if shape[1] != 1:
             raise InputError(f"{name} has {shape[1]} columns; expected a single column of texts.")
-        to_numpy = getattr(column, "to_numpy", None)
-        column = (to_numpy() if to_numpy else np.asarray(column))[:, 0]
+        column = _only_column(column)
     elif shape is not None and len(shape) != 1:
         raise InputError(f"{name} has {len(shape)} dimensions; expected a column of texts.")
-    texts = column.tolist() if isinstance(column, np.ndarray) else list(column)
+    texts = _values(column)
     for row, text in enumerate(texts, 1):
         if why_unusable(text) in ("no text", "not UTF-8"):
             raise InputError(f"{name}, row {row} is {text!r:.60}; expected a string of Unicode.")
     return [str(text) for text in texts]
 
 
-def is_multi_label(column: Any) -> bool:
-    """Whether the rows of a column of labels are themselves lists of labels."""
-    if isinstance(column, str | bytes) or not isinstance(column, Iterable):
-        return False
-    if getattr(column, "ndim", 1) != 1:
-        return False
-    return any(isinstance(row, list | tuple | set | frozenset | np.ndarray) for row in column)
+@dataclass(frozen=True)
+class Labels:
+    """The labels of a column.
+
+    Attributes:
+        classes: the distinct labels, `[labels]`.
+        targets: `int64 [texts]`, or `float32 [texts, labels]` of 0 and 1 for several labels per text.
+        form: how they were given: `ONE`, `SEVERAL`, `INDICATOR` or `SPARSE`.
+    """
+
+    classes: np.ndarray
+    targets: np.ndarray
+    form: str
+
+    @property
+    def rows(self) -> list[Any]:
+        """For each text a value that is the same for the same labels."""
+        if self.form == ONE:
+            return self.classes[self.targets].tolist()
+        return [tuple(row) for row in self.targets.tolist()]
 
 
-def label_lists_of(column: Iterable[Any], name: str = "y") -> tuple[np.ndarray, np.ndarray]:
-    """The labels of a column with several per row.
+def labels_of(column: Any, name: str = "y") -> Labels:
+    """The labels of a column, in any of their forms.
 
-    Returns:
-        The distinct labels, sorted, and `float32 [rows, labels]` of 0 and 1.
+    Args:
+        column: strings or numbers; a list of such for each text; or 0 and 1 for each text and label, as
+            `MultiLabelBinarizer` makes them: an array `[texts, labels]`, dense or sparse, or a data
+            frame whose columns are named as the labels.
+        name: what messages call it.
 
     Raises:
-        InputError: a row that is no list, fewer than two labels, labels of several types.
+        InputError: a missing label, labels of several types, fewer than two columns.
     """
-    rows = []
-    for number, row in enumerate(column, 1):
-        if not isinstance(row, list | tuple | set | frozenset | np.ndarray):
+    if hasattr(column, "toarray"):
+        targets = _zeros_and_ones(column.toarray(), name)
+        return Labels(_at_least_two(np.arange(targets.shape[1]), name), targets, SPARSE)
+    shape = getattr(column, "shape", None)
+    if shape is not None and len(shape) == 2 and shape[1] > 1:
+        targets = _zeros_and_ones(np.asarray(column), name)
+        names = getattr(column, "column_names", getattr(column, "columns", None))
+        classes = np.arange(shape[1]) if names is None else np.array([str(title) for title in names])
+        return Labels(_at_least_two(classes, name), targets, INDICATOR)
+    if shape is None or len(shape) == 1:
+        values = (
+            [] if isinstance(column, str | bytes) or not isinstance(column, Iterable) else _values(column)
+        )
+        if any(isinstance(row, LISTS) for row in values):
+            classes, targets = _label_lists(values, name)
+            return Labels(classes, targets, SEVERAL)
+        for row, label in enumerate(values, 1):
+            if is_missing(label):
+                raise InputError(f"{name}, row {row} has no label (NaN or None); leave the row out.")
+        if values and not isinstance(column, list | tuple) and not _is_plain(column):
+            column = np.array(values)  # dtypes of other libraries, of which scikit-learn knows little
+    elif type(column).__module__.partition(".")[0] in ("polars", "pyarrow"):
+        column = np.array(_values(_only_column(column)))
+    found = column_or_1d(column, warn=True)
+    for row, label in enumerate(found.tolist(), 1):
+        if is_missing(label):
+            raise InputError(f"{name}, row {row} has no label (NaN or None); leave the row out.")
+    if found.dtype == object and len({isinstance(label, str) for label in found.tolist()}) > 1:
+        raise InputError(f"{name} mixes strings and numbers as labels; expected one of them.")
+    check_classification_targets(found)
+    classes, numbers = np.unique(found, return_inverse=True)
+    return Labels(classes, numbers.astype(np.int64), ONE)
+
+
+def in_form(given: np.ndarray, classes: np.ndarray, form: str) -> Any:
+    """Several labels per text in the form in which they were given to the fit.
+
+    Args:
+        given: `bool [texts, labels]`.
+        classes: the labels.
+        form: `SEVERAL` for a list of lists, `INDICATOR` for an array of 0 and 1, `SPARSE` for such a matrix.
+    """
+    if form == SPARSE:
+        return sp.csr_matrix(given.astype(np.int64))
+    if form == INDICATOR:
+        return given.astype(np.int64)
+    return [classes[row].tolist() for row in given]
+
+
+def rows_of_labels(column: Any, classes: np.ndarray) -> list[frozenset[Any]]:
+    """The labels of each text as a set, from any of the forms of several labels per text."""
+    dense = column.toarray() if hasattr(column, "toarray") else column
+    shape = getattr(dense, "shape", None)
+    if shape is not None and len(shape) == 2:
+        return [frozenset(classes[row].tolist()) for row in np.asarray(dense).astype(bool)]
+    return [frozenset(row) for row in _values(dense)]
+
+
+def weights_of(column: Any, n_texts: int) -> np.ndarray | None:
+    """The weights of texts, `float32 [texts]` with a mean of 1; None for none.
+
+    Raises:
+        InputError: not a finite number from 0 for each text, or all 0.
+    """
+    if column is None:
+        return None
+    try:
+        weights = np.asarray(_values(column), np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"sample_weight is {column!r:.60}; expected a number for each text.") from error
+    if weights.shape != (n_texts,):
+        raise InputError(
+            f"sample_weight has the shape {weights.shape}; expected ({n_texts},), one for each text."
+        )
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
+        raise InputError("sample_weight holds negative or infinite numbers, or nothing but 0.")
+    return np.asarray(weights / weights.mean(), np.float32)
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column as Python's own, whatever library it is of."""
+    for method in ("to_pylist", "to_list", "tolist"):  # pyarrow; polars and pandas; numpy
+        if hasattr(column, method):
+            return list(getattr(column, method)())
+    return list(column)
+
+
+def _only_column(frame: Any) -> Any:
+    if hasattr(frame, "column_names"):  # pyarrow
+        return frame.column(0)
+    to_numpy = getattr(frame, "to_numpy", None)
+    return (to_numpy() if to_numpy else np.asarray(frame))[:, 0]
+
+
+def _is_plain(column: Any) -> bool:
+    return isinstance(column, np.ndarray) and column.dtype.kind in "biufUSO"
+
+
+def _zeros_and_ones(values: np.ndarray, name: str) -> np.ndarray:
+    try:
+        numbers = values.astype(np.float32)
+    except (TypeError, ValueError):
+        numbers = np.full(values.shape, np.nan, np.float32)
+    if not np.isin(numbers, (0, 1)).all():
+        row, place = np.argwhere(~np.isin(numbers, (0, 1)))[0].tolist()
+        raise InputError(
+            f"{name} should be a 1d array of labels, or 0 and 1 for each text and label; its shape is"
+            f" {values.shape} and row {row + 1}, column {place + 1} is {values[row, place]!r}."
+        )
+    return numbers
+
+
+def _at_least_two(classes: np.ndarray, name: str) -> np.ndarray:
+    if len(classes) < 2:
+        raise InputError(f"{name} has {len(classes)} label(s); expected at least two to choose from.")
+    return classes
+
+
+def _label_lists(rows: Sequence[Any], name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct labels, sorted, and targets of a column that has a list of labels for each text."""
+    lists = []
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, LISTS):
             raise InputError(f"{name}, row {number} is {row!r:.60}; the others are lists of labels.")
-        rows.append(list(row))
-    found = {label for row in rows for label in row}
+        lists.append(_values(row))
+    found = {label for row in lists for label in row}
     if len({isinstance(label, str) for label in found}) > 1:
         raise InputError(f"{name} mixes strings and numbers as labels; expected one of them.")
-    labels = np.array(sorted(found))
-    if len(labels) < 2:
-        raise InputError(f"{name} has {len(labels)} label(s); expected at least two to choose from.")
-    number_of = {label: number for number, label in enumerate(labels.tolist())}
-    targets = np.zeros((len(rows), len(labels)), np.float32)
-    for number, row in enumerate(rows):
+    classes = _at_least_two(np.array(sorted(found)), name)
+    number_of = {label: number for number, label in enumerate(classes.tolist())}
+    targets = np.zeros((len(lists), len(classes)), np.float32)
+    for number, row in enumerate(lists):
         targets[number, [number_of[label] for label in row]] = 1
-    return labels, targets
+    return classes, targets
 
 
 def data_warnings(texts: Sequence[str], labels: Sequence[Any]) -> list[str]:

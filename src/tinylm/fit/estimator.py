@@ -10,14 +10,22 @@ from typing import Any, Literal
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
+from sklearn.utils import check_consistent_length, check_random_state
 from sklearn.utils.class_weight import compute_class_weight
-from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from tinylm.errors import InputError, UserError
 from tinylm.export import hub
-from tinylm.fit.columns import data_warnings, is_multi_label, label_lists_of, texts_of
+from tinylm.fit.columns import (
+    ONE,
+    SEVERAL,
+    data_warnings,
+    in_form,
+    labels_of,
+    rows_of_labels,
+    texts_of,
+    weights_of,
+)
 from tinylm.fit.pipeline import Fitted, LabelledTexts, Settings, fit_committee
 from tinylm.infer.committee import Committee
 from tinylm.system.cores import worker_count
@@ -65,6 +73,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     Attributes:
         classes_: the labels, `[labels]`.
         multi_label_: whether a text can have several labels.
+        label_form_: how several labels per text were given, see `predict`.
         committee_: the trained `tinylm.infer.committee.Committee`.
         data_warnings_: sentences on what is odd about the texts, such as copies and labels that occur
             once, and on what the budget was not enough for; not there after `from_pretrained`.
@@ -110,12 +119,14 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: Any, y: Any) -> TinyTextClassifier:  # noqa: N803 (scikit-learn's name)
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> TinyTextClassifier:  # noqa: N803 (scikit-learn's name)
         """Pre-train, fine-tune and calibrate a committee.
 
         Args:
-            X: texts: a list, tuple or array of strings, a pandas or polars column.
-            y: a label for each text, strings or numbers; or a list of labels for each.
+            X: texts: a list, tuple or array of strings, a pandas, polars or pyarrow column.
+            y: a label for each text, strings or numbers; or several: a list of labels for each, or 0
+                and 1 for each text and label (an array, a data frame, a sparse matrix).
+            sample_weight: a number from 0 for each text, by which its loss counts; None counts all alike.
 
         Returns:
             Itself.
@@ -123,7 +134,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         Raises:
             InputError: (a `ValueError`) something in X, y or the parameters, which it names.
         """
-        return self.fit_for_report(X, y, compare=False)
+        return self.fit_for_report(X, y, compare=False, sample_weight=sample_weight)
 
     def fit_for_report(
         self,
@@ -132,6 +143,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         *,
         compare: bool,
         share: float = 1.0,
+        sample_weight: Any = None,
+        held_out: Sequence[str] = (),
     ) -> TinyTextClassifier:
         """`fit` for callers that do more within the budget, such as `tinylm fit`.
 
@@ -141,45 +154,45 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             compare: also train the same committee without pre-training, `fitted_.without`. That takes
                 about a quarter of the time for the pre-trained one.
             share: of the budget that the fit may take.
+            sample_weight: as in `fit`.
+            held_out: texts that pre-training must not read, such as those of the test.
         """
-        settings = self._settings(compare, share)
+        settings = self._settings(compare, share, held_out)
         texts = texts_of(X)
         if y is None:
             raise InputError("requires y to be passed, but the target y is None: there are no labels.")
         if not texts:
             raise InputError("X holds 0 sample(s); expected at least 2 texts (a minimum of 1 is required).")
-        self.multi_label_ = is_multi_label(y)
-        if self.multi_label_:
-            check_consistent_length(texts, y)
-            self.classes_, targets = label_lists_of(y)
-            keys: Sequence[Any] = [tuple(row) for row in targets.tolist()]
-        else:
-            column = column_or_1d(y, warn=True)
-            check_consistent_length(texts, column)
-            _check_labels(column)
-            self.classes_, targets = np.unique(column, return_inverse=True)
-            targets = targets.astype(np.int64)
-            keys = column.tolist()
-            if len(self.classes_) < 2:
-                raise InputError(
-                    f"y has one class, {self.classes_[0]!r}; the number of classes must be at least two."
-                )
+        labels = labels_of(y)
+        check_consistent_length(texts, labels.targets)
+        if len(labels.classes) < 2:
+            only = labels.classes.tolist()[0]
+            raise InputError(f"y has one class, {only!r}; the number of classes must be at least two.")
+        self.classes_, self.label_form_, self.multi_label_ = labels.classes, labels.form, labels.form != ONE
         label_names = [str(label) for label in self.classes_]
-        labelled = LabelledTexts(texts, targets, label_names, self._class_weights(targets))
+        class_weights = self._class_weights(labels.targets)
+        weights = weights_of(sample_weight, len(texts))
+        labelled = LabelledTexts(texts, labels.targets, label_names, class_weights, weights)
         self.fitted_ = fit_committee(labelled, settings)
         self.committee_: Committee = self.fitted_.committee
-        self.data_warnings_ = data_warnings(texts, keys) + self._shortcomings(self.fitted_)
+        self.data_warnings_ = data_warnings(texts, labels.rows) + self._shortcomings(self.fitted_)
         if self.verbose:
             print(*self.data_warnings_, _reached(self.fitted_), sep="\n")
         self.facts_ = self.fitted_.facts() | {
             "label_type": LABEL_TYPES.get(self.classes_.dtype.kind, "str"),
+            "label_form": self.label_form_,
             "fit_parameters": _stored(self.get_params(deep=False)),
         }
         return self
 
     def _shortcomings(self, fitted: Fitted) -> list[str]:
-        """What the committee lacks for want of room or time; want of time is also a Python warning."""
+        """What was left out, for honesty or for want of room or time; the last is also a Python warning."""
         sentences = []
+        if fitted.kept_out:
+            sentences.append(
+                f"{fitted.kept_out:,} of the texts without labels are test or validation texts;"
+                " pre-training did not read them."
+            )
         if self.tfidf_member and not fitted.form.tfidf:
             sentences.append(
                 f"The committee has no TF-IDF member: for {len(self.classes_):,} labels it would be too"
@@ -214,19 +227,24 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return self._committee().probabilities(texts_of(X))
 
     def predict(self, X: Any) -> Any:  # noqa: N803
-        """The label of each text, an array `[texts]`; with several labels per text a list of lists."""
+        """The label of each text, an array `[texts]`.
+
+        With several labels per text they come in the form that was given to `fit`: a list of lists, or
+        an array or a sparse matrix of 0 and 1 (`int64 [texts, labels]`).
+        """
         committee = self._committee()
         texts = texts_of(X)
         if not self.multi_label_:
             return self.classes_[committee.logits(texts).argmax(1)]
         given = committee.given(committee.probabilities(texts))
-        return [self.classes_[row].tolist() for row in given]
+        return in_form(given, self.classes_, self.label_form_)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
         """Accuracy; with several labels per text, a text counts if all its labels are right."""
         if not self._committee() or not self.multi_label_:
             return float(super().score(X, y, sample_weight))
-        right = [set(a) == set(b) for a, b in zip(self.predict(X), y, strict=True)]
+        found = rows_of_labels(self.predict(X), self.classes_)
+        right = [a == b for a, b in zip(found, rows_of_labels(y, self.classes_), strict=True)]
         return float(np.average(right, weights=sample_weight))
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -265,6 +283,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         classifier = cls(**_restored(facts.get("fit_parameters", {}), cls._get_param_names()))
         classifier.committee_, classifier.facts_ = committee, facts
         classifier.multi_label_ = classifier.committee_.thresholds is not None
+        classifier.label_form_ = facts.get("label_form", SEVERAL if classifier.multi_label_ else ONE)
         read = READ_LABEL[classifier.facts_["label_type"]]
         classifier.classes_ = np.array([read(label) for label in classifier.committee_.label_names])
         return classifier
@@ -284,7 +303,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise NotFittedError(f"{error} Or load one with from_pretrained.") from None
         return self.committee_
 
-    def _settings(self, compare: bool, share: float) -> Settings:
+    def _settings(self, compare: bool, share: float, held_out: Sequence[str]) -> Settings:
         if not isinstance(self.members, int | np.integer) or self.members < 1:
             raise InputError(f"members is {self.members!r}; expected a whole number from 1.")
         if not isinstance(self.max_tokens, int | np.integer) or self.max_tokens < 3:
@@ -319,10 +338,16 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             seed=int(check_random_state(self.random_state).randint(2**31 - 1000)),
             workers=worker_count(self.n_jobs),
             compare=compare,
+            held_out=held_out,
         )
 
     def _class_weights(self, targets: np.ndarray) -> np.ndarray | None:
         weight = self.class_weight
+        if isinstance(weight, dict):
+            labels = self.classes_.tolist()
+            if unknown := [label for label in weight if label not in labels]:
+                shown = ", ".join(map(repr, labels[:20])) + (", ..." if len(labels) > 20 else "")
+                raise InputError(f"class_weight has the label {unknown[0]!r}; expected some of {shown}.")
         if targets.ndim == 1:
             if weight is None:
                 return None
@@ -336,13 +361,6 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if isinstance(weight, dict):
             return np.array([weight.get(c, 1) for c in self.classes_.tolist()], np.float32)
         return None
-
-
-def _check_labels(column: np.ndarray) -> None:
-    missing = [row for row, label in enumerate(column, 1) if label is None or label != label]
-    if missing:
-        raise InputError(f"y, row {missing[0]} has no label (NaN or None); leave the row out.")
-    check_classification_targets(column)
 
 
 def _reached(fitted: Fitted) -> str:

@@ -128,7 +128,7 @@ def make_schedule(job: Job, deadline: float) -> Schedule:
     """Share the time between pre-training and fine-tuning, which is measured first."""
     n_texts, batch_size = len(job.task.train), job.recipe.finetune.batch_size
     model, run = finetuning_run(
-        job.task, job.tokenizer, job.config, job.recipe, seed=job.seed, loss=_loss_of(job)
+        _with_weights(job.task), job.tokenizer, job.config, job.recipe, seed=job.seed, loss=_loss_of(job)
     )
     begin = job.clock()
     logits_of(model, job.task.test)
@@ -198,9 +198,11 @@ def _finetuned(
         )
         recipe = recipe.with_epochs(finetune=epochs)
         if len(rows) < len(task.train):
-            task = replace(task, train=task.train.take(rows), train_labels=task.train_labels[rows])
+            weights = None if task.train_weights is None else task.train_weights[rows]
+            train, labels = task.train.take(rows), task.train_labels[rows]
+            task = replace(task, train=train, train_labels=labels, train_weights=weights)
     found = finetune_until_best(
-        task,
+        _with_weights(task),
         job.tokenizer,
         start,
         recipe,
@@ -212,11 +214,34 @@ def _finetuned(
     return found, len(task.train)
 
 
+def _with_weights(task: EncodedTask) -> EncodedTask:
+    """The task with the weight of each training text, if there is one, as a last column of its labels."""
+    if task.train_weights is None:
+        return task
+    columns = np.column_stack([task.train_labels, task.train_weights]).astype(np.float32)
+    return replace(task, train_labels=columns)
+
+
 def _loss_of(job: Job) -> Loss:
+    """The loss of logits and labels as `_with_weights` gives them."""
     weights = None if job.class_weights is None else torch.from_numpy(job.class_weights)
-    if job.task.train_labels.ndim == 2:
-        return lambda logits, labels: F.binary_cross_entropy_with_logits(logits, labels, weights)
-    return lambda logits, labels: F.cross_entropy(logits, labels, weights)
+    several = job.task.train_labels.ndim == 2
+    if job.task.train_weights is None:
+        if several:
+            return lambda logits, labels: F.binary_cross_entropy_with_logits(logits, labels, weights)
+        return lambda logits, labels: F.cross_entropy(logits, labels, weights)
+
+    def weighed(logits: Tensor, labels: Tensor) -> Tensor:
+        # The mean over texts, not over weights: a batch of light texts moves the model little.
+        if several:
+            each = F.binary_cross_entropy_with_logits(logits, labels[:, :-1], weights, reduction="none").mean(
+                1
+            )
+        else:
+            each = F.cross_entropy(logits, labels[:, 0].long(), weights, reduction="none")
+        return (each * labels[:, -1]).mean()
+
+    return weighed
 
 
 def _is_over(job: Job, ends: float | None) -> Callable[[], bool] | None:

@@ -45,7 +45,7 @@ from tinylm.text.coverage import Coverage, coverage, token_counts
 from tinylm.text.prepare import held_out_titles
 from tinylm.text.store import TokenIds
 from tinylm.text.tables import why_unusable
-from tinylm.text.tasks import Split, split_rows
+from tinylm.text.tasks import Split, copy_key, split_rows
 from tinylm.text.tokenizer import BERT, Tokenizer, load_tokenizer, train_tokenizer
 from tinylm.train.cooccurrence import MOST_TOKENS, token_vectors
 from tinylm.train.finetune import EncodedTask
@@ -74,12 +74,14 @@ class LabelledTexts:
         targets: `int64 [texts]`, or `float32 [texts, labels]` of 0 and 1 for several labels per text.
         label_names: at least two.
         class_weights: `float32 [labels]`, or None for equal ones.
+        weights: `float32 [texts]` with a mean of 1, by which the loss of a text counts; None for equal ones.
     """
 
     texts: Sequence[str]
     targets: np.ndarray
     label_names: Sequence[str]
     class_weights: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Settings:
     Attributes:
         seconds: the budget; None trains the recipe's epochs.
         compare: also train a committee without pre-training.
+        held_out: texts that pre-training must not read, wherever they stand.
         clock: what time is read from.
     """
 
@@ -103,6 +106,7 @@ class Settings:
     seed: int
     workers: int | None = None
     compare: bool = False
+    held_out: Sequence[str] = ()
     clock: Clock = MONOTONIC
 
 
@@ -118,6 +122,8 @@ class Encoded:
         configs: architecture of each encoder, largest first.
         corpus: name, fingerprint, licence and number of rows of the corpus; empty without one.
         coverage: of the labelled texts by the paragraphs (W_S, T_W, T_C, T_M).
+        kept_out: texts of the corpus or among the unlabelled ones that pre-training was not shown, since
+            they are validation texts or held out.
     """
 
     paragraphs: TokenIds
@@ -127,6 +133,7 @@ class Encoded:
     configs: list[ModelConfig]
     corpus: dict[str, Any]
     coverage: Coverage
+    kept_out: int
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,7 @@ class Fitted:
         histories: of its encoders, in the committee's order.
         form: what it is stored as.
         split: which labelled texts were validation texts.
-        corpus, coverage: as in `Encoded`.
+        corpus, coverage, kept_out: as in `Encoded`.
         validation: on the validation texts, which chose the epoch; None where there are none.
         latency: of one text on one thread.
         seconds: of everything.
@@ -152,6 +159,7 @@ class Fitted:
     split: Split
     corpus: dict[str, Any]
     coverage: Coverage
+    kept_out: int
     validation: Evaluation | None
     latency: Latency
     seconds: float
@@ -212,6 +220,7 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
         split,
         encoded.corpus,
         encoded.coverage,
+        encoded.kept_out,
         validation,
         latency,
         settings.clock() - begin,
@@ -232,9 +241,16 @@ def split_labelled(labelled: LabelledTexts, settings: Settings) -> Split:
 
 def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded:
     """Read the corpus, train the vocabulary, and turn all text into token ids."""
-    own = [labelled.texts[i] for i in split.train.tolist()] + list(settings.unlabelled)
-    own = [text for text in own if not why_unusable(text)]
+    held_out = {copy_key(labelled.texts[i]) for i in split.validation.tolist()}
+    held_out |= {copy_key(text) for text in settings.held_out}
     articles, corpus = _corpus_texts(settings)
+    others = [
+        [text for text in part if copy_key(text) not in held_out] for part in (articles, settings.unlabelled)
+    ]
+    kept_out = len(articles) + len(settings.unlabelled) - sum(map(len, others))
+    articles = others[0]
+    own = [labelled.texts[i] for i in split.train.tolist()] + others[1]
+    own = [text for text in own if not why_unusable(text)]
     tokenizer, form = _tokenizer_and_form(articles, own, len(labelled.label_names), settings)
     max_tokens = settings.recipe.max_tokens
     # dict: a text that is there twice, as an unlabelled copy of a labelled one, counts once.
@@ -251,12 +267,14 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
             ids.take(split.validation),
             labelled.targets[split.validation],
             len(labelled.label_names),
+            None if labelled.weights is None else labelled.weights[split.train],
         ),
         tokenizer,
         form,
         _configs(form, tokenizer, settings.recipe),
         corpus,
         coverage(paragraphs, ids, len(tokenizer)),
+        kept_out,
     )
 
 

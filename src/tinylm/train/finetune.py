@@ -27,13 +27,17 @@ from tinylm.train.recipes import Recipe
 
 @dataclass(frozen=True)
 class EncodedTask:
-    """A task's texts as token ids; labels as in `Task`, or what another loss compares with."""
+    """A task's texts as token ids; labels as in `Task`, or what another loss compares with.
+
+    `train_weights` (`float32 [train texts]`, None for equal ones) is for the losses that know of weights.
+    """
 
     train: TokenIds
     train_labels: np.ndarray
     test: TokenIds
     test_labels: np.ndarray
     n_labels: int
+    train_weights: np.ndarray | None = None
 
 
 def encode_task(task: Task, tokenizer: Tokenizer, max_tokens: int = 128) -> EncodedTask:

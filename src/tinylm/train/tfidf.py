@@ -34,17 +34,19 @@ def train_tfidf(
     """Logistic regression on the TF-IDF of the training texts.
 
     Args:
-        task: its training part; labels `int64 [texts]`, or `float32 [texts, labels]` of 0 and 1.
+        task: its training part, weighed by `train_weights`; labels `int64 [texts]`, or
+            `float32 [texts, labels]` of 0 and 1.
         tokenizer: that encoded it.
         max_tokens: texts are cut there.
         class_weights: `float32 [labels]`, or None for equal ones.
         seed: of the texts that are drawn where there are too many.
         most_work: texts times labels at most.
     """
-    texts, labels = task.train, task.train_labels
+    texts, labels, text_weights = task.train, task.train_labels, task.train_weights
     if (most := max(1, most_work // task.n_labels)) < len(texts):
         rows = np.sort(np.random.default_rng(seed).permutation(len(texts))[:most])
         texts, labels = texts.take(rows), labels[rows]
+        text_weights = None if text_weights is None else text_weights[rows]
     counts = count_tokens(texts, tokenizer, max_tokens)
     seen_in = np.bincount(counts.indices, minlength=len(tokenizer))
     rarity = np.log((1 + len(texts)) / (1 + seen_in)) + 1
@@ -65,6 +67,8 @@ def train_tfidf(
         model.rarity.copy_(torch.from_numpy(rarity))
         model.votes.weight.zero_()
         for places, classes, weights in regressions:
+            if text_weights is not None:
+                weights = weights * text_weights
             if len(np.unique(classes)) < 2:
                 continue  # a label that no text has, or all have: its weights stay 0
             weight, bias = _regression(features, classes, weights)

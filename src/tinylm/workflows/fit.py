@@ -66,7 +66,9 @@ def fit_and_report(
     for table in [labelled] if tested is None else [train, test]:
         tell(table.in_words())
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # the report has them too
-        classifier.fit_for_report(train.texts, train.labels, compare=compare, share=1 - REPORT_SHARE)
+        classifier.fit_for_report(
+            train.texts, train.labels, compare=compare, share=1 - REPORT_SHARE, held_out=test.texts
+        )
     fitted, committee = classifier.fitted_, classifier.committee_
     targets = targets_of(train, committee.label_names)
     test_targets = targets_of(test, committee.label_names)
