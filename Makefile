@@ -25,12 +25,11 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# All suites that this machine can run; each leaves a JSON file there, `gpu` none without a GPU.
+# All suites, some hours; each leaves a JSON file there, `train-gpu` none without a GPU.
 bench: install
 	mkdir -p results/bench
-	$(BIN)/tinylm bench --suite cpu --json results/bench/cpu.json
-	$(BIN)/tinylm bench --suite inference --json results/bench/inference.json
-	$(BIN)/tinylm bench --suite gpu --json results/bench/gpu.json
+	for suite in train-cpu infer-cpu train-gpu ablation corpus select recipe int8; do \
+	    $(BIN)/tinylm bench --suite $$suite --json results/bench/$$suite.json || exit 1; done
 
 clean:
 	rm -rf $(VENV) demo build

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +17,10 @@ import transformers
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers.command import tinylm
-from tinylm.bench import inference, training
-from tinylm.bench.measure import Machine, alternate, summarise, table, write_json
+from helpers.command import done, refused, tinylm
+from tinylm.bench import ablation, corpus, inference, int8, select, suites, training
+from tinylm.bench import recipe as recipe_suite
+from tinylm.bench.measure import Machine, Measured, alternate, summarise, table, write_json
 from tinylm.bench.reference import (
     IGNORED,
     ReferenceProcess,
@@ -37,7 +40,7 @@ from tinylm.model.convolution import ConvolutionalFrontEnd
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.model.huggingface import to_huggingface
 from tinylm.ops.packed import make_batch
-from tinylm.text.store import TokenIds
+from tinylm.text.store import TokenIds, open_store
 from tinylm.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tinylm.train.finetune import EncodedTask, finetuning_run
 from tinylm.train.pretrain import pretraining_run
@@ -327,7 +330,7 @@ def test_reference_classifier_cuts_texts_into_our_tokens():
 
 
 def test_names_of_the_suites_are_those_of_the_documentation():
-    assert list(SUITES["cpu"].cases) == [
+    assert list(SUITES["train-cpu"].cases) == [
         "mlm-bert6",
         "mlm-bert1",
         "mlm-bert1-conv",
@@ -340,24 +343,148 @@ def test_names_of_the_suites_are_those_of_the_documentation():
 
 
 def test_bad_names_are_refused_before_anything_is_measured(tmp_path):
-    with pytest.raises(UserError, match="'tpu' is unknown; there are: cpu, inference, gpu"):
+    with pytest.raises(UserError, match="'tpu' is unknown; there are: train-cpu, infer-cpu, train-gpu, abl"):
         run_suite("tpu", 1)
-    with pytest.raises(UserError, match="no case 'mlm-bert9'; there are: mlm-bert6, mlm-bert1, "):
-        run_suite("cpu", 1, ["mlm-bert1", "mlm-bert9"])
-    answer = tinylm("bench --suite tpu --json", tmp_path / "x.json")
-    assert answer.code == 2 and "tpu" in answer.err
-    answer = tinylm("bench --suite cpu --json", tmp_path / "absent" / "x.json")
-    assert answer.code == 2 and "folder" in answer.err
+    for name in ("train-cpu", "cpu"):  # as it was called earlier
+        with pytest.raises(UserError, match="no case 'mlm-bert9'; there are: mlm-bert6, mlm-bert1, "):
+            run_suite(name, 1, ["mlm-bert1", "mlm-bert9"])
+    assert "tpu" in refused(tinylm("bench --suite tpu --json", tmp_path / "x.json"))
+    assert "folder" in refused(tinylm("bench --suite train-cpu --json", tmp_path / "absent" / "x.json"))
     assert not list(tmp_path.iterdir())
 
 
-def test_gpu_suite_without_a_gpu_says_so(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["train-gpu", "gpu"])
+def test_gpu_suite_without_a_gpu_says_so(tmp_path, monkeypatch, name):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    answer = tinylm("bench --suite gpu --json", tmp_path / "gpu.json")
-    assert answer.code == 0 and "no CUDA GPU" in answer.out
+    assert "needs a CUDA GPU" in done(f"bench --suite {name} --json {tmp_path / 'gpu.json'}").out
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_transformers_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("tinylm.cli.common.find_spec", lambda name: None)
-    answer = tinylm("bench --suite cpu --json", tmp_path / "x.json")
-    assert answer.code == 2 and "tinylm[dev]" in answer.err
+    assert "tinylm[dev]" in refused(tinylm("bench --suite train-cpu --json", tmp_path / "x.json"))
+
+
+def test_command_with_settings_prints_and_writes_all_results(tmp_path, monkeypatch):
+    """One case may give several results; each carries the facts of the machine."""
+
+    def measure(name: str, rounds: int, machine: Machine) -> list[Measured]:
+        values = np.full((rounds, 2), [4.0, 2.0])
+        return [summarise(f"{name} {i}", values, "rows/s", None, None, {"part": i}) for i in range(2)]
+
+    monkeypatch.setattr(suites, "measure_machine", lambda device: MACHINE)
+    monkeypatch.setitem(SUITES, "select", suites.Suite(["one", "two"], measure))
+    (tmp_path / "s.yaml").write_text(f"suite: select\nrounds: 2\njson_file: {tmp_path / 'out.json'}\n")
+    out = done(f"bench --settings {tmp_path / 's.yaml'} --only two").out
+    assert out.count("two 0") == out.count("two 1") == 2 and "one" not in out  # in the table and below it
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert [result["name"] for result in written] == ["two 0", "two 1"]
+    assert [result["details"]["part"] for result in written] == [0, 1]
+    assert all((result["ratio"], result["details"]["rounds"]) == (2, 2) for result in written)
+
+
+# --- a smoke test of each suite: tiny sizes, no times ---
+
+
+def two_sided(result: Measured) -> bool:
+    """Whether both sides worked, and their ratio belongs to them."""
+    speeds = result.ours, result.reference
+    fast = speeds[1] / speeds[0] if result.unit in ("ms", "s") else speeds[0] / speeds[1]
+    return min(speeds) > 0 and result.spread[0] <= result.ratio <= result.spread[1] and fast > 0
+
+
+@pytest.mark.parametrize("name", ["mlm-bert1", "finetune-bert1-fewrel"])
+def test_ablation(paragraphs, task, monkeypatch, name):
+    def prepare(case: str) -> training.PreparedCase:
+        recipe = RECIPES["paper"]
+        if training.CASES[case].finetune:
+            _, run = finetuning_run(task, TOKENIZER, TINY, recipe, seed=0)
+        else:
+            _, run = pretraining_run(paragraphs, TOKENIZER, TINY, recipe, seed=0)
+        return training.PreparedCase(TINY, run, lambda: None, "made-up texts")
+
+    monkeypatch.setattr(training, "prepare_case", prepare)
+    monkeypatch.setattr(ablation, "LONG_ENOUGH", 1e-9)  # one step
+    results = ablation.measure_case(name, 1, MACHINE)
+    tricks = {*ablation.DURING_STEPS, *(ablation.FINETUNING if "fewrel" in name else ablation.PRETRAINING)}
+    assert {f"{name} without {trick}" for trick in tricks} < {result.name for result in results}
+    assert all(map(two_sided, results))
+
+
+def test_a_patched_step_learns_the_same(paragraphs):
+    """Without a trick, the loss of a step is what it is with it."""
+    recipe = RECIPES["paper"].model_copy(
+        update={"pretrain": RECIPES["paper"].pretrain.model_copy(update={"dropout": 0.0})}
+    )
+    losses = {}
+    for trick, without in {"": nullcontext, **ablation.PRETRAINING}.items():
+        _, run = pretraining_run(paragraphs, TOKENIZER, TINY, recipe, seed=0)
+        with without():
+            losses[trick] = [run.step() for _ in range(3)]
+    whole = losses.pop("")
+    assert len(losses) == 2
+    for found in losses.values():
+        assert found == pytest.approx(whole, rel=2e-2)  # in bf16
+
+
+def test_corpus(monkeypatch):
+    articles = {str(i): {"title": f"title {i}", "extract": f"word{i} word{i + 1}"} for i in range(20)}
+    monkeypatch.setattr(corpus, "read_vital", lambda: articles)
+    monkeypatch.setattr(corpus, "openings", lambda: (SimpleNamespace(tokenizer=TOKENIZER), ""))
+    monkeypatch.setitem(corpus.CASES, "corpus-vital", 2)
+    result = corpus.measure_case("corpus-vital", 1, MACHINE)
+    assert two_sided(result) and result.details["texts"].startswith("40 ")
+
+
+@pytest.mark.parametrize("name", select.CASES)
+def test_select(monkeypatch, name):
+    monkeypatch.setattr(select, "PARAGRAPHS", 400)
+    monkeypatch.setattr(select, "W_S", 1_600_000)  # of 6.4 million: a quarter
+    result = select.measure_case(name, 1, MACHINE)
+    assert two_sided(result) and result.details["W_S"] == 100
+
+
+def test_select_and_its_reference_choose_the_same_rows(tmp_path, monkeypatch):
+    select.write_corpus(tmp_path / "corpus", 300)
+    paragraphs, _ = open_store(tmp_path / "corpus")
+    in_task = np.arange(select.VOCAB) < select.T_C
+    fast = np.sort(select.custom_made_rows(paragraphs, in_task)).tolist()
+    assert fast == select.custom_made_reference(paragraphs, in_task)
+
+
+@pytest.fixture
+def small_data(paragraphs, task, monkeypatch):
+    """The corpus and task of the suites `recipe` and `int8`, in this process."""
+    source = SimpleNamespace(paragraphs=paragraphs, tokenizer=TOKENIZER)
+    for module in (recipe_suite, int8):
+        monkeypatch.setattr(module, "data", lambda vocabulary: (source, task))
+        monkeypatch.setattr(module, "run_side_by_side", lambda work, jobs: [work(*job) for job in jobs])
+        short = module.RECIPE.with_epochs(pretrain=1, finetune=1)
+        monkeypatch.setattr(module, "RECIPE", short.model_copy(update={"max_tokens": 16}))
+    monkeypatch.setattr(recipe_suite, "EPOCHS", 1)
+    monkeypatch.setattr(recipe_suite, "HEADS", 1)
+    monkeypatch.setattr(int8, "HEADS", 1)
+    recipe_suite.trials.cache_clear()
+    yield
+    recipe_suite.trials.cache_clear()
+
+
+@pytest.mark.parametrize("name", recipe_suite.CASES)
+def test_recipe(small_data, name):
+    result = recipe_suite.measure_case(name, 2, MACHINE)
+    assert two_sided(result)
+    assert {change: len(values) for change, values in result.details["accuracy"].items()} == {
+        recipe_suite.AS_IT_IS: 2,
+        name: 2,
+        recipe_suite.NONE: 2,
+    }
+
+
+def test_int8(small_data):
+    result = int8.measure_case("int8-products", 2, MACHINE)
+    assert two_sided(result)
+    for figure in ("loss", "accuracy"):
+        assert {form: len(values) for form, values in result.details[figure].items()} == {
+            "int8": 2,
+            "bf16": 2,
+        }

@@ -1,4 +1,4 @@
-"""Suite `inference`: from texts to labels, tokenizing included, on two threads.
+"""Suite `infer-cpu`: from texts to labels, tokenizing included, on two threads.
 
 Ours answer with int8 weights. The reference is a BERT-6 of `transformers` in fp32.
 Beside it stands the same BERT-6 in our own engine and precision, the fair rival of a

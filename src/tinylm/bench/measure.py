@@ -20,7 +20,7 @@ from rich.table import Table
 from tinylm.ops.device import CPU
 from tinylm.system import files
 
-MILLISECONDS = "ms"
+MILLISECONDS, SECONDS = "ms", "s"
 # Rows, inputs and outputs of the products that dominate a block of width 768.
 SHAPES = ((3072, 768, 768), (3072, 768, 3072), (3072, 3072, 768))
 GPU_SHAPES = ((8192, 8192, 8192),)  # the machine's rate, which those leave unused
@@ -72,8 +72,9 @@ class Measured:
         ours: median over the rounds, in `unit`.
         reference: the same of the authors' way.
         ratio: how many times as fast ours is, median over the rounds.
-        unit: "ms" (less is better) or a rate (more is better).
-        limit: `ours` if the machine did nothing but the needed matrix products.
+        unit: "ms" or "s" (less is better), or a rate (more is better).
+        limit: `ours` if the machine did nothing but the needed matrix products; None where products are
+            not what takes the time.
         spread: lowest and highest ratio of any round.
         other: the second reference, if there is one.
         details: what else a reader needs to judge the figures.
@@ -84,7 +85,7 @@ class Measured:
     reference: float
     ratio: float
     unit: str
-    limit: float
+    limit: float | None
     spread: tuple[float, float]
     other: Other | None
     details: dict[str, Any]
@@ -129,10 +130,10 @@ def alternate(
 
 
 def summarise(
-    name: str, values: np.ndarray, unit: str, limit: float, other: str | None, details: dict[str, Any]
+    name: str, values: np.ndarray, unit: str, limit: float | None, other: str | None, details: dict[str, Any]
 ) -> Measured:
     """Medians of `values` (`[rounds, 3]`: ours, the reference, the `other` if any) and of their ratios."""
-    speed = 1 / values if unit == MILLISECONDS else values
+    speed = 1 / values if unit in (MILLISECONDS, SECONDS) else values
     ratios = speed[:, :1] / speed[:, 1:]
     medians, median_ratios = (np.median(array, axis=0).tolist() for array in (values, ratios))
     spreads = list(zip(ratios.min(0).tolist(), ratios.max(0).tolist(), strict=True))
@@ -157,7 +158,9 @@ def table(results: Sequence[Measured]) -> Table:
     return out
 
 
-def _number(value: float) -> str:
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""Suites `cpu` and `gpu`: training steps of the library beside the authors', in real tokens per second.
+"""Suites `train-cpu` and `train-gpu`: training beside the authors' way, in real tokens per second.
 
 Ours are the steps of `pretraining_run` and `finetuning_run` with the paper's recipe. A
 round is one epoch of a few batches on each side: of ours, and of the reference in fp32 and

@@ -7,36 +7,52 @@ from typing import Annotated
 
 import typer
 
-from tinylm.cli.common import console, need, say
+from tinylm.cli.common import Settings, console, need, say
 from tinylm.errors import UserError
 
 
 def bench_command(
-    suite: Annotated[str, typer.Option(help="cpu (training), inference, or gpu (training).")],
-    json_file: Annotated[Path, typer.Option("--json", help="File for the results.")],
-    rounds: Annotated[int, typer.Option(help="How often each side works, in turn.", min=1)] = 3,
-    only: Annotated[str | None, typer.Option(help="Only these cases, as in mlm-bert1,mlm-small.")] = None,
+    suite: Annotated[
+        str,
+        typer.Option(
+            help="What to measure. train-cpu, train-gpu: training. infer-cpu: prediction. ablation: what each"
+            " trick of training brings. corpus, select: preparing a corpus. recipe, int8: what parts of"
+            " training bring and cost, in seconds and accuracy.",
+            metavar="NAME",
+        ),
+    ],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Also write the results to this file.", metavar="FILE")
+    ] = None,
+    rounds: Annotated[
+        int, typer.Option(help="How often each side is measured, in turn.", min=1, metavar="NUMBER")
+    ] = 3,
+    only: Annotated[
+        str | None,
+        typer.Option(help="Measure only these cases, such as mlm-bert1,mlm-small.", metavar="NAMES"),
+    ] = None,
+    settings: Settings = None,
 ) -> None:
-    """Measure the library beside the authors' way on this machine.
+    """Measure the speed of the library beside that of a reference, on this machine.
 
-    Example: `tinylm bench --suite inference --json inference.json`
+    docs/performance.md explains the suites and their references.
+
+    Example: `tinylm bench --suite infer-cpu --json infer-cpu.json`
     """
-    if suite == "gpu":
-        import torch
-
-        if not torch.cuda.is_available():
-            say("suite gpu: there is no CUDA GPU here, nothing was measured.")
-            return
+    if json_file is not None and not json_file.parent.is_dir():
+        raise UserError(f"--json was {json_file}; expected a file in a folder that exists.")
     need("dev", "transformers")
     from tinylm.bench.measure import table, write_json
-    from tinylm.bench.suites import run_suite
+    from tinylm.bench.suites import can_run, run_suite
 
-    if not json_file.parent.is_dir():
-        raise UserError(f"--json was {json_file}; expected a file in a folder that exists.")
+    if not can_run(suite):
+        say(f"Nothing was measured: suite {suite} needs a CUDA GPU, and there is none here.")
+        return
     results = run_suite(suite, rounds, only.split(",") if only else ())
-    write_json(json_file, results)
+    if json_file is not None:
+        write_json(json_file, results)
     console.print(table(results))
     for result in results:
         low, high = result.spread
-        facts = ", ".join(f"{name} {fact}" for name, fact in result.details.items())
-        say(f"{result.name}: ratio {low:.1f} to {high:.1f}, {facts}")
+        facts = "".join(f", {name} {fact}" for name, fact in result.details.items())
+        say(f"{result.name}: ratio {low:.2f} to {high:.2f}{facts}")

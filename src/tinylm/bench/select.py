@@ -1,17 +1,13 @@
-"""How fast the custom-made and mismatched selections scan a corpus, on one core.
+"""Suite `select`: how fast the custom-made and mismatched selections scan a corpus, on one core.
 
-Writes a store of made-up paragraphs (token frequencies as in Zipf's law, 72 to
-128 tokens, so about 100 as in Wikipedia) to a temporary folder, opens it
-memory-mapped, and times whole calls. Beside them stands the obvious way, one
-Python set per paragraph, for the same decision on the first rows. The default size is that of
-English Wikipedia and needs 1.4 GB of disk:
-
-    python benchmarks/select_scan.py --paragraphs 6400000
+A store of made-up paragraphs is written to a temporary folder and opened memory-mapped: token
+frequencies as in Zipf's law, 72 to 128 tokens, so about 100 as in Wikipedia. Whole calls are
+timed. The reference makes the same decision with one Python set per paragraph, on the first rows.
+The default size is that of English Wikipedia and needs 1.4 GB of disk.
 """
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 import tracemalloc
@@ -20,13 +16,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
+from tinylm.bench.measure import Machine, Measured, summarise
 from tinylm.text.coverage import coverage
 from tinylm.text.select import custom_made_rows, mismatched_rows
 from tinylm.text.store import TokenIds, new_store, open_store
 
+CASES = ("custom-made", "mismatched", "mismatched-half-t-m")
+PARAGRAPHS = 6_400_000
 VOCAB, T_C, W_S = 30_522, 12_829, 40_000
 CLS, SEP = 101, 102
 BLOCK = 50_000  # paragraphs written at a time
@@ -71,46 +68,34 @@ def rate(select: Callable[[], object], n_paragraphs: int) -> float:
     return n_paragraphs / (time.process_time() - start)
 
 
-def main() -> None:
-    """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--paragraphs", type=int, default=6_400_000)
-    n = parser.parse_args().paragraphs
-    w_s = max(n * W_S // 6_400_000, 1)  # the same share of any corpus
+def measure_case(name: str, rounds: int, machine: Machine) -> Measured:
+    """Measure one of CASES."""
+    w_s = max(PARAGRAPHS * W_S // 6_400_000, 1)  # the same share of any corpus
     in_task = np.arange(VOCAB) < T_C  # the most frequent tokens
-
     with tempfile.TemporaryDirectory() as folder:
-        write_corpus(Path(folder) / "corpus", n)
+        write_corpus(Path(folder) / "corpus", PARAGRAPHS)
         corpus, _ = open_store(Path(folder) / "corpus")
-        sample = corpus.take(np.arange(min(REFERENCE_ROWS, n)))
-        slow_custom = rate(lambda: custom_made_reference(sample, in_task), len(sample))
-        slow_mismatched = rate(lambda: mismatched_reference(sample, in_task), len(sample))
+        sample = corpus.take(np.arange(min(REFERENCE_ROWS, PARAGRAPHS)))
+        missing = None
+        if name == "mismatched-half-t-m":
+            largest = corpus.take(mismatched_rows(corpus, in_task, w_s))
+            missing = coverage(largest, TokenIds.from_lists([np.flatnonzero(in_task)]), VOCAB).t_m // 2
 
-        # Counts what Python and numpy allocate. Pages of the mapped file are not among it: they are
-        # the kernel's cache, which it drops when memory runs short.
+        def ours() -> None:
+            if name == "custom-made":
+                custom_made_rows(corpus, in_task)
+            else:
+                mismatched_rows(corpus, in_task, w_s, missing)
+
+        def reference() -> None:
+            (custom_made_reference if name == "custom-made" else mismatched_reference)(sample, in_task)
+
+        rates = np.array([[rate(ours, PARAGRAPHS), rate(reference, len(sample))] for _ in range(rounds)])
+        # What Python and numpy allocate. Pages of the mapped file are not among it: they are the
+        # kernel's cache, which it drops when memory runs short.
         tracemalloc.start()
-        largest = corpus.take(mismatched_rows(corpus, in_task, w_s))
-        half = coverage(largest, TokenIds.from_lists([np.flatnonzero(in_task)]), VOCAB).t_m // 2
-        runs = [
-            ("custom-made, all", lambda: custom_made_rows(corpus, in_task), slow_custom),
-            (f"mismatched, W_S {w_s}", lambda: mismatched_rows(corpus, in_task, w_s), slow_mismatched),
-            (
-                f"mismatched, W_S {w_s}, T_M {half}",
-                lambda: mismatched_rows(corpus, in_task, w_s, half),
-                slow_mismatched,
-            ),
-        ]
-        table = Table("selection", "M rows/s", "sets, M rows/s", "ratio", "peak, MB")
-        for name, select, slow in runs:
-            tracemalloc.reset_peak()
-            fast = rate(select, n)
-            peak = tracemalloc.get_traced_memory()[1] / 1e6
-            table.add_row(name, f"{fast / 1e6:.2f}", f"{slow / 1e6:.3f}", f"{fast / slow:.0f}", f"{peak:.0f}")
-        table.title = f"{n:,} paragraphs of {len(corpus.ids) / n:.0f} tokens, one core"
-        Console().print(table)
-
-
-if __name__ == "__main__":
-    main()
+        ours()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    details = {"paragraphs": PARAGRAPHS, "W_S": w_s, "T_M": missing, "peak, MB": round(peak / 1e6)}
+    return summarise(name, rates, "rows/s", None, None, details)
