@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import io
 import os
@@ -133,13 +134,16 @@ def test_a_pipe_that_is_closed_is_no_mistake(
     for command in (["predict", "classifier", str(tmp_path / "in.txt")], ["--version"], ["--help"]):
         reading, writing = os.pipe()
         os.close(reading)
-        with open(writing, "w", encoding="utf-8") as pipe, monkeypatch.context() as patch:  # noqa: PTH123
+        pipe = os.fdopen(writing, "w", encoding="utf-8")
+        with monkeypatch.context() as patch:
             patch.setattr(sys, "stdout", pipe)
             patch.setattr(sys, "argv", ["tinylm", *command])
             with pytest.raises(SystemExit) as end:
                 main()
         assert end.value.code == 1
         assert capsys.readouterr().err == ""
+        with contextlib.suppress(BrokenPipeError):  # what was never read
+            pipe.close()
 
 
 def test_a_text_that_begins_with_a_dash(home: Path) -> None:
