@@ -26,6 +26,7 @@ from helpers.command import (
     write_table,
 )
 from tinylm.cli import main
+from tinylm.cli.common import console
 from tinylm.errors import UserError
 from tinylm.system.paths import TEMPORARY
 
@@ -136,7 +137,10 @@ def test_a_pipe_that_is_closed_is_no_mistake(
         os.close(reading)
         pipe = os.fdopen(writing, "w", encoding="utf-8")
         with monkeypatch.context() as patch:
+            # Typer wraps both streams, and rich silences its console: not for the tests that follow.
             patch.setattr(sys, "stdout", pipe)
+            patch.setattr(sys, "stderr", sys.stderr)
+            patch.setattr(console, "quiet", False)
             patch.setattr(sys, "argv", ["tinylm", *command])
             with pytest.raises(SystemExit) as end:
                 main()
