@@ -16,4 +16,4 @@ class InputError(UserError, ValueError):
 
 
 class MachineWarning(RuntimeWarning):
-    """Something that this machine lacks and that work goes on without, such as a folder for the cache."""
+    """Something that this machine lacks and that tinylm does without, such as a folder for the cache."""

@@ -91,11 +91,11 @@ def test_resumes_in_a_later_call(serve: Start, tmp_path: Path) -> None:
     assert len(CONTENT) / 3 < starts[0] < starts[1] < starts[2] < len(CONTENT)
 
 
-def test_begins_anew_without_ranges(serve: Start) -> None:
+def test_starts_again_without_ranges(serve: Start) -> None:
     assert fetch(serve(breaks=1, ranges=False).url, CHECKSUM, "file.bin").read_bytes() == CONTENT
 
 
-def test_begins_anew_behind_the_end(serve: Start, tmp_path: Path) -> None:
+def test_starts_again_behind_the_end(serve: Start, tmp_path: Path) -> None:
     (tmp_path / "file.bin.partial").write_bytes(CONTENT + b"more")
     assert fetch(serve().url, CHECKSUM, "file.bin").read_bytes() == CONTENT
 

@@ -92,7 +92,7 @@ def test_an_empty_folder_is_filled_and_a_full_one_or_a_file_refused(tmp_path: Pa
 
 def test_a_damaged_store_is_named(tmp_path: Path) -> None:
     folder = tmp_path / "corpus"
-    with pytest.raises(UserError, match="corpus is no token store"):
+    with pytest.raises(UserError, match="corpus is not a token store"):
         open_store(folder)
     TokenIds.from_lists(SOME).save(folder, {})
     ids = (folder / store.IDS).read_bytes()

@@ -1,7 +1,7 @@
-"""Files from the network: fetched once, checked, resumed after a break, and offline from then on.
+"""Downloads: fetched once, checked, resumed after a break, and used offline from then on.
 
-pooch checks and names the files. What it lacks is resuming: its downloaders begin at the first
-byte again. `_resume` is a downloader for pooch that keeps what has already arrived.
+pooch names and checks the files, but its downloaders start at the first byte again after a break.
+`_resume` is a downloader for pooch that keeps what has arrived.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Settings of the C library's allocator for processes that train, or convolve to answer.
+"""Settings of the C library's allocator for processes that train or compute convolutions.
 
-glibc gives every large block back to the system and asks for it anew: a page fault for
-every 4 kB of every activation in every step. Such a process asks for the same blocks
-again and again, so it may as well keep them.
+glibc returns every large block to the system when it is freed, and the next one of its size
+costs a page fault for every 4 kB. Training needs the same blocks in every step, so it is
+faster to keep them.
 """
 
 from __future__ import annotations

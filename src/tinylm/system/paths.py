@@ -21,8 +21,8 @@ TEMPORARY = "TINYLM_TEMPORARY_CACHE"
 def cache_folder() -> Path:
     """Where downloads, token ids and pre-trained weights are kept for the next run.
 
-    `$TINYLM_CACHE`, or the platform's cache folder. Where that cannot be written, work goes on
-    with a temporary folder, and a `MachineWarning` says so.
+    `$TINYLM_CACHE`, or the platform's cache folder. Where that cannot be written, a temporary
+    folder takes its place, and a `MachineWarning` says so.
 
     Raises:
         UserError: no folder at all can be written.

@@ -1,8 +1,8 @@
-"""Independent trainings side by side, one process per core with one thread each.
+"""Independent jobs side by side, one process per core with one thread each.
 
-A tiny model does not fill a processor: up to width 256 PyTorch on one thread trains as
-fast as on two, because waking a second thread costs what it saves. Two trainings on two
-cores take half the time of one after the other.
+A tiny model cannot use many cores: up to width 256 PyTorch trains as fast on one thread as on
+two, because waking the second one costs what it saves. Two trainings on two cores take half
+the time of one after the other.
 """
 
 from __future__ import annotations

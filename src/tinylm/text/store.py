@@ -147,7 +147,7 @@ def open_store(folder: Path) -> tuple[TokenIds, dict[str, Any]]:
     """
     folder = Path(folder)
     if not is_store(folder):
-        raise UserError(f"{folder} is no token store: {META} is missing; make one with 'tinylm corpus'.")
+        raise UserError(f"{folder} is not a token store: {META} is missing; make one with 'tinylm corpus'.")
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         expected = {IDS: 2 * meta["tokens"], OFFSETS: 8 * (meta["paragraphs"] + 1)}

@@ -1,8 +1,8 @@
-"""Everything a killed run needs to go on, in one file.
+"""Everything that a killed run needs to resume, in one file.
 
-Weights, optimizer state and the run's place are written together and renamed
+Weights, optimizer state and the run's position are written together and renamed
 into place, so a checkpoint is either the old one or the new one. No random
-state is stored: see `batching.py`.
+state is stored: see `masking.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.optim import Optimizer
 from tinylm.errors import UserError
 from tinylm.system.files import new_file
 
-MODEL, OPTIMIZER = "model.", "optimizer."  # fronts of names in the file
+MODEL, OPTIMIZER = "model.", "optimizer."  # prefixes of names in the file
 
 
 @dataclass
@@ -81,7 +81,9 @@ class Checkpoint:
                 metadata = file.metadata()
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise UserError(f"{self.path} is damaged ({error}); delete it to start this run anew.") from error
+            raise UserError(
+                f"{self.path} is damaged ({error}); delete it to start this run again."
+            ) from error
         found = json.loads(metadata["identity"])
         if found != self.identity:
             names = sorted(
@@ -89,7 +91,7 @@ class Checkpoint:
             )
             raise UserError(
                 f"{self.path} belongs to a run with other settings ({', '.join(names)});"
-                " give the same settings to go on, or another folder to start anew."
+                " give the same settings to resume, or another folder to start again."
             )
         model.load_state_dict(
             {name.removeprefix(MODEL): value for name, value in tensors.items() if name.startswith(MODEL)}
