@@ -14,8 +14,9 @@ import pytest
 from tinylm.errors import UserError
 from tinylm.text.corpus import build_store, open_corpus, read_vital
 from tinylm.text.datasets import DOWNLOADS
+from tinylm.text.labelled import read_labelled
 from tinylm.text.store import open_store
-from tinylm.text.tasks import Task, load_task
+from tinylm.text.tasks import Task, load_task, split_rows, without_copies
 from tinylm.text.tokenizer import load_tokenizer, train_tokenizer
 
 # Label sets of Table 1, with T_C measured on the partial copy of FewRel and as in the paper.
@@ -260,3 +261,58 @@ def test_no_file_and_no_network(own: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(DOWNLOADS, "dbpedia/dbpedia_csv.tgz", (address, None))
     with pytest.raises(UserError, match=r"dbpedia_csv\.tgz could not be downloaded"):
         load_task("dbpedia")
+
+
+# --- splits ---
+
+
+def test_copies_follow_their_text(tmp_path: Path) -> None:
+    texts = [f"text {i % 40}" for i in range(400)]  # each ten times, some with other spaces and cases
+    texts[200:] = [f"  Text  {i % 40} " for i in range(200)]
+    labels = np.array([i % 40 < 4 for i in range(400)]).astype(np.int64)
+    for seed in range(5):
+        split = split_rows(texts, labels, 0.25, seed)
+        words = [
+            {" ".join(texts[i].lower().split()) for i in part} for part in (split.train, split.validation)
+        ]
+        assert not words[0] & words[1]
+        assert sorted([*split.train, *split.validation]) == list(range(400))
+        assert len(words[1]) == pytest.approx(10, abs=1)
+        # Four distinct texts of the rare label: one is tested, with its ten copies.
+        assert labels[split.validation].sum() == 10
+
+
+def test_without_copies_rows_are_drawn_label_by_label() -> None:
+    labels = np.repeat([0, 1, 2], [100, 20, 1])
+    split = split_rows([f"text {i}" for i in range(121)], labels, 0.2, seed=0)
+    assert np.bincount(labels[split.validation], minlength=3).tolist() == [20, 4, 0]
+
+
+def test_a_text_with_two_labels_is_on_one_side_and_every_label_is_learnt() -> None:
+    texts = [f"text {i % 30}" for i in range(60)]
+    torn = np.repeat([0, 1], 30)  # each text once with each label
+    rare = np.zeros((60, 3), np.float32)
+    rare[:, 0] = 1
+    rare[:2, 1] = rare[30:32, 1] = 1
+    rare[0, 2] = 1
+    for targets in (torn, rare):
+        for seed in range(10):
+            split = split_rows(texts, targets, 0.5, seed)
+            assert not {texts[i] for i in split.train} & {texts[i] for i in split.validation}
+            learnt = targets[split.train]
+            assert (np.bincount(learnt, minlength=2) if learnt.ndim == 1 else learnt.sum(0)).all()
+
+
+def test_an_own_table_with_copies_is_split_by_texts(tmp_path: Path) -> None:
+    rows = [{"text": f"{label} {i}", "label": label} for label in "ab" for i in range(10) for _ in range(6)]
+    rows += [{"text": "a 1", "label": "b"}] * 3  # torn between both
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    task = load_task(tmp_path / "a.jsonl")
+    assert not set(task.train_texts) & set(task.test_texts)
+    assert np.bincount(task.test_labels).tolist()[0] == 12  # two texts, six times each
+
+
+def test_copies_of_test_texts_are_left_out_and_counted(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,label\nTea is hot,x\ncake,y\ntea  is HOT,x\nmilk,x\n")
+    found = without_copies(read_labelled(str(tmp_path / "a.csv"), "text", "label"), ["tea is hot", "other"])
+    assert found.texts == ["cake", "milk"] and found.unusable == {"copies of test texts": 2}

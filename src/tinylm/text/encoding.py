@@ -27,7 +27,7 @@ DECOMPRESSORS: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
-    b"\x28\xb5\x2f\xfd": lambda file: io.BufferedReader(pyarrow.CompressedInputStream(file, "zstd")),
+    b"\x28\xb5\x2f\xfd": lambda file: _open_zst(file),
 }
 # What reading damaged bytes raises.
 DECOMPRESSION_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError)
@@ -152,6 +152,12 @@ def find_encoding(evidence: bytes) -> Encoding:
         return Encoding("utf-8")
     found = chardet.detect(evidence, encoding_era=chardet.EncodingEra.MODERN_WEB, prefer_superset=True)
     return Encoding(codecs.lookup(found["encoding"] or "cp1252").name, guessed=True)
+
+
+def _open_zst(file: Any) -> io.BufferedReader:
+    # pyarrow closes what it reads from, and the file may be opened again.
+    borrowed = io.BufferedReader(_Continued(b"", file))
+    return io.BufferedReader(pyarrow.CompressedInputStream(borrowed, "zstd"))
 
 
 def _named(name: str) -> Encoding:
