@@ -210,7 +210,7 @@ def test_evaluate_tells_what_scikit_learn_tells(home: Path) -> None:
     committee = load_committee(home / "model")
     truth = np.array([committee.label_names.index(row["label"]) for row in rows])
     found = evaluate(committee, [row["text"] for row in rows], truth)
-    answers = committee.logits([row["text"] for row in rows]).argmax(1)
+    answers = committee.decision_function([row["text"] for row in rows]).argmax(1)
     assert found.accuracy == accuracy_score(truth, answers)
     assert found.macro_f1 == pytest.approx(f1_score(truth, answers, average="macro"))
     np.testing.assert_array_equal(found.confusion, confusion_matrix(truth, answers))
@@ -255,12 +255,12 @@ def test_predict_streams_standard_input(home: Path, monkeypatch: pytest.MonkeyPa
     assert "standard input is empty" in refused(tinylm("predict model -"))
 
 
-def test_probabilities_and_the_mark_of_unfamiliar_texts(home: Path) -> None:
+def test_probabilities_and_the_mark_of_texts_of_low_coverage(home: Path) -> None:
     write_table(home / "in.csv", [("the cow meets the hay", "x"), ("\N{SNOWMAN} \N{SNOWMAN}", "x")])
     done("predict model in.csv --out out.csv --probabilities")
     rows = read(home / "out.csv")
-    assert [row["hardly_seen"] for row in rows] == ["False", "True"]
-    probabilities = load_committee(home / "model").probabilities(["the cow meets the hay"])[0]
+    assert [row["low_coverage"] for row in rows] == ["False", "True"]
+    probabilities = load_committee(home / "model").predict_proba(["the cow meets the hay"])[0]
     assert float(rows[0]["probability of farm"]) == pytest.approx(probabilities[0], abs=1e-4)
     assert float(rows[0]["probability"]) == pytest.approx(probabilities.max(), abs=1e-4)
 

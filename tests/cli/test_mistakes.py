@@ -152,7 +152,7 @@ MISTAKES = [
     ("committee classifier bad/numbers --out OUT", "member 2 .*labels 0, 1; .* farm, sea"),
     ("committee classifier classifier --out pretrained", "pretrained exists already"),
     ("predict pretrained 'a text'", "pre-trained model, not a classifier.*'tinylm finetune'"),
-    ("predict none 'a text'", "none is no folder"),
+    ("predict none 'a text'", "none is not a folder"),
     ("predict bad/cut 'a text'", "bad/cut/model.safetensors is damaged or cut short"),
     ("predict classifier ''", "empty text"),
     ("predict classifier ' '", "empty text"),

@@ -18,12 +18,13 @@ from safetensors.numpy import save_file
 import tinylm as package
 from helpers.command import done, record_of, refused, tinylm
 from helpers.serving import SEVEN, TOKENIZER, UNKNOWN, exported, save_counted, toys
-from helpers.toys import LABELS, TOKENIZERS, make_classifier
+from helpers.toys import LABELS, TOKENIZERS, make_classifier, torch_logits
 from tinylm.errors import UserError
 from tinylm.export import onnx as export
 from tinylm.export.onnx import export_onnx
 from tinylm.export.runtime import OnnxClassifier, load_onnx
 from tinylm.infer.committee import Committee
+from tinylm.model.protocol import Weight
 
 TEXTS = ["one two three", "", "four five six seven eight nine ten " * 9, "Two, two!", "eleven 🙂", "one " * 6]
 SOURCE = Path(__file__).parents[1]
@@ -43,13 +44,13 @@ def loaded(committee: Committee, tmp_path_factory: pytest.TempPathFactory) -> On
 
 def test_logits_are_pytorchs(committee: Committee, loaded: OnnxClassifier) -> None:
     """Every kind of member, alone and summed, texts longer than some members read among them."""
-    fields = np.stack([member.logits(TEXTS) for member in committee.members])
-    np.testing.assert_allclose(loaded.member_logits(TEXTS), fields, atol=1e-4)
-    np.testing.assert_allclose(loaded.logits(TEXTS), committee.logits(TEXTS), atol=1e-4)
-    np.testing.assert_allclose(loaded.predict_proba(TEXTS), committee.probabilities(TEXTS), atol=1e-4)
+    logits = np.stack([torch_logits(member, TEXTS) for member in committee.members])
+    np.testing.assert_allclose(loaded.member_logits(TEXTS), logits, atol=1e-4)
+    np.testing.assert_allclose(loaded.decision_function(TEXTS), logits.sum(0), atol=1e-4)
+    np.testing.assert_allclose(loaded.predict_proba(TEXTS), committee.predict_proba(TEXTS), atol=1e-4)
     assert loaded.predict(TEXTS) == committee.predict(TEXTS)
-    assert np.ptp(fields, axis=1).min() > 0.1  # the texts do differ, for every member and label
-    assert loaded.logits([]).shape == (0, 3)
+    assert np.ptp(logits, axis=1).min() > 0.1  # the texts do differ, for every member and label
+    assert loaded.decision_function([]).shape == (0, 3)
     assert list(loaded.classes_) == loaded.label_names == LABELS
 
 
@@ -59,15 +60,15 @@ def test_the_graph_alone_sums(committee: Committee, loaded: OnnxClassifier, tmp_
     longest = max(map(len, rows))
     ids = np.array([[*row, *[0] * (longest - len(row))] for row in rows], np.int64)
     mask = np.array([[1] * len(row) + [0] * (longest - len(row)) for row in rows], np.int64)
-    (logits,) = loaded._session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
-    np.testing.assert_allclose(logits, committee.logits(TEXTS), atol=1e-4)
+    (logits,) = loaded._engine._session.run(["logits"], {"input_ids": ids, "attention_mask": mask})
+    np.testing.assert_allclose(logits, committee.decision_function(TEXTS), atol=1e-4)
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_an_answer_does_not_depend_on_its_batch(committee: Committee, tmp_path: Path, int8: bool) -> None:
+def test_an_prediction_does_not_depend_on_its_batch(committee: Committee, tmp_path: Path, int8: bool) -> None:
     model = exported(Committee(committee.members[:2]), tmp_path, int8)
-    alone = np.concatenate([model.logits([text]) for text in TEXTS])
-    together = model.logits(TEXTS)
+    alone = np.concatenate([model.decision_function([text]) for text in TEXTS])
+    together = model.decision_function(TEXTS)
     same = np.isclose(together, alone, rtol=0, atol=1e-4).all(1)
     # In int8 the last bit of a product can decide how a number is rounded.
     assert same.mean() > (0.7 if int8 else 0.999)
@@ -78,23 +79,23 @@ def test_int8_is_smaller_and_says_nearly_the_same(tmp_path: Path) -> None:
     members = [make_classifier(seed, layers=2, heads=2, init_std=0.1) for seed in (1, 2)]
     committee = Committee(members)
     model = exported(committee, tmp_path, int8=True)
-    fields = np.stack([member.logits(TEXTS) for member in members])
-    assert 1e-5 < np.abs(model.member_logits(TEXTS) - fields).max() < 0.05 * np.abs(fields).max()
+    logits = np.stack([torch_logits(member, TEXTS) for member in members])
+    assert 1e-5 < np.abs(model.member_logits(TEXTS) - logits).max() < 0.05 * np.abs(logits).max()
     int8_bytes = (tmp_path / "onnx" / "model.onnx").stat().st_size
-    fp32_bytes = 4 * sum(w.numel() for member in members for w in member.model.parameters())
+    fp32_bytes = 4 * sum(member.parameters for member in members)
     assert int8_bytes < 0.35 * fp32_bytes
 
 
 def test_texts_of_any_length_and_kind(committee: Committee, loaded: OnnxClassifier) -> None:
     texts = [" " * 5000 + "one", "x" * 300_000, "two " * 100_000, "\0\n\t", "é" * 50]
-    np.testing.assert_allclose(loaded.logits(texts), committee.logits(texts), atol=1e-4)
+    np.testing.assert_allclose(loaded.decision_function(texts), committee.decision_function(texts), atol=1e-4)
     for wrong in ([3], ["one", None], ["\ud800"], "one"):
         with pytest.raises(UserError, match="expected"):
-            loaded.logits(wrong)
+            loaded.decision_function(wrong)
 
 
-def test_tokens_hardly_seen(loaded: OnnxClassifier) -> None:
-    assert loaded.hardly_seen_ids == {SEVEN, UNKNOWN}
+def test_rare_tokens(loaded: OnnxClassifier) -> None:
+    assert set(np.flatnonzero(loaded.rare)) == {SEVEN, UNKNOWN}
     text = "One seven 🙂 Seven"
     end, spans = loaded.read(text)
     assert (end, [text[a:b] for a, b in spans or []]) == (len(text), ["seven", "🙂", "Seven"])
@@ -106,8 +107,8 @@ def test_several_labels(committee: Committee, tmp_path: Path) -> None:
     save_counted(committee, tmp_path / "committee")
     path = tmp_path / "committee" / "committee.json"
     raw = json.loads(path.read_text())
-    field = committee.logits(TEXTS)
-    sigmoid = 1 / (1 + np.exp(-field.astype(float) / 2))
+    logits = committee.decision_function(TEXTS)
+    sigmoid = 1 / (1 + np.exp(-logits.astype(float) / 2))
     thresholds = np.median(sigmoid, axis=0)  # so that half of the texts have each label
     path.write_text(
         json.dumps(raw | {"multi_label": True, "thresholds": thresholds.tolist(), "temperature": 2.0})
@@ -128,18 +129,16 @@ def test_members_must_share_their_vocabulary(tmp_path: Path) -> None:
         exported(Committee([make_classifier(1), make_classifier(2, TOKENIZERS[1])]), tmp_path)
 
 
-def test_an_export_that_answers_otherwise_is_not_kept(
+def test_an_export_that_computes_otherwise_is_not_kept(
     committee: Committee, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_counted(committee, tmp_path / "committee")
     write = export.committee_graph
 
-    def disturbed(models: list[Any], *rest: Any) -> Any:
-        with torch.no_grad():
-            models[1].classifier.bias += 0.002
-            graph = write(models, *rest)
-            models[1].classifier.bias -= 0.002
-        return graph
+    def disturbed(members: list[Any], *rest: Any) -> Any:
+        config, weights = members[1]
+        bias = Weight(weights["classifier.bias"].value + 0.002)
+        return write([members[0], (config, {**weights, "classifier.bias": bias}), *members[2:]], *rest)
 
     monkeypatch.setattr(export, "committee_graph", disturbed)
     said = refused(tinylm("export --to onnx", tmp_path / "committee", "--out", tmp_path / "onnx"))
@@ -198,7 +197,7 @@ def test_huggingface_folders(committee: Committee, tmp_path: Path) -> None:
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
         inputs = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
         with torch.inference_mode():
-            np.testing.assert_allclose(model(**inputs).logits, member.logits(TEXTS), atol=1e-4)
+            np.testing.assert_allclose(model(**inputs).logits, torch_logits(member, TEXTS), atol=1e-4)
     done("export --to huggingface", tmp_path / "committee" / "member-1", "--out", tmp_path / "one")
     assert (tmp_path / "one" / "config.json").is_file()
 
@@ -211,7 +210,7 @@ def test_mistakes_end_with_a_sentence(committee: Committee, tmp_path: Path) -> N
     )
     assert "--to was 'pickle'; expected onnx or huggingface" in refused(tinylm("export --to pickle", *where))
     assert "--int8 is for --to onnx" in refused(tinylm("export --to huggingface --int8", *where))
-    assert "is no folder" in refused(tinylm("export nowhere --out", tmp_path / "out"))
+    assert "is not a folder" in refused(tinylm("export nowhere --out", tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -234,7 +233,7 @@ import importlib.util, json, sys, tinylm
 assert importlib.util.find_spec("torch") is None
 model = tinylm.load_onnx(sys.argv[1])
 texts = json.load(sys.stdin)
-print(json.dumps([model.predict(texts), model.logits(texts).tolist(), sorted(sys.modules)]))
+print(json.dumps([model.predict(texts), model.decision_function(texts).tolist(), sorted(sys.modules)]))
 """
     finished = subprocess.run(
         [python, "-c", program, tmp_path / "onnx"],
@@ -246,6 +245,6 @@ print(json.dumps([model.predict(texts), model.logits(texts).tolist(), sorted(sys
     assert finished.returncode == 0, finished.stderr
     labels, logits, modules = json.loads(finished.stdout)
     assert labels == committee.predict(TEXTS)
-    np.testing.assert_allclose(logits, committee.logits(TEXTS), atol=1e-4)
+    np.testing.assert_allclose(logits, committee.decision_function(TEXTS), atol=1e-4)
     ours = {module for module in modules if module.startswith("tinylm")}
     assert ours == {"tinylm", "tinylm.errors", "tinylm.export.runtime", "tinylm.text", "tinylm.text.prefix"}

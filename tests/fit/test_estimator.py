@@ -23,11 +23,11 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from helpers.fitting import NOUNS, labelled, recipe, several_labels, tiny
+from helpers.toys import torch_logits
 from tinylm import TinyTextClassifier
 from tinylm.errors import UserError
 from tinylm.fit import member
 from tinylm.fit import size as sizing
-from tinylm.model.logits import logits_of
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +65,8 @@ def test_predictions_agree_with_each_other_and_with_scikit_learns_metric(fitted:
     assert (answers == np.where(field > 0, "sea", "farm")).all()
     assert (answers == fitted.classes_[probabilities.argmax(1)]).all()
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
-    # The field is the sum of the members', by hand.
-    by_hand = sum(logits_of(one.model, one.tokenizer.encode(texts, 24)) for one in fitted.committee_.members)
+    # The logits are the sum of the members', by hand and in PyTorch.
+    by_hand = sum(torch_logits(member, texts) for member in fitted.committee_.members)
     np.testing.assert_allclose(field, by_hand[:, 1] - by_hand[:, 0], rtol=1e-5, atol=1e-5)
 
 
@@ -485,7 +485,7 @@ def test_to_the_hub_and_back(fitted: TinyTextClassifier, hub: str) -> None:
     np.testing.assert_allclose(loaded.predict_proba(texts), fitted.predict_proba(texts), rtol=1e-5)
     with pytest.raises(UserError, match="someone/news could not be uploaded"):
         fitted.push_to_hub("someone/news", token="wrong")
-    with pytest.raises(UserError, match="nobody/nothing is no folder here and could not be downloaded"):
+    with pytest.raises(UserError, match="nobody/nothing is not a folder here and could not be downloaded"):
         TinyTextClassifier.from_pretrained("nobody/nothing")
-    with pytest.raises(UserError, match="is no folder"):
+    with pytest.raises(UserError, match="is not a folder"):
         TinyTextClassifier.from_pretrained("/no/such/folder")

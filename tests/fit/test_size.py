@@ -71,7 +71,7 @@ def test_the_folder_fits(tmp_path: Path, most: str, encoders: int, int8: bool) -
     written, limit = size_on_disk(folder), bytes_of_size(most)
     assert written <= limit
     fitted = classifier.fitted_
-    configs = [member.model.config for member in fitted.committee.members[:encoders]]
+    configs = [member.config for member in fitted.committee.members[:encoders]]
     promised = size_of(form, fitted.committee.members[0].tokenizer, configs, 2)
     assert written <= promised < written + 100_000  # an upper bound, but not a wild one
     again = TinyTextClassifier.from_pretrained(folder)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import transformers
 
-from helpers.toys import LABELS, TOKENIZERS, constant_classifier, make_classifier
+from helpers.toys import LABELS, TOKENIZERS, constant_classifier, make_classifier, torch_logits
 from tinylm.errors import UserError
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee, load_committee
 from tinylm.model.config import Convolution
+from tinylm.model.storage import StoredClassifier
 
 TEXTS = ["one two three", "", "four five six seven eight nine ten " * 5, "Two, two!", "eleven 🙂"]
 BERT_WITHOUT_SIZES = '{"model_type": "bert", "hidden_act": "gelu", "layer_norm_eps": 1e-12}'
@@ -30,26 +31,23 @@ def members() -> list[Classifier]:
 
 def test_logits_are_the_members_sum_and_the_largest_decides(members: list[Classifier]) -> None:
     committee = Committee(members)
-    fields = [member.logits(TEXTS) for member in members]
-    expected = [[sum(float(f[t, i]) for f in fields) for i in range(3)] for t in range(len(TEXTS))]
-    logits = committee.logits(TEXTS)
+    alone = [torch_logits(member, TEXTS) for member in members]
+    expected = [[sum(float(x[t, i]) for x in alone) for i in range(3)] for t in range(len(TEXTS))]
+    logits = committee.decision_function(TEXTS)
+    np.testing.assert_allclose(committee.member_logits(TEXTS), alone, atol=1e-4)
     assert (logits.shape, logits.dtype) == ((len(TEXTS), 3), np.float32)
-    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
     assert committee.predict(TEXTS) == [LABELS[int(np.argmax(row))] for row in expected]
 
     softmax = np.exp(expected) / np.exp(expected).sum(1, keepdims=True)
-    np.testing.assert_allclose(committee.probabilities(TEXTS), softmax, atol=1e-5)
+    np.testing.assert_allclose(committee.predict_proba(TEXTS), softmax, atol=1e-5)
     assert len({tuple(row) for row in np.round(logits, 3).tolist()}) > 2  # the texts do differ
-    assert committee.logits([]).shape == (0, 3)
+    assert committee.decision_function([]).shape == (0, 3)
 
 
-def test_one_member_alone_is_a_committee(members: list[Classifier]) -> None:
-    assert (Committee(members[:1]).logits(TEXTS) == members[0].logits(TEXTS)).all()
-
-
-def test_one_strong_field_overrules_a_majority() -> None:
+def test_one_strong_member_overrules_a_majority() -> None:
     members = [
-        constant_classifier(*field) for field in ((21.0, 0.0, 0.0), (0.0, 10.0, 0.0), (0.0, 10.0, 0.0))
+        constant_classifier(*logits) for logits in ((21.0, 0.0, 0.0), (0.0, 10.0, 0.0), (0.0, 10.0, 0.0))
     ]
     votes = [Committee([member]).predict(["one"])[0] for member in members]
     assert votes == ["red", "green", "green"]
@@ -59,16 +57,16 @@ def test_one_strong_field_overrules_a_majority() -> None:
 
 def test_the_order_of_members_does_not_matter(members: list[Classifier]) -> None:
     one, other = Committee(members), Committee(members[::-1])
-    np.testing.assert_allclose(one.logits(TEXTS), other.logits(TEXTS), atol=1e-5)
+    np.testing.assert_allclose(one.decision_function(TEXTS), other.decision_function(TEXTS), atol=1e-5)
     assert one.predict(TEXTS) == other.predict(TEXTS)
 
 
-def test_large_fields_give_finite_probabilities() -> None:
-    probabilities = Committee([constant_classifier(3000.0, -3000.0, 2999.0)]).probabilities(["one"])
+def test_large_logits_give_finite_probabilities() -> None:
+    probabilities = Committee([constant_classifier(3000.0, -3000.0, 2999.0)]).predict_proba(["one"])
     np.testing.assert_allclose(probabilities, [[0.731059, 0, 0.268941]], atol=1e-6)
 
 
-def test_classifier_and_committee_answer_the_same_after_saving(
+def test_classifier_and_committee_predict_the_same_after_saving(
     members: list[Classifier], tmp_path: Path
 ) -> None:
     for number, member in enumerate(members):
@@ -76,22 +74,23 @@ def test_classifier_and_committee_answer_the_same_after_saving(
         again = Classifier.load(tmp_path / str(number))
         assert again.label_names == LABELS
         assert again.tokenizer.vocab == member.tokenizer.vocab
-        assert (again.logits(TEXTS) == member.logits(TEXTS)).all()
-        assert (load_committee(tmp_path / str(number)).logits(TEXTS) == member.logits(TEXTS)).all()
+        logits = Committee([member]).decision_function(TEXTS)
+        assert (Committee([again]).decision_function(TEXTS) == logits).all()
+        assert (load_committee(tmp_path / str(number)).decision_function(TEXTS) == logits).all()
     folder = tmp_path / "committee"
     folder.mkdir()
     Committee(members).save(folder)
     committee = load_committee(folder)
     assert len(committee.members) == 3
-    assert (committee.logits(TEXTS) == Committee(members).logits(TEXTS)).all()
+    assert (committee.decision_function(TEXTS) == Committee(members).decision_function(TEXTS)).all()
 
 
-def test_a_saved_classifier_answers_through_transformers(tmp_path: Path) -> None:
+def test_a_saved_classifier_predicts_through_transformers(tmp_path: Path) -> None:
     member = make_classifier(4, layers=2, heads=2, max_tokens=64)
     member.save(tmp_path)
     pipeline = transformers.pipeline("text-classification", model=str(tmp_path), device="cpu")
     answers = pipeline(TEXTS)
-    probabilities = Committee([member]).probabilities(TEXTS)
+    probabilities = Committee([member]).predict_proba(TEXTS)
     assert [answer["label"] for answer in answers] == Committee([member]).predict(TEXTS)
     np.testing.assert_allclose([answer["score"] for answer in answers], probabilities.max(1), atol=1e-4)
     assert len({answer["label"] for answer in answers}) > 1
@@ -102,7 +101,7 @@ def test_members_must_share_their_labels() -> None:
         Committee([])
     first = make_classifier(1)
     for names in (["red", "green", "grey"], ["green", "red", "blue"]):
-        other = Classifier(first.model, first.tokenizer, names)
+        other = Classifier(StoredClassifier(first.config, first.weights, names), first.tokenizer)
         with pytest.raises(UserError, match=f"member 2 .*{', '.join(names)}; the first has red, green, blue"):
             Committee([first, other])
 
@@ -110,7 +109,7 @@ def test_members_must_share_their_labels() -> None:
 def test_a_classifier_needs_the_vocabulary_of_its_model() -> None:
     first = make_classifier(1)
     with pytest.raises(UserError, match="17 tokens, the tokenizer has 19"):
-        Classifier(first.model, TOKENIZERS[1], LABELS)
+        Classifier(StoredClassifier(first.config, first.weights, LABELS), TOKENIZERS[1])
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_a_folder_that_holds_nothing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=f"{tmp_path / 'none'} is no folder"):
+    with pytest.raises(UserError, match=f"{tmp_path / 'none'} is not a folder"):
         load_committee(tmp_path / "none")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=f"{tmp_path / 'empty'} holds no model: config.json is missing"):

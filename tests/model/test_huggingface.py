@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -13,8 +15,11 @@ from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.model.huggingface import (
     load_classifier,
     load_masked_language_model,
+    round_weights,
     save_model,
+    weights_of,
 )
+from tinylm.model.storage import read_classifier
 from tinylm.ops.packed import make_batch
 from tinylm.text.store import TokenIds
 
@@ -146,3 +151,42 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     (tmp_path / "narrow" / "model.safetensors").unlink()
     with pytest.raises(UserError, match="model.safetensors is missing"):
         load_masked_language_model(tmp_path / "narrow")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_half_precision_is_read(texts, tmp_path, dtype):
+    torch.manual_seed(3)
+    save_model(SequenceClassifier(CONFIG, 3), tmp_path / "ours", LABELS)
+    reference = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "ours", dtype=dtype)
+    reference.save_pretrained(tmp_path / "half")
+    again, _ = load_classifier(tmp_path / "half")
+    weights = weights_of(again)
+    for name, tensor in reference.state_dict().items():
+        if name in weights:
+            assert (weights[name] == tensor.float().numpy()).all()
+
+
+def test_a_model_gets_the_values_that_are_stored(tmp_path):
+    torch.manual_seed(4)
+    model = SequenceClassifier(CONFIG, 3)
+    before = weights_of(model)
+    save_model(model, tmp_path, LABELS, int8=True)
+    round_weights(model)
+    after = weights_of(model)
+    for name, weight in read_classifier(tmp_path).weights.items():
+        np.testing.assert_allclose(weight.value, after[name], rtol=1e-6)
+        assert (weight.scale is not None) == (before[name].ndim == 2 and len(before[name]) > 2)
+        assert (after[name] == before[name]).all() == (weight.scale is None)
+
+
+def test_a_weight_of_another_shape_is_named(tmp_path):
+    save_model(SequenceClassifier(CONFIG, 3), tmp_path, LABELS)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    raw["tinylm"]["layers"] = 4
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=r"lacks the weight 'bert\.encoder\.layer\.3\."):
+        read_classifier(tmp_path)
+    raw["tinylm"] |= {"layers": 3, "max_tokens": 25}
+    (tmp_path / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(UserError, match=r"position_embeddings.* shape \(24, 128\); expected \(25, 128\)"):
+        read_classifier(tmp_path)

@@ -47,7 +47,6 @@ def results() -> DemoResults:
         ],
         committee=[0.85, 0.86, 0.87],
         committee_logits=np.eye(3)[[0, 1, 1, 1, 2, 0]],
-        committee_int8=0.849,
         tfidf=0.777,
         latency={
             "deep": Latency(5.25, 6.5, 5.5),

@@ -55,7 +55,7 @@ def test_answers_are_the_committees(server: Server) -> None:
     got = [
         [prediction["probabilities"][name] for name in committee.label_names] for prediction in predictions
     ]
-    np.testing.assert_allclose(got, committee.probabilities(TEXTS), atol=1e-4)
+    np.testing.assert_allclose(got, committee.predict_proba(TEXTS), atol=1e-4)
     assert all(
         list(p["probabilities"].values()) == sorted(p["probabilities"].values())[::-1] for p in predictions
     )
@@ -66,9 +66,9 @@ def test_answers_are_the_committees(server: Server) -> None:
 def test_several_labels_per_text(tmp_path: Path) -> None:
     """With thresholds amid the probabilities, texts have different numbers of labels."""
     members = toys()[:1]
-    thresholds = np.percentile(Committee(members, thresholds=np.ones(3)).probabilities(TEXTS), 60, axis=0)
+    thresholds = np.percentile(Committee(members, thresholds=np.ones(3)).predict_proba(TEXTS), 60, axis=0)
     committee = Committee(members, thresholds=thresholds)
-    reached = committee.probabilities(TEXTS) >= thresholds
+    reached = committee.predict_proba(TEXTS) >= thresholds
     expected = [np.array(committee.label_names)[row].tolist() for row in reached]
     assert len({len(labels) for labels in expected}) > 1
     save_counted(committee, tmp_path / "committee")
@@ -76,7 +76,7 @@ def test_several_labels_per_text(tmp_path: Path) -> None:
         status, answer, _ = server.ask("/predict", {"texts": TEXTS, "details": True})
     assert status == 200
     assert [prediction["labels"] for prediction in answer["predictions"]] == expected
-    for prediction, row in zip(answer["predictions"], committee.probabilities(TEXTS), strict=True):
+    for prediction, row in zip(answer["predictions"], committee.predict_proba(TEXTS), strict=True):
         got = [prediction["probabilities"][name] for name in committee.label_names]
         np.testing.assert_allclose(got, row, atol=1e-4)
         assert prediction["label"] == max(prediction["probabilities"], key=prediction["probabilities"].get)
@@ -88,9 +88,9 @@ def test_details_tell_votes_and_tokens(server: Server) -> None:
     details = answer["predictions"][0]["details"]
     for vote, member in zip(details["members"], toys(), strict=True):
         alone = Committee([member] * 3)  # as if all said the same
-        assert vote["member"] == member.model.config.name
+        assert vote["member"] == member.config.name
         assert vote["label"] == alone.predict([text])[0]
-        assert vote["probability"] == pytest.approx(float(alone.probabilities([text]).max()), abs=1e-4)
+        assert vote["probability"] == pytest.approx(float(alone.predict_proba([text]).max()), abs=1e-4)
     assert [text[start:end] for start, end in details["rare_tokens"]] == ["seven", "🙂"]
     ids = TOKENIZER.encode([text[: details["characters_read"]]], 32)[0]
     assert (len(ids), ids[1]) == (32, SEVEN)  # cut one character earlier, a token would be missing
@@ -459,7 +459,7 @@ def test_mistakes_end_with_a_sentence(exported: Path, tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         assert f"cannot listen on 127.0.0.1, port {port}" in refused(tinylm(f"serve --port {port}", exported))
     assert "cannot listen on 192.0.2.1" in refused(tinylm("serve --host 192.0.2.1 --port 0", exported))
-    assert "no/model is no folder" in refused(tinylm("serve no/model --port 0"))
+    assert "no/model is not a folder" in refused(tinylm("serve no/model --port 0"))
     assert "--port" in refused(tinylm("serve --port 70000", exported))
     for content in (b"", b" \n", b"two words", "ключ".encode()):
         (tmp_path / "token").write_bytes(content)

@@ -55,7 +55,7 @@ def test_an_answer_comes_while_typing(page: Any) -> None:
     page.get_by_label("Text").press_sequentially(TEXT, delay=5)
     committee = Committee(toys())
     (label,) = committee.predict([TEXT])
-    probabilities = dict(zip(committee.label_names, committee.probabilities([TEXT])[0], strict=True))
+    probabilities = dict(zip(committee.label_names, committee.predict_proba([TEXT])[0], strict=True))
     playwright.expect(page.locator("#decision")).to_have_text(f"Label{label}")
     playwright.expect(page.get_by_role("status")).to_have_text(f"{label} {_percent(probabilities[label])}")
 
@@ -70,12 +70,12 @@ def test_an_answer_comes_while_typing(page: Any) -> None:
     votes = page.locator("#members tbody tr").all_inner_texts()
     assert len(votes) == 3
     for vote, member in zip(votes, toys(), strict=True):
-        assert member.model.config.name in vote
+        assert member.config.name in vote
         assert Committee([member]).predict([TEXT])[0] in vote
     assert re.search(r"\d+\.\d ms in the server, \d+ ms", page.locator("#time").inner_text())
 
 
-def test_tokens_hardly_seen_are_marked_and_what_is_not_read_is_struck_out(page: Any) -> None:
+def test_rare_tokens_are_marked_and_what_is_not_read_is_struck_out(page: Any) -> None:
     page.get_by_label("Text").fill(TEXT + " one" * 40)
     playwright.expect(page.locator("#reading mark")).to_have_text(["🙂", "seven", "seven"])
     read = TOKENIZER.encode([TEXT + " one" * 40], 32)[0]

@@ -8,20 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from helpers.serving import TOKENIZER, exported
-from helpers.toys import make_classifier
+from helpers.toys import make_module, torch_logits
 from tinylm.errors import UserError
 from tinylm.export.onnx import export_huggingface
-from tinylm.infer.adaptive import AdaptiveCommittee
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee, load_committee
 from tinylm.model.huggingface import load_masked_language_model
 from tinylm.model.logits import logits_of
-from tinylm.model.tfidf import TfidfClassifier
 from tinylm.train import tfidf as module
 from tinylm.train.finetune import EncodedTask
 from tinylm.train.tfidf import REGULARIZATION, STEPS, train_tfidf
@@ -90,59 +87,35 @@ def test_of_too_many_texts_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> No
 def member() -> Classifier:
     labels = np.array([len(text) % 3 for text in TEXTS])
     model = train_tfidf(task_of(TEXTS, labels, 3), TOKENIZER, 32, None, seed=0)
-    return Classifier(model, TOKENIZER, ["a", "b", "c"])
+    return Classifier.of(model, TOKENIZER, ["a", "b", "c"])
 
 
 @pytest.mark.parametrize("int8", [False, True])
 def test_stored_and_read_again(member: Classifier, tmp_path: Path, int8: bool) -> None:
-    encoder = make_classifier(1, layers=1, heads=1)
-    committee = Committee([Classifier(encoder.model, TOKENIZER, member.label_names), member])
+    encoder = Classifier.of(make_module(1), TOKENIZER, member.label_names)
+    committee = Committee([encoder, member])
     committee.save(tmp_path, int8)
     again = load_committee(tmp_path)
-    assert isinstance(again.members[1].model, TfidfClassifier)
+    assert again.members[1].config == member.config
     largest = np.abs(committee.member_logits(OTHERS)).max()
     difference = np.abs(again.member_logits(OTHERS) - committee.member_logits(OTHERS)).max()
     assert difference < (0.05 * largest if int8 else 1e-6)
     folder = tmp_path / "member-1"
     size = (folder / "model.safetensors").stat().st_size
-    weights = sum(weight.numel() for weight in encoder.model.parameters())
+    weights = encoder.parameters
     assert size < (1.6 if int8 else 4.2) * weights
     assert (json.loads((folder / "config.json").read_text())["model_type"] == "bert") is not int8
-    with pytest.raises(UserError, match="linear classifier; expected a BERT-n"):
+    with pytest.raises(UserError, match="TF-IDF member; expected a BERT-n"):
         load_masked_language_model(tmp_path / "member-2")
 
 
 @pytest.mark.parametrize("int8", [False, True])
 def test_exported_with_the_encoders(member: Classifier, tmp_path: Path, int8: bool) -> None:
-    encoder = make_classifier(1, layers=1, heads=1, max_tokens=48)
-    committee = Committee([Classifier(encoder.model, TOKENIZER, ["a", "b", "c"]), member])
+    committee = Committee([Classifier.of(make_module(1, max_tokens=48), TOKENIZER, ["a", "b", "c"]), member])
     model = exported(committee, tmp_path, int8)
-    fields = committee.member_logits(OTHERS)
-    atol = 0.05 * np.abs(fields).max() if int8 else 1e-4
-    np.testing.assert_allclose(model.member_logits(OTHERS), fields, atol=atol)
-    assert model.members[1] == "linear, TF-IDF of tokens"
+    logits = np.stack([torch_logits(one, OTHERS) for one in committee.members])
+    atol = 0.05 * np.abs(logits).max() if int8 else 1e-4
+    np.testing.assert_allclose(model.member_logits(OTHERS), logits, atol=atol)
+    assert model.member_names[1] == "TF-IDF of tokens"
     (folder,) = export_huggingface(tmp_path / "committee", tmp_path / "plain")
     assert folder == tmp_path / "plain"
-
-
-def test_no_text_swings_a_decision_further_than_said(member: Classifier) -> None:
-    swing = member.model.swing()  # type: ignore[union-attr]
-    field = member.logits(OTHERS)
-    gains = (field[:, None] - field[:, :, None]).max(0)  # of label b over label a
-    assert (gains <= swing + 1e-5).all()
-    assert (swing < 10 * np.abs(gains).max()).all()
-    committee = Committee([make_classifier(1, layers=1, heads=1), make_classifier(2, layers=1, heads=1)])
-    committee = Committee(
-        [Classifier(m.model, TOKENIZER, ["a", "b", "c"]) for m in committee.members] + [member]
-    )
-    certain = AdaptiveCommittee(committee, np.full(2, np.inf, np.float32))
-    assert certain.predict(OTHERS) == committee.predict(OTHERS)
-
-
-def test_int8_encoders_beside_it(member: Classifier) -> None:
-    encoder = Classifier(make_classifier(1, layers=1, heads=1).model, TOKENIZER, ["a", "b", "c"])
-    committee = Committee([encoder, member]).int8()
-    assert committee.members[1] is member
-    alone = np.concatenate([committee.logits([text]) for text in OTHERS])
-    np.testing.assert_allclose(committee.logits(OTHERS), alone, atol=1e-4)
-    assert torch.is_inference_mode_enabled() is False

@@ -1,16 +1,17 @@
 """Suite `infer-cpu`: from texts to labels, tokenizing included, on two threads.
 
-Ours answer with int8 weights. The reference is a BERT-6 of `transformers` in fp32.
-Beside it stands the same BERT-6 in our own engine and precision, the fair rival of a
-committee. Weights are new where they do not change how long an answer takes. They do for
-an adaptive committee, and only trained ones tell what int8 costs in accuracy.
+Ours have int8 weights, in onnxruntime. The reference is a BERT-6 of `transformers` in fp32.
+Beside it stands the same BERT-6 in our runtime and precision, the fair rival of a
+committee. Weights are new, as they do not change how long a prediction takes; only trained ones
+tell what int8 costs in accuracy.
+
+The cases `engines` compare what can run one committee: onnxruntime in fp32 (ours, as `predict` does
+it), our PyTorch modules (the reference) and onnxruntime in int8.
 """
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,13 @@ from tinylm.bench.measure import MILLISECONDS, Machine, Measured, alternate, sum
 from tinylm.bench.reference import ReferenceClassifier
 from tinylm.bench.texts import N_LABELS, openings, sentences
 from tinylm.bench.trained import TrainedCommittee, trained_committee
-from tinylm.export.onnx import export_onnx
-from tinylm.export.runtime import load_onnx
-from tinylm.infer.adaptive import AdaptiveCommittee
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
 from tinylm.infer.latency import measure_latency
 from tinylm.model import flops
 from tinylm.model.config import Convolution, ModelConfig
 from tinylm.model.heads import SequenceClassifier
+from tinylm.model.logits import logits_of
 from tinylm.ops import HEAD_WIDTH
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.finetune import accuracy_of
@@ -53,9 +52,8 @@ CASES = {
     "committee-5": [BERT_1] * 5,
     "committee-5-paper": TABLE_8,
     "throughput-committee-5": [BERT_1] * 5,
-    "adaptive-5": [BERT_1] * 5,
 }
-# Four BERT-1 of one width in each engine that can answer, one text and batches.
+# Four BERT-1 of one width, one text and batches.
 ENGINES = {f"engines-{HEAD_WIDTH * heads}": [{"layers": 1, "heads": heads}] * 4 for heads in (1, 2, 4, 8, 12)}
 CASES |= ENGINES | {f"throughput-{name}": members for name, members in ENGINES.items()}
 
@@ -70,43 +68,27 @@ def measure_case(name: str, rounds: int, machine: Machine) -> Measured:
     texts = [chosen.texts[row] for row in rows]
     members = [ModelConfig(vocab_size=len(tokenizer), **shape) for shape in CASES[name]]
     details: dict[str, Any] = {"texts": f"{chosen.source}, {vocabulary}"}
-    if name == "adaptive-5":
-        trained = trained_committee()
-        committee = trained.committee.int8()
-        adaptive = AdaptiveCommittee.fit(committee, trained.held_out)
-        # Real texts to be labelled, of all lengths: how many members they need is the point.
-        texts = trained.task.test_texts[:: len(trained.task.test_texts) // LATENCY_TEXTS]
-        details = {"texts": f"{trained.task.name}, {vocabulary}"} | _accuracies(trained, committee, adaptive)
-        return compare(name, tokenizer, members, adaptive.predict, texts, rounds, machine, details)
     if "engines" in name:
         return compare_engines(name, tokenizer, members, texts, rounds, machine, details)
-    ours = new_committee(tokenizer, members).int8()
+    ours = new_committee(tokenizer, members, int8=True)
     if name == "committee-5":
-        trained = trained_committee()
-        details |= _accuracies(trained, trained.committee.int8())
+        details |= _accuracies(trained_committee())
     return compare(name, tokenizer, members, ours.predict, texts, rounds, machine, details)
 
 
-def _accuracies(
-    trained: TrainedCommittee, committee: Committee, adaptive: AdaptiveCommittee | None = None
-) -> dict[str, Any]:
-    """Test accuracy of the trained members in fp32 and int8, of the committee, and of the adaptive one."""
+def _accuracies(trained: TrainedCommittee) -> dict[str, Any]:
+    """Test accuracy of the trained members and of the committee, in fp32 and in int8."""
     texts, labels = trained.task.test_texts, trained.task.test_labels
-    exact, fields = trained.committee.member_logits(texts), committee.member_logits(texts)
-    facts: dict[str, Any] = {
+    committees = {"fp32": trained.committee, "int8": Committee(trained.committee.members, int8=True)}
+    accuracy: dict[str, Any] = {}
+    for name, committee in committees.items():
+        logits = committee.member_logits(texts)
+        accuracy[f"members {name}"] = [round(accuracy_of(row, labels), 4) for row in logits]
+        accuracy[f"committee {name}"] = round(accuracy_of(logits.sum(0), labels), 4)
+    return {
         "trained_on": f"{len(trained.task.train_texts):,} texts of {trained.task.name}",
-        "accuracy": {
-            "members fp32": [round(accuracy_of(field, labels), 4) for field in exact],
-            "members int8": [round(accuracy_of(field, labels), 4) for field in fields],
-            "committee fp32": round(accuracy_of(exact.sum(0), labels), 4),
-            "committee int8": round(accuracy_of(fields.sum(0), labels), 4),
-        },
+        "accuracy": accuracy,
     }
-    if adaptive is not None:
-        decisions, asked = adaptive.decide(texts)
-        facts["accuracy"]["adaptive int8"] = round(float(np.mean(decisions == labels)), 4)
-        facts["members asked"] = round(float(asked.mean()), 2)
-    return facts
 
 
 def compare(
@@ -122,8 +104,8 @@ def compare(
     """Let ours, the reference and our own BERT-6 answer in turn.
 
     Args:
-        name: of the case; "throughput" in front answers all texts at once, in texts per
-            second, otherwise one at a time: the median in ms, of "adaptive" the mean.
+        name: of the case; with "throughput" in front, all texts at once, in texts per
+            second, otherwise one at a time: the median in ms.
         tokenizer: of all of them.
         members: architectures of ours, which tell the flops.
         ours: what is measured.
@@ -136,7 +118,7 @@ def compare(
     answers: list[Answer] = [
         ours,
         ReferenceClassifier(tokenizer, deep, N_LABELS).predict,
-        new_committee(tokenizer, [deep]).int8().predict,
+        new_committee(tokenizer, [deep], int8=True).predict,
     ]
     lengths = tokenizer.encode(texts).lengths
     fastest = 0.0  # seconds
@@ -161,13 +143,10 @@ def compare(
         seconds = alternate([lambda answer=answer: answer(texts) for answer in answers], rounds)  # type: ignore[misc]
         return summarise(name, len(texts) / seconds, "texts/s", per_second, other, details)
     latencies = [measure_latency(answers, texts) for _ in range(rounds)]
-    p50, p95, mean = (
-        np.array([[getattr(x, q) for x in row] for row in latencies]) for q in ("p50", "p95", "mean")
-    )
+    p50, p95 = (np.array([[getattr(x, q) for x in row] for row in latencies]) for q in ("p50", "p95"))
     slow = dict(zip(("ours", "reference", "other"), np.median(p95, axis=0).tolist(), strict=True))
     details = details | {"p95": slow}
-    values = mean if name.startswith("adaptive") else p50
-    return summarise(name, values, MILLISECONDS, 1000 / per_second, other, details)
+    return summarise(name, p50, MILLISECONDS, 1000 / per_second, other, details)
 
 
 def compare_engines(
@@ -179,23 +158,26 @@ def compare_engines(
     machine: Machine,
     details: dict[str, Any],
 ) -> Measured:
-    """Let the same committee answer in our int8 engine and in onnxruntime, in fp32 and in int8.
+    """Let the same committee predict in onnxruntime, in PyTorch, and in onnxruntime with int8 weights.
 
-    Arguments as those of `compare`. "Ours" is the int8 engine, the reference onnxruntime in fp32.
+    Arguments as those of `compare`.
     """
-    committee = new_committee(tokenizer, members)
-    answers: list[Answer] = [committee.int8().predict]
-    with tempfile.TemporaryDirectory() as temporary:
-        (Path(temporary) / "committee").mkdir()
-        committee.save(Path(temporary) / "committee")
-        for int8 in (False, True):
-            folder = Path(temporary) / f"onnx-{int8}"
-            folder.mkdir()
-            export_onnx(Path(temporary) / "committee", folder, int8)
-            answers.append(load_onnx(folder).predict)
+    labels = [f"label {number}" for number in range(N_LABELS)]
+    modules = [SequenceClassifier(config, N_LABELS) for config in members]
+    classifiers = [Classifier.of(module, tokenizer, labels) for module in modules]
+
+    def in_pytorch(texts: Sequence[str]) -> object:
+        encoded = tokenizer.encode(texts)
+        return sum(logits_of(module, encoded) for module in modules)
+
+    answers: list[Answer] = [
+        Committee(classifiers).predict,
+        in_pytorch,
+        Committee(classifiers, int8=True).predict,
+    ]
     lengths = tokenizer.encode(texts).lengths
     seconds = sum(flops.sequence_classifier(config, lengths, N_LABELS) for config in members) / machine.fp32
-    details = details | {"reference": "onnxruntime fp32"}
+    details = details | {"ours": "onnxruntime fp32", "reference": "PyTorch fp32"}
     if name.startswith("throughput"):
         for answer in answers:
             answer(texts[:2])
@@ -208,9 +190,8 @@ def compare_engines(
     return summarise(name, p50, MILLISECONDS, 1000 * seconds / len(texts), "onnxruntime int8", details)
 
 
-def new_committee(tokenizer: Tokenizer, members: list[ModelConfig]) -> Committee:
+def new_committee(tokenizer: Tokenizer, members: list[ModelConfig], int8: bool = False) -> Committee:
     """A committee with new weights."""
     labels = [f"label {number}" for number in range(N_LABELS)]
-    return Committee(
-        [Classifier(SequenceClassifier(config, N_LABELS), tokenizer, labels) for config in members]
-    )
+    modules = (SequenceClassifier(config, N_LABELS) for config in members)
+    return Committee([Classifier.of(module, tokenizer, labels) for module in modules], int8=int8)

@@ -79,5 +79,5 @@ def _train(task: Task, tokenizer: Tokenizer) -> Committee:
         label = f"member {seed + 1} of {MEMBERS}"
         start = new_model(paragraphs, tokenizer, config, RECIPE, seed=seed, vectors=vectors)
         result = finetune(encoded, tokenizer, start, RECIPE, seed=seed, label=label, test_each_epoch=False)
-        members.append(Classifier(result.model, tokenizer, task.label_names))
+        members.append(Classifier.of(result.model, tokenizer, task.label_names))
     return Committee(members)

@@ -31,7 +31,7 @@ from tinylm.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from tinylm.infer.committee import Committee
+    from tinylm.infer.predictor import Predictor
     from tinylm.text.labelled import Labelled
     from tinylm.text.tasks import Task
 
@@ -39,7 +39,7 @@ MATRIX_LABELS = 12  # of a confusion matrix that is printed whole
 
 
 def evaluate_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a classifier or a committee.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a classifier, a committee or its ONNX export.")],
     data: Annotated[
         str | None, typer.Argument(help="Labelled texts, as for 'tinylm fit'; or --task.")
     ] = None,
@@ -61,12 +61,12 @@ def evaluate_command(
 
     Example: `tinylm evaluate model test.csv` or `tinylm evaluate bert1-agnews --task agnews`
     """
-    from tinylm.infer.committee import load_committee
+    from tinylm.export.runtime import load_predictor
     from tinylm.system.files import read_record
 
     if (data is None) == (task is None):
         raise UserError("evaluate needs labelled texts or --task, one of them.")
-    committee = load_committee(model)
+    committee = load_predictor(model)
     text, label = columns_fitted_on(model, "text", text), columns_fitted_on(model, "label", label)
     if data is not None:
         from tinylm.text.labelled import read_labelled
@@ -79,11 +79,11 @@ def evaluate_command(
     _evaluate_task(model, committee, task, loaded)
 
 
-def _evaluate_table(committee: Committee, labelled: Labelled, worst: int) -> None:
+def _evaluate_table(committee: Predictor, labelled: Labelled, worst: int) -> None:
     from tinylm.infer.evaluation import evaluate
     from tinylm.text.labelled import targets_of
 
-    if labelled.several != (committee.thresholds is not None):
+    if labelled.several != committee.multi_label:
         found_labels = "several labels" if labelled.several else "one label"
         raise UserError(
             f"{labelled.source} has {found_labels} per text, which the model has not;"
@@ -97,9 +97,9 @@ def _evaluate_table(committee: Committee, labelled: Labelled, worst: int) -> Non
     table.add_row("accuracy", f"{found.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})")
     table.add_row("macro F1", f"{found.macro_f1:.3f}")
     table.add_row("calibration error", f"{found.calibration_error:.3f} (expected, 10 bins of confidence)")
-    if found.hardly_seen is not None:
-        table.add_row("tokens hardly seen in pre-training", f"{found.hardly_seen:.1%}")
-        table.add_row("texts of which half or more are such", f"{found.unfamiliar:,}")
+    if found.rare_token_share is not None:
+        table.add_row("tokens that pre-training hardly met", f"{found.rare_token_share:.1%}")
+        table.add_row("texts of low coverage (half of the tokens or more)", f"{found.low_coverage:,}")
     console.print(table)
     if found.confusion is not None:
         console.print(_confusion_table(found.confusion, committee.label_names))
@@ -125,7 +125,7 @@ def _confusion_table(confusion: np.ndarray, names: Sequence[str]) -> Table:
     return table
 
 
-def _evaluate_task(model: Path, committee: Committee, task: str, loaded: Task) -> None:
+def _evaluate_task(model: Path, committee: Predictor, task: str, loaded: Task) -> None:
     import numpy as np
     from sklearn.metrics import f1_score
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tinylm.cli.common import Out, Settings, need, say, settings_of
+from tinylm.cli.common import Out, Settings, say, settings_of
 from tinylm.errors import UserError
 
 FORMS = ("onnx", "huggingface")
@@ -42,7 +42,6 @@ def export_command(
         places = ", ".join(str(out / place.relative_to(folder)) for place in folders)
         say(f"for transformers: {places}")
         return
-    need("onnx", "onnx", "onnxruntime")
     from tinylm.export.onnx import export_onnx
 
     with new_folder(out) as folder:

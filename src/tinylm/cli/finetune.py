@@ -54,7 +54,8 @@ def finetune_command(
     Example: `tinylm finetune bert1 --task agnews --out bert1-agnews`
     """
     from tinylm.infer.classifier import Classifier
-    from tinylm.model.huggingface import WEIGHTS, load_masked_language_model
+    from tinylm.model.huggingface import load_masked_language_model
+    from tinylm.model.storage import WEIGHTS
     from tinylm.ops.device import device_named
     from tinylm.system.files import hash_files, new_folder, read_record, write_record
     from tinylm.text.prepare import held_out_titles
@@ -94,7 +95,7 @@ def finetune_command(
             device=where,
         )
         figures = {"accuracy": result.accuracy, "best_epoch_accuracy": result.best_epoch_accuracy}
-        Classifier(result.model, tokenizer, loaded.label_names).save(folder)
+        Classifier.of(result.model, tokenizer, loaded.label_names).save(folder)
         facts = {"settings": settings_of(context), **identity, **figures}
         write_record(folder, "classifier", **facts, history=result.history)
     checkpoint.remove()

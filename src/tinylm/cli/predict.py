@@ -20,7 +20,7 @@ from tinylm.cli.common import Settings, TextColumns, TextEncoding, columns_fitte
 from tinylm.errors import UserError
 
 if TYPE_CHECKING:
-    from tinylm.infer.committee import Committee
+    from tinylm.infer.predictor import Predictor
 
 STDIN = "-"
 BATCH = 512  # rows in memory
@@ -42,7 +42,7 @@ class _Asked:
 
 
 def predict_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a classifier or a committee.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a classifier, a committee or its ONNX export.")],
     data: Annotated[str, typer.Argument(help="A text, a table or a file of texts, hf:NAME or -.")],
     out: Annotated[Path | None, typer.Option(help="CSV or JSONL file for the answers.")] = None,
     text: TextColumns = None,
@@ -62,14 +62,14 @@ def predict_command(
 
     Example: `tinylm predict committee "The striker scored twice in the final."`
     """
-    from tinylm.infer.committee import load_committee
+    from tinylm.export.runtime import load_predictor
     from tinylm.system.files import read_record
 
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out was {out}; expected a name that ends in .csv or .jsonl.")
     if out is not None and (out.exists() or not out.parent.is_dir()):
         raise UserError(f"--out was {out}; expected a new file in a folder that exists.")
-    committee, record = load_committee(model), read_record(model)
+    committee, record = load_predictor(model), read_record(model)
     rows = _rows(data, columns_fitted_on(model, "text", text), keep or [], encoding)
     unusable: Counter[str] = Counter()
     number = 0
@@ -150,35 +150,35 @@ def _batches(rows: Iterator[_Asked], as_it_comes: bool) -> Iterator[list[_Asked]
 
 
 def _answers(
-    committee: Committee, record: dict[str, Any], rows: list[_Asked], every_label: bool
+    committee: Predictor, record: dict[str, Any], rows: list[_Asked], every_label: bool
 ) -> Iterator[dict[str, Any]]:
     """What is told of each row; all have the same entries."""
-    from tinylm.infer.evaluation import UNFAMILIAR
+    from tinylm.infer.predictor import LOW_COVERAGE, decide
 
     usable = [row.text for row in rows if row.reason is None]
-    found = committee.probabilities(usable)
-    given = committee.given(found)
-    unseen = None if committee.token_counts is None else committee.hardly_seen(usable) >= UNFAMILIAR
+    found = committee.predict_proba(usable)
+    decisions = decide(found, committee.thresholds)
+    low = None if committee.rare is None else committee.rare_token_share(usable) >= LOW_COVERAGE
     names = [_as_fitted(name, record) for name in committee.label_names]
     columns = record.get("settings", {}).get("label")
     place = 0
     for row in rows:
-        labels = [] if row.reason else [names[label] for label in given[place].nonzero()[0]]
+        labels = [] if row.reason else [names[label] for label in decisions[place].nonzero()[0]]
         answer: dict[str, Any] = {"row": row.number, "label": None, "probability": None}
-        if unseen is not None:
-            answer["hardly_seen"] = None
+        if low is not None:
+            answer["low_coverage"] = None
         answer |= {"text": row.text, "reason": row.reason}
         if isinstance(columns, list) and len(columns) > 1:  # in the form of the table that it was fitted on
             answer |= {str(name): None if row.reason else int(name in labels) for name in names}
         if every_label:
             answer["probabilities"] = dict.fromkeys(committee.label_names)
         if row.reason is None:
-            answer["label"] = labels if committee.thresholds is not None else labels[0]
+            answer["label"] = labels if committee.multi_label else labels[0]
             # Of several labels the least sure one; of none, how sure the model is of the likeliest.
-            least = found[place][given[place]].min() if labels else found[place].max()
+            least = found[place][decisions[place]].min() if labels else found[place].max()
             answer["probability"] = round(float(least), 4)
-            if unseen is not None:
-                answer["hardly_seen"] = bool(unseen[place])
+            if low is not None:
+                answer["low_coverage"] = bool(low[place])
             if every_label:
                 values = [round(float(value), 4) for value in found[place]]
                 answer["probabilities"] = dict(zip(committee.label_names, values, strict=True))
@@ -203,7 +203,7 @@ def _printing() -> Iterator[_Sink]:
         else:
             label, probability = _cell(answer["label"]), f"{answer['probability']:.3f}"
             text = " ".join(answer["text"].split())[:80]
-        mark = ["?"] if answer.get("hardly_seen") else []
+        mark = ["?"] if answer.get("low_coverage") else []
         # Whoever reads a pipe gets each answer when it is there.
         print(*kept, label, probability, *mark, text, sep="\t", flush=True)
 

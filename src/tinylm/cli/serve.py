@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -58,8 +57,8 @@ def serve_command(
 
     Example: `tinylm serve model --port 8000`
     """
-    need("serve", "fastapi", "uvicorn", "prometheus_client", "onnx", "onnxruntime")
-    from tinylm.export.runtime import DECISION, load_onnx
+    need("serve", "fastapi", "uvicorn", "prometheus_client")
+    from tinylm.export.runtime import load_predictor
     from tinylm.serve.app import create_app
     from tinylm.serve.server import listen, run
 
@@ -73,23 +72,14 @@ def serve_command(
                 f"--allow-origin was {origin!r}; expected an origin such as https://www.example.org."
             )
     listener = listen(host, port)
-    with tempfile.TemporaryDirectory() as temporary:
-        if not (model / DECISION).is_file():
-            from tinylm.export.onnx import export_onnx
-
-            export_onnx(model, Path(temporary))
-            remark(f"{model} was exported to ONNX for this run; 'tinylm export' does that once and for all.")
-            model = Path(temporary)
-        classifier = load_onnx(model)
-        if token is None and host not in ("127.0.0.1", "localhost", "::1"):
-            remark(
-                f"everybody who can reach {host} can use this server; set {TOKEN_VARIABLE} to need a token."
-            )
-        limits = Limits(idle_seconds=keep_alive)
-        address, number = listener.getsockname()[:2]
-        say(f"http://{f'[{address}]' if ':' in address else address}:{number} is ready; Ctrl-C stops it")
-        with contextlib.suppress(KeyboardInterrupt):
-            run(create_app(classifier, token, limits, origins), listener, limits)
+    classifier = load_predictor(model)
+    if token is None and host not in ("127.0.0.1", "localhost", "::1"):
+        remark(f"everybody who can reach {host} can use this server; set {TOKEN_VARIABLE} to need a token.")
+    limits = Limits(idle_seconds=keep_alive)
+    address, number = listener.getsockname()[:2]
+    say(f"http://{f'[{address}]' if ':' in address else address}:{number} is ready; Ctrl-C stops it")
+    with contextlib.suppress(KeyboardInterrupt):
+        run(create_app(classifier, token, limits, origins), listener, limits)
 
 
 def _token(file: Path | None) -> str | None:

@@ -114,14 +114,16 @@ def model_card(name: str, labels: list[str], facts: dict[str, Any]) -> str:
 
 def _download(name: str, revision: str | None) -> Path:
     if name.count("/") > 1 or name.startswith((".", "/", "~")) or not name:
-        raise UserError(f"{name} is no folder; expected one that holds a classifier, or a name on the hub.")
+        raise UserError(
+            f"{name} is not a folder; expected one that holds a classifier, or a name on the hub."
+        )
     from huggingface_hub import snapshot_download
 
     patterns = ["*.json", "*.safetensors", "*.txt", "*.md"]  # nothing else is ever read
     try:
         folder = Path(snapshot_download(name, revision=revision, allow_patterns=patterns))
     except Exception as error:  # as above
-        raise _hub_error(f"{name} is no folder here and could not be downloaded", error) from error
+        raise _hub_error(f"{name} is not a folder here and could not be downloaded", error) from error
     if not (folder / MEMBERS).is_file():
         raise UserError(f"{name} on the hub holds no {MEMBERS}: it is no classifier of tinylm.")
     return folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +11,15 @@ import numpy as np
 import onnx
 
 from tinylm.errors import UserError
-from tinylm.export.graph import committee_graph
 from tinylm.export.runtime import DECISION, GRAPH, load_onnx
+from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee, load_committee
-from tinylm.infer.int8 import Int8Classifier
+from tinylm.infer.predictor import decide
 from tinylm.model.config import ModelConfig
-from tinylm.model.tfidf import TfidfClassifier
+from tinylm.model.graph import committee_graph
+from tinylm.model.huggingface import module_of
+from tinylm.model.logits import logits_of
+from tinylm.model.storage import StoredClassifier
 from tinylm.text.corpus import read_vital
 from tinylm.text.tokenizer import Tokenizer
 
@@ -63,19 +67,19 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
                 f"{model}: member {number} has another vocabulary ({len(member.tokenizer):,} tokens) than"
                 f" member 1 ({len(first.tokenizer):,} tokens); members in one ONNX file must share it."
             )
-    max_tokens = max(member.model.config.max_tokens for member in committee.members)
-    models = [member.model for member in committee.members if not isinstance(member.model, Int8Classifier)]
-    graph = committee_graph(models, first.tokenizer.sep_id, int8)
-    onnx.save(graph, folder / GRAPH)
+    max_tokens = max(member.config.max_tokens for member in committee.members)
+    members = [(member.config, member.weights) for member in committee.members]
+    graph = committee_graph(members, len(committee.label_names), first.tokenizer.sep_id, int8)
+    onnx.save(graph.complete(), folder / GRAPH)
     first.tokenizer.save_backend(folder)
     decision = {
         "label_names": committee.label_names,
-        "members": [member.model.config.name for member in committee.members],
+        "members": committee.member_names,
         "max_tokens": max_tokens,
         "temperature": committee.temperature,
-        "multi_label": committee.thresholds is not None,
+        "multi_label": committee.multi_label,
         "thresholds": [] if committee.thresholds is None else committee.thresholds.tolist(),
-        "hardly_seen": None if (seldom := committee.hardly_seen_ids) is None else seldom.tolist(),
+        "hardly_seen": None if committee.rare is None else np.flatnonzero(committee.rare).tolist(),
     }
     (folder / DECISION).write_text(json.dumps(decision, ensure_ascii=False) + "\n", encoding="utf-8")
     export = _check(committee, folder)
@@ -90,7 +94,7 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
 def export_huggingface(model: Path, folder: Path) -> list[Path]:
     """Write each encoder as a folder that `transformers` loads, a single one into `folder` itself.
 
-    A linear member is left out: HuggingFace has no form for it.
+    A TF-IDF member is left out: HuggingFace has no form for it.
 
     Returns:
         The folders.
@@ -99,9 +103,9 @@ def export_huggingface(model: Path, folder: Path) -> list[Path]:
         UserError: no committee there, or a member that HuggingFace's BERT cannot express.
     """
     committee = load_committee(model)
-    encoders = [member for member in committee.members if not isinstance(member.model, TfidfClassifier)]
+    encoders = [member for member in committee.members if member.config.is_encoder]
     for number, member in enumerate(encoders, 1):
-        config = member.model.config
+        config = member.config
         if isinstance(config, ModelConfig) and config.convolution is not None:
             raise UserError(
                 f"{model}: member {number} ({config.name}) has convolutions, which"
@@ -117,19 +121,26 @@ def export_huggingface(model: Path, folder: Path) -> list[Path]:
 
 
 def _check(committee: Committee, folder: Path) -> OnnxExport:
-    """Both forms' answers to the same texts."""
+    """The predictions of both forms on the same texts."""
     exported = load_onnx(folder)
-    texts, checked_on = _texts_to_check(committee.members[0].tokenizer)
-    theirs = np.stack([member.logits(texts) for member in committee.members])
+    texts, checked_on = _texts_to_check(committee.tokenizer)
+    theirs = np.stack([_torch_logits(member, texts) for member in committee.members])
     ours = exported.member_logits(texts)
-    decisions = (exported.decide(exported.probabilities(fields.sum(0))) for fields in (ours, theirs))
+    one, other = (
+        decide(exported.probabilities_of(logits.sum(0)), exported.thresholds) for logits in (ours, theirs)
+    )
     return OnnxExport(
         megabytes=(folder / GRAPH).stat().st_size / 1e6,
         checked_on=checked_on,
         largest_difference=float(np.abs(ours - theirs).max()),
         largest_logit=float(np.abs(theirs).max()),
-        agreement=float(np.mean([one == other for one, other in zip(*decisions, strict=True)])),
+        agreement=float((one == other).all(1).mean()),
     )
+
+
+def _torch_logits(member: Classifier, texts: Sequence[str]) -> np.ndarray:
+    module = module_of(StoredClassifier(member.config, member.weights, member.label_names))
+    return logits_of(module, member.tokenizer.encode(texts, member.config.max_tokens))
 
 
 def _texts_to_check(tokenizer: Tokenizer) -> tuple[list[str], str]:

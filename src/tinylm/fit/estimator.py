@@ -28,6 +28,7 @@ from tinylm.fit.columns import (
 )
 from tinylm.fit.pipeline import Fitted, LabelledTexts, Settings, fit_committee
 from tinylm.infer.committee import Committee
+from tinylm.infer.predictor import decide
 from tinylm.system.cores import worker_count
 from tinylm.system.units import bytes_of_size, seconds_of
 from tinylm.text.tokenizer import check_vocabulary_size
@@ -214,7 +215,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             `[texts, labels]`; with two labels the difference of the second's and the first's,
             `[texts]`, as in scikit-learn. With several labels per text always the former.
         """
-        logits = self._committee().logits(texts_of(X))
+        logits = self._committee().decision_function(texts_of(X))
         if len(self.classes_) == 2 and not self.multi_label_:
             return np.asarray(logits[:, 1] - logits[:, 0])
         return np.asarray(logits)
@@ -224,7 +225,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
         With several labels per text each stands for itself, and rows do not sum to 1.
         """
-        return self._committee().probabilities(texts_of(X))
+        return self._committee().predict_proba(texts_of(X))
 
     def predict(self, X: Any) -> Any:  # noqa: N803
         """The label of each text, an array `[texts]`.
@@ -235,9 +236,9 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         committee = self._committee()
         texts = texts_of(X)
         if not self.multi_label_:
-            return self.classes_[committee.logits(texts).argmax(1)]
-        given = committee.given(committee.probabilities(texts))
-        return in_form(given, self.classes_, self.label_form_)
+            return self.classes_[committee.decision_function(texts).argmax(1)]
+        decisions = decide(committee.predict_proba(texts), committee.thresholds)
+        return in_form(decisions, self.classes_, self.label_form_)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:  # noqa: N803
         """Accuracy; with several labels per text, a text counts if all its labels are right."""

@@ -32,13 +32,12 @@ from tinylm.infer.committee import Committee
 from tinylm.infer.evaluation import Evaluation, evaluate
 from tinylm.infer.latency import Latency, measure_latency
 from tinylm.model.config import ModelConfig
-from tinylm.model.heads import SequenceClassifier
+from tinylm.model.huggingface import round_weights
 from tinylm.model.logits import logits_of
-from tinylm.model.tfidf import TfidfClassifier
-from tinylm.ops.quantize import round_weights
+from tinylm.model.protocol import Member
 from tinylm.system.cores import cores
 from tinylm.system.paths import cache_folder, cached
-from tinylm.system.processes import run_side_by_side, threads
+from tinylm.system.processes import run_side_by_side
 from tinylm.system.progress import progress_log
 from tinylm.text.corpus import open_corpus
 from tinylm.text.coverage import Coverage, coverage, token_counts
@@ -61,8 +60,6 @@ CORPUS_TOKENS = 512
 LATENCY_TEXTS = 50
 PRETRAINED = "pretrained"  # folder of the cache
 KEPT_PRETRAININGS = 60  # there; the oldest are deleted
-
-Model = SequenceClassifier | TfidfClassifier
 
 
 @dataclass(frozen=True)
@@ -168,12 +165,12 @@ class Fitted:
         """What a record and the model card tell, in a form that JSON can hold; no texts."""
         members = self.committee.members
         return {
-            "members": [member.model.config.name for member in members],
+            "members": self.committee.member_names,
             "multi_label": self.committee.thresholds is not None,
-            "max_tokens": members[0].model.config.max_tokens,
+            "max_tokens": members[0].config.max_tokens,
             "encoders": self.form.encoders,
             "int8": self.form.int8,
-            "parameters": sum(w.numel() for member in members for w in member.model.parameters()),
+            "parameters": sum(member.parameters for member in members),
             "labelled_texts": len(self.split.train) + len(self.split.validation),
             "validation_texts": len(self.split.validation),
             "corpus": self.corpus,
@@ -210,8 +207,7 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
     validation = None
     if len(rows):
         validation = evaluate(committee, [labelled.texts[i] for i in rows.tolist()], labelled.targets[rows])
-    with threads(1):  # models this small are fastest on one
-        (latency,) = measure_latency([committee.logits], labelled.texts[:LATENCY_TEXTS])
+    (latency,) = measure_latency([committee.predict], labelled.texts[:LATENCY_TEXTS])
     return Fitted(
         committee,
         without,
@@ -333,9 +329,7 @@ def _configs(form: StorageForm, tokenizer: Tokenizer, recipe: Recipe) -> list[Mo
 # --- 3. Train ---
 
 
-def train_tfidf_members(
-    encoded: Encoded, labelled: LabelledTexts, settings: Settings
-) -> list[TfidfClassifier]:
+def train_tfidf_members(encoded: Encoded, labelled: LabelledTexts, settings: Settings) -> list[Member]:
     """The TF-IDF member, or none where the committee has none."""
     if not encoded.form.tfidf:
         return []
@@ -420,7 +414,7 @@ def _prune(folder: Path) -> None:
 # --- 4. Calibrate ---
 
 
-def calibrate(models: Sequence[Model], encoded: Encoded, labelled: LabelledTexts) -> Committee:
+def calibrate(models: Sequence[Member], encoded: Encoded, labelled: LabelledTexts) -> Committee:
     """A committee of copies of the models, with a temperature and thresholds from the validation part.
 
     A member that has learnt its texts by heart has large logits whether it is right or wrong. Each
@@ -445,14 +439,14 @@ def calibrate(models: Sequence[Model], encoded: Encoded, labelled: LabelledTexts
         if len(validation):
             thresholds = fit_thresholds(summed, targets, temperature)
     return Committee(
-        [Classifier(model, encoded.tokenizer, labelled.label_names) for model in models],
+        [Classifier.of(model, encoded.tokenizer, labelled.label_names) for model in models],
         temperature=temperature,
         thresholds=thresholds,
         token_counts=token_counts(encoded.paragraphs, len(encoded.tokenizer)),
     )
 
 
-def _divide_logits(model: Model, temperature: float) -> None:
+def _divide_logits(model: Member, temperature: float) -> None:
     with torch.no_grad():
         for weight in model.output_weights:
             weight.div_(temperature)

@@ -1,69 +1,67 @@
-"""A fine-tuned model with its tokenizer: from texts to labels."""
+"""A fine-tuned model with its tokenizer: what a member of a committee is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from tinylm.errors import UserError
-from tinylm.infer.int8 import Int8Classifier
 from tinylm.model.config import check_vocabulary
-from tinylm.model.heads import SequenceClassifier
-from tinylm.model.huggingface import load_classifier, save_model
-from tinylm.model.logits import logits_of
-from tinylm.model.tfidf import TfidfClassifier
+from tinylm.model.protocol import MemberConfig, Weight, Weights
+from tinylm.model.storage import StoredClassifier, read_classifier, write_model
 from tinylm.text.tokenizer import Tokenizer, load_tokenizer
 
-Model = SequenceClassifier | Int8Classifier | TfidfClassifier
+if TYPE_CHECKING:  # PyTorch, which predictions do without
+    from tinylm.model.protocol import Member
 
 
 class Classifier:
-    """One fine-tuned model.
+    """One fine-tuned model, as weights; a `Committee` of it predicts.
 
     Args:
-        model: the weights, as trained or in int8.
+        stored: configuration, weights and labels.
         tokenizer: the one it was trained with.
-        label_names: in the order of the logits.
     """
 
-    def __init__(self, model: Model, tokenizer: Tokenizer, label_names: Sequence[str]) -> None:
-        check_vocabulary(model.config, tokenizer)
-        self.model = model.eval()
+    def __init__(self, stored: StoredClassifier, tokenizer: Tokenizer) -> None:
+        check_vocabulary(stored.config, tokenizer)
+        self.config: MemberConfig = stored.config
+        self.weights: Weights = stored.weights
+        self.label_names = stored.label_names
         self.tokenizer = tokenizer
-        self.label_names = list(label_names)
 
-    def logits(self, texts: Sequence[str]) -> np.ndarray:
-        """Raw output fields, `float32 [texts, labels]`."""
-        return logits_of(self.model, self.tokenizer.encode(texts, self.model.config.max_tokens))
+    @classmethod
+    def of(cls, model: Member, tokenizer: Tokenizer, label_names: Sequence[str]) -> Classifier:
+        """The classifier that a PyTorch model is now; training it further does not change this one.
 
-    def int8(self) -> Classifier:
-        """The same classifier with int8 weights: faster answers on a CPU, nearly the same logits.
-
-        A linear member stays as it is: it reads a few rows of its weights.
+        Args:
+            model: as trained.
+            tokenizer: the one it was trained with.
+            label_names: in the order of the logits.
         """
-        if not isinstance(self.model, SequenceClassifier):
-            return self
-        return Classifier(Int8Classifier(self.model), self.tokenizer, self.label_names)
+        from tinylm.model.huggingface import weights_of
+
+        weights = {name: Weight(array) for name, array in weights_of(model).items()}
+        return cls(StoredClassifier(model.config, weights, list(label_names)), tokenizer)
+
+    @property
+    def parameters(self) -> int:
+        """Number of its weights."""
+        return sum(weight.data.size for weight in self.weights.values())
 
     def save(self, folder: Path, int8: bool = False) -> None:
         """Write model and tokenizer; a BERT-n in fp32 can be loaded by `transformers.pipeline`.
 
         Args:
             folder: where to.
-            int8: see `save_model`.
-
-        Raises:
-            UserError: the weights are int8.
+            int8: see `write_model`.
         """
-        if isinstance(self.model, Int8Classifier):
-            raise UserError("a classifier with int8 weights cannot be saved; save the one it was made from.")
-        save_model(self.model, folder, self.label_names, int8)
+        weights = {name: weight.value for name, weight in self.weights.items()}
+        write_model(folder, self.config, weights, self.label_names, int8)
         if int8:  # `transformers`, for which the rest is, cannot read this model
             self.tokenizer.save_vocab(folder)
         else:
-            self.tokenizer.save(folder, self.model.config.max_tokens)
+            self.tokenizer.save(folder, self.config.max_tokens)
 
     @classmethod
     def load(cls, folder: Path) -> Classifier:
@@ -72,5 +70,4 @@ class Classifier:
         Raises:
             UserError: no classifier there, or a damaged one.
         """
-        model, label_names = load_classifier(folder)
-        return cls(model, load_tokenizer(folder), label_names)
+        return cls(read_classifier(folder), load_tokenizer(folder))

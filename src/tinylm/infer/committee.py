@@ -1,4 +1,4 @@
-"""The soft committee: shallow models vote with their raw output fields.
+"""The soft committee: shallow models vote with their logits.
 
 Section 2.5 of the paper's appendix: the members' logits are summed as they are, no
 softmax, no weights, and the decision is made on the sum. Members may differ in
@@ -10,32 +10,31 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from scipy.special import expit, softmax
 
 from tinylm.errors import UserError
 from tinylm.infer.classifier import Classifier
-from tinylm.model.logits import logits_of_all
-from tinylm.text.store import TokenIds
+from tinylm.infer.engine import Engine
+from tinylm.infer.predictor import Predictor
 
 MEMBERS, TOKEN_COUNTS = "committee.json", "token_counts.safetensors"
-HARDLY_SEEN = 5  # occurrences in pre-training below which a token means little to the model
+RARE = 5  # occurrences in pre-training below which a token means little to the model
 
 
-class Committee:
+class Committee(Predictor):
     """Several classifiers that decide together; one classifier is a committee of one.
 
     Args:
         members: classifiers with the same labels in the same order.
-        temperature: the summed field is divided by it before it becomes probabilities,
-            see `calibration.py`; 1 gives those of the bare sum, which is over-confident.
-        thresholds: for texts with several labels, `[labels]`: a label is given from this
-            probability on, each by itself. None for one label per text.
-        token_counts: `int64 [vocab]`, how often pre-training saw each token of the first
+        temperature: see `Predictor`; 1 gives the probabilities of the bare sum, which is over-confident.
+        thresholds: see `Predictor`; None for one label per text.
+        token_counts: `int64 [vocab]`, how often pre-training met each token of the first
             member's vocabulary; None where that is not known.
+        int8: compute with weights in 8 bits, which is faster where members are wide, and nearly the same.
 
     Raises:
         UserError: no member, or members with other labels.
@@ -48,12 +47,22 @@ class Committee:
         temperature: float = 1.0,
         thresholds: np.ndarray | None = None,
         token_counts: np.ndarray | None = None,
+        int8: bool = False,
     ) -> None:
         if not members:
             raise UserError("a committee needs at least one member.")
         self.members = list(members)
-        self.label_names = self.members[0].label_names
+        first = self.members[0]
+        self.label_names = first.label_names
+        self.member_names = [member.config.name for member in self.members]
+        self.tokenizer, self.max_tokens = first.tokenizer, first.config.max_tokens
         self.temperature, self.thresholds, self.token_counts = temperature, thresholds, token_counts
+        self.rare = None if token_counts is None else token_counts < RARE
+        if self.rare is not None:
+            self.rare[self.tokenizer.special_ids] = False
+            self.rare[self.tokenizer.unk_id] = True
+        self.int8 = int8
+        self._engines: list[tuple[Engine, list[int]]] = []
         for number, member in enumerate(self.members):
             if member.label_names != self.label_names:
                 raise UserError(
@@ -61,94 +70,44 @@ class Committee:
                     f" the first has {', '.join(self.label_names)}; all must have the same."
                 )
 
-    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
-        """Token ids as each member reads them; members with one vocabulary share them."""
-        read: dict[tuple[str, int], TokenIds] = {}
-        readers = [(member.tokenizer.fingerprint, member.model.config.max_tokens) for member in self.members]
-        for reader, member in zip(readers, self.members, strict=True):
-            if reader not in read:
-                read[reader] = member.tokenizer.encode(texts, reader[1])
-        return [read[reader] for reader in readers]
-
     def member_logits(self, texts: Sequence[str]) -> np.ndarray:
-        """The field of each member, `float32 [members, texts, labels]`."""
+        """The logits of each member, `float32 [members, texts, labels]`."""
+        if not self._engines:
+            self._engines = self._new_engines(mapped=False)
         out = np.zeros((len(self.members), len(texts), len(self.label_names)), np.float32)
-        together: dict[int, tuple[TokenIds, list[int]]] = {}
-        for number, ids in enumerate(self.encode(texts)):
-            together.setdefault(id(ids), (ids, []))[1].append(number)
-        for ids, numbers in together.values():
-            models = [self.members[number].model for number in numbers]
-            out[numbers] = logits_of_all(models, ids, models[0].config.max_tokens)
+        for engine, numbers in self._engines:
+            out[numbers] = engine.member_logits(texts)
         return out
 
-    def logits(self, texts: Sequence[str]) -> np.ndarray:
-        """The summed field, `float32 [texts, labels]`."""
-        field: np.ndarray = self.member_logits(texts).sum(0)
-        return field
+    def _new_engines(self, mapped: bool) -> list[tuple[Engine, list[int]]]:
+        """For each vocabulary an engine, with the numbers of its members; `mapped` as `committee_graph`."""
+        from tinylm.model.graph import committee_graph
 
-    def int8(self) -> Committee:
-        """The same committee with int8 weights, see `Classifier.int8`."""
-        return Committee(
-            [member.int8() for member in self.members],
-            temperature=self.temperature,
-            thresholds=self.thresholds,
-            token_counts=self.token_counts,
-        )
+        together: dict[str, list[int]] = {}
+        for number, member in enumerate(self.members):
+            together.setdefault(member.tokenizer.fingerprint, []).append(number)
+        engines = []
+        for numbers in together.values():
+            members = [self.members[number] for number in numbers]
+            tokenizer = members[0].tokenizer
+            graph = committee_graph(
+                [(member.config, member.weights) for member in members],
+                len(self.label_names),
+                tokenizer.sep_id,
+                self.int8,
+                mapped,
+            )
+            longest = max(member.config.max_tokens for member in members)
+            model = graph.structure.SerializeToString()
+            engines.append((Engine(model, tokenizer, longest, graph.arrays, graph.folder), numbers))
+        return engines
 
-    def probabilities(self, texts: Sequence[str]) -> np.ndarray:
-        """Probabilities of the labels, `float32 [texts, labels]`, as `probabilities_of` makes them."""
-        return self.probabilities_of(self.logits(texts))
-
-    def probabilities_of(self, field: np.ndarray) -> np.ndarray:
-        """Softmax of the field over the temperature; with several labels per text, each label's sigmoid.
-
-        The arg max of the softmax is the committee's decision whatever the temperature.
-        """
-        scaled = field / np.float32(self.temperature)
-        return np.asarray(softmax(scaled, axis=1) if self.thresholds is None else expit(scaled))
-
-    def given(self, probabilities: np.ndarray) -> np.ndarray:
-        """Which labels the committee gives, `bool [texts, labels]`: the best, or those above a threshold."""
-        if self.thresholds is not None:
-            return np.asarray(probabilities >= self.thresholds)
-        return np.eye(probabilities.shape[1], dtype=bool)[probabilities.argmax(1)]
-
-    def predict(self, texts: Sequence[str]) -> list[str]:
-        """The best label of each text."""
-        return [self.label_names[i] for i in self.logits(texts).argmax(1)]
-
-    @property
-    def hardly_seen_ids(self) -> np.ndarray | None:
-        """Tokens of the first member that pre-training hardly saw, `int64`; None where nobody counted.
-
-        [UNK] is one of them however often it was met: it stands for ever other words.
-        """
-        if self.token_counts is None:
-            return None
-        tokenizer = self.members[0].tokenizer
-        seldom = np.setdiff1d(np.flatnonzero(self.token_counts < HARDLY_SEEN), tokenizer.special_ids)
-        return np.append(seldom, tokenizer.unk_id)
-
-    def hardly_seen(self, texts: Sequence[str]) -> np.ndarray:
-        """Share of each text's tokens that pre-training hardly saw, `float64 [texts]`.
-
-        [UNK] counts as never seen. A text without tokens has a share of 1.
-
-        Raises:
-            UserError: the committee does not know what its pre-training saw.
-        """
-        if (ids := self.hardly_seen_ids) is None:
-            raise UserError(f"the committee has no {TOKEN_COUNTS}; only those of 'tinylm fit' have it.")
-        first = self.members[0]
-        unseen = np.zeros(len(first.tokenizer), bool)
-        unseen[ids] = True
-        encoded = first.tokenizer.encode(texts, first.model.config.max_tokens)
-        words = encoded.lengths - 2  # without [CLS] and [SEP]
-        hits = np.add.reduceat(unseen[encoded.ids], encoded.offsets[:-1], dtype=np.int64)
-        return np.where(words > 0, hits / np.maximum(words, 1), 1.0)
+    def __getstate__(self) -> dict[str, Any]:
+        # Engines cannot be pickled; they are made again.
+        return self.__dict__ | {"_engines": []}
 
     def save(self, folder: Path, int8: bool = False) -> None:
-        """Write every member to a folder of its own under the existing `folder`; `int8` as `save_model`."""
+        """Write every member to a folder of its own under the existing `folder`; `int8` as `write_model`."""
         folder = Path(folder)
         names = [f"member-{number}" for number in range(1, len(self.members) + 1)]
         for name, member in zip(names, self.members, strict=True):
@@ -156,7 +115,7 @@ class Committee:
         facts = {
             "members": names,
             "temperature": self.temperature,
-            "multi_label": self.thresholds is not None,
+            "multi_label": self.multi_label,
             "thresholds": None if self.thresholds is None else self.thresholds.tolist(),
         }
         (folder / MEMBERS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
@@ -172,10 +131,10 @@ def load_committee(folder: Path) -> Committee:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give the folder of a classifier or a committee.")
+        raise UserError(f"{folder} is not a folder; give the folder of a classifier or a committee.")
     path = folder / MEMBERS
     if not path.is_file():
-        return Committee([Classifier.load(folder)])
+        return _ready(Committee([Classifier.load(folder)]))
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         folders = [folder / name for name in facts["members"]]
@@ -189,7 +148,16 @@ def load_committee(folder: Path) -> Committee:
             f"{path} has thresholds of shape {thresholds.shape} for {len(members[0].label_names)} labels."
         )
     counts = _read_counts(folder / TOKEN_COUNTS, members)
-    return Committee(members, temperature=temperature, thresholds=thresholds, token_counts=counts)
+    return _ready(Committee(members, temperature=temperature, thresholds=thresholds, token_counts=counts))
+
+
+def _ready(committee: Committee) -> Committee:
+    """The same with its engines, which leave in the files what need not be read.
+
+    Not at the first prediction: by then another model may have taken the folder's place.
+    """
+    committee._engines = committee._new_engines(mapped=True)
+    return committee
 
 
 def _read_counts(path: Path, members: Sequence[Classifier]) -> np.ndarray | None:

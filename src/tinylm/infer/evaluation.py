@@ -10,10 +10,8 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from tinylm.infer.calibration import reliability
-from tinylm.infer.committee import Committee
+from tinylm.infer.predictor import LOW_COVERAGE, Predictor, decide
 
-# Half of a text's tokens hardly seen in pre-training: the model guesses.
-UNFAMILIAR = 0.5
 Z = 1.959964  # normal quantile of a 95 % interval
 
 
@@ -49,8 +47,8 @@ class Evaluation:
         calibration_error: expected, over ten bins of confidence.
         bins: mean confidence, share of right answers and number of answers of each bin.
         mistakes: all wrong answers, the surest first.
-        unfamiliar: number of texts half of whose tokens pre-training hardly saw; None if unknown.
-        hardly_seen: share of all texts' tokens, mean over texts; None if unknown.
+        low_coverage: number of texts half of whose tokens pre-training hardly met; None if unknown.
+        rare_token_share: share of such tokens in a text, mean over texts; None if unknown.
     """
 
     texts: int
@@ -61,8 +59,8 @@ class Evaluation:
     calibration_error: float
     bins: list[tuple[float, float, int]]
     mistakes: list[Mistake]
-    unfamiliar: int | None
-    hardly_seen: float | None
+    low_coverage: int | None
+    rare_token_share: float | None
 
     def summary(self) -> dict[str, Any]:
         """The figures that a record keeps, in a form that JSON can hold; no texts."""
@@ -72,11 +70,11 @@ class Evaluation:
             "interval": list(self.interval),
             "macro_f1": self.macro_f1,
             "calibration_error": self.calibration_error,
-            "unfamiliar": self.unfamiliar,
+            "low_coverage": self.low_coverage,
         }
 
 
-def evaluate(committee: Committee, texts: Sequence[str], targets: np.ndarray) -> Evaluation:
+def evaluate(committee: Predictor, texts: Sequence[str], targets: np.ndarray) -> Evaluation:
     """Compare a committee's answers with the truth.
 
     Args:
@@ -84,34 +82,34 @@ def evaluate(committee: Committee, texts: Sequence[str], targets: np.ndarray) ->
         texts: at least one.
         targets: `int64 [texts]`, or `[texts, labels]` of 0 and 1 for several labels per text.
     """
-    probabilities = committee.probabilities(texts)
-    given = committee.given(probabilities)
+    probabilities = committee.predict_proba(texts)
+    decisions = decide(probabilities, committee.thresholds)
     several = targets.ndim == 2
     truth = targets > 0 if several else np.eye(len(committee.label_names), dtype=bool)[targets]
-    right = (given == truth).all(1)
-    if several:  # every yes or no is an answer
-        sure = np.where(given, probabilities, 1 - probabilities)
-        error, bins = reliability(sure.ravel(), (given == truth).ravel())
-        wrong = np.where(given != truth, sure, 0).max(1)
-        macro_f1 = f1_score(truth, given, average="macro", zero_division=0)
+    right = (decisions == truth).all(1)
+    if several:  # every yes or no is a prediction
+        sure = np.where(decisions, probabilities, 1 - probabilities)
+        error, bins = reliability(sure.ravel(), (decisions == truth).ravel())
+        wrong = np.where(decisions != truth, sure, 0).max(1)
+        macro_f1 = f1_score(truth, decisions, average="macro", zero_division=0)
         confusion = None
     else:
         wrong = probabilities.max(1)
         error, bins = reliability(wrong, right)
-        answers = given.argmax(1)
-        macro_f1 = f1_score(targets, answers, average="macro", zero_division=0)
+        predicted = decisions.argmax(1)
+        macro_f1 = f1_score(targets, predicted, average="macro", zero_division=0)
         confusion = np.zeros((truth.shape[1], truth.shape[1]), np.int64)
-        np.add.at(confusion, (targets, answers), 1)
+        np.add.at(confusion, (targets, predicted), 1)
     names = np.array(committee.label_names, dtype=object)
 
     def named(row: np.ndarray) -> str:
         return ", ".join(names[row]) or "(none)"
 
     mistakes = [
-        Mistake(i, texts[i], named(truth[i]), named(given[i]), float(wrong[i]))
+        Mistake(i, texts[i], named(truth[i]), named(decisions[i]), float(wrong[i]))
         for i in sorted(np.flatnonzero(~right).tolist(), key=lambda i: -wrong[i])
     ]
-    unseen = committee.hardly_seen(texts) if committee.token_counts is not None else None
+    shares = None if committee.rare is None else committee.rare_token_share(texts)
     return Evaluation(
         texts=len(texts),
         accuracy=float(right.mean()),
@@ -121,8 +119,8 @@ def evaluate(committee: Committee, texts: Sequence[str], targets: np.ndarray) ->
         calibration_error=error,
         bins=bins,
         mistakes=mistakes,
-        unfamiliar=None if unseen is None else int((unseen >= UNFAMILIAR).sum()),
-        hardly_seen=None if unseen is None else float(unseen.mean()),
+        low_coverage=None if shares is None else int((shares >= LOW_COVERAGE).sum()),
+        rare_token_share=None if shares is None else float(shares.mean()),
     )
 
 

@@ -1,13 +1,19 @@
-"""What a tiny BERT looks like: every number that decides the shape of its weights."""
+"""What the members of a committee look like: every number that decides the shape of their weights."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinylm.errors import UserError
-from tinylm.model.tfidf import TfidfConfig
 from tinylm.ops import HEAD_WIDTH
-from tinylm.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from tinylm.model.protocol import MemberConfig
+    from tinylm.text.tokenizer import Tokenizer
+
+LAYER_NORM_EPS = 1e-12
 
 
 class Convolution(BaseModel):
@@ -27,6 +33,13 @@ class Convolution(BaseModel):
     kernel: tuple[int, int] = (3, 3)
 
     @property
+    def stages(self) -> list[tuple[int, int, tuple[int, int]]]:
+        """Channels in, channels out and kernel of each convolution, the closing 1x1 included."""
+        channels = [1] + [self.channels] * self.layers
+        square = [(n_in, self.channels, self.kernel) for n_in in channels[:-1]]
+        return [*square, (self.channels, 1, (1, 1))]
+
+    @property
     def reach(self) -> int:
         """How many rows behind a token change it: "same" padding puts half a kernel behind every layer."""
         return self.layers * (self.kernel[0] // 2)
@@ -36,6 +49,7 @@ class ModelConfig(BaseModel):
     """Architecture of a BERT-n, optionally with convolutions in front; by default the paper's BERT-6."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    is_encoder: ClassVar[bool] = True
 
     vocab_size: int = Field(default=30_522, ge=6)
     layers: int = Field(default=6, ge=1)
@@ -79,6 +93,93 @@ class ModelConfig(BaseModel):
             return 4 * self.layers + 1
         return 4 * self.layers + self.convolution.layers + 1
 
+    def classifier_shapes(self, n_labels: int) -> dict[str, tuple[int, ...]]:
+        """Shape of each weight of a classifier, under the names that HuggingFace gives them."""
+        width, shapes = self.width, dict[str, tuple[int, ...]]()
+
+        def linear(name: str, n_in: int, n_out: int) -> None:
+            shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (n_out, n_in), (n_out,)
+
+        def norm(name: str, size: int) -> None:
+            shapes[f"{name}.weight"] = shapes[f"{name}.bias"] = (size,)
+
+        embeddings = "bert.embeddings"
+        shapes[f"{embeddings}.word_embeddings.weight"] = (self.vocab_size, width)
+        shapes[f"{embeddings}.position_embeddings.weight"] = (self.max_tokens, width)
+        shapes[f"{embeddings}.token_type_embeddings.weight"] = (2, width)
+        norm(f"{embeddings}.LayerNorm", width)
+        for number, (n_in, n_out, kernel) in enumerate(self.convolution.stages if self.convolution else ()):
+            name = f"bert.convolution.stages.{2 * number}"
+            shapes[f"{name}.weight"], shapes[f"{name}.bias"] = (n_out, n_in, *kernel), (n_out,)
+            batch_norm = f"bert.convolution.stages.{2 * number + 1}"
+            norm(batch_norm, n_out)
+            shapes[f"{batch_norm}.running_mean"] = shapes[f"{batch_norm}.running_var"] = (n_out,)
+            shapes[f"{batch_norm}.num_batches_tracked"] = ()
+        for layer in range(self.layers):
+            block = f"bert.encoder.layer.{layer}"
+            for name in ("self.query", "self.key", "self.value", "output.dense"):
+                linear(f"{block}.attention.{name}", width, width)
+            norm(f"{block}.attention.output.LayerNorm", width)
+            linear(f"{block}.intermediate.dense", width, 4 * width)
+            linear(f"{block}.output.dense", 4 * width, width)
+            norm(f"{block}.output.LayerNorm", width)
+        linear("bert.pooler.dense", width, width)
+        linear("classifier", width, n_labels)
+        return shapes
+
+    def to_huggingface(self) -> dict[str, Any]:
+        """The entries of `config.json` on the architecture: BERT's own, and `tinylm` with ours."""
+        return {
+            "model_type": "bert" if self.convolution is None else "tinylm",
+            "vocab_size": self.vocab_size,
+            "hidden_size": self.width,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": self.heads,
+            "intermediate_size": 4 * self.width,
+            "hidden_act": "gelu",
+            "hidden_dropout_prob": self.dropout,
+            "attention_probs_dropout_prob": self.dropout,
+            "max_position_embeddings": self.max_tokens,
+            "type_vocab_size": 2,
+            "initializer_range": self.init_std,
+            "layer_norm_eps": LAYER_NORM_EPS,
+            "pad_token_id": 0,
+            "tie_word_embeddings": True,
+            "tinylm": self.model_dump(mode="json"),
+        }
+
+
+class TfidfConfig(BaseModel):
+    """The member without a block, logistic regression on the TF-IDF of tokens.
+
+    Attributes:
+        vocab_size: tokens of the vocabulary.
+        max_tokens: texts are cut there, [CLS] and [SEP] included, though neither counts.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    is_encoder: ClassVar[bool] = False
+
+    vocab_size: int = Field(ge=1)
+    max_tokens: int = Field(default=128, ge=3)
+
+    @property
+    def name(self) -> str:
+        """How reports call it."""
+        return "TF-IDF of tokens"
+
+    def classifier_shapes(self, n_labels: int) -> dict[str, tuple[int, ...]]:
+        """As of `ModelConfig`; the names are those that stored members have."""
+        return {
+            "rarity": (self.vocab_size,),
+            "votes.weight": (self.vocab_size, n_labels),
+            "cls.predictions.bias": (n_labels,),
+        }
+
+    def to_huggingface(self) -> dict[str, Any]:
+        """As of `ModelConfig`."""
+        return {"model_type": "tinylm", "tinylm_linear": self.model_dump(mode="json")}
+
 
 def heads_of_width(width: int) -> int:
     """Number of heads of a transformer width.
@@ -98,7 +199,7 @@ def describe_invalid(error: ValidationError, what: str) -> UserError:
     return UserError(f"{what}: setting '{name}' was {first.get('input')!r}: {first['msg']}.")
 
 
-def check_vocabulary(config: ModelConfig | TfidfConfig, tokenizer: Tokenizer) -> None:
+def check_vocabulary(config: MemberConfig, tokenizer: Tokenizer) -> None:
     """Refuse a model that has not one weight, or row of weights, per token."""
     if config.vocab_size != len(tokenizer):
         raise UserError(

@@ -8,10 +8,12 @@ token type, it computes the same.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from tinylm.model.protocol import Weight
 
 # DistilBERT's name -> BERT's.
 NAMES = {
@@ -58,14 +60,14 @@ def bert_config(raw: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def bert_weights(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+def bert_weights(weights: Mapping[str, Weight]) -> dict[str, Weight]:
     """DistilBERT's weights under BERT's names, with a token type of zeros."""
     out = {}
-    for name, tensor in weights.items():
+    for name, weight in weights.items():
         renamed = name
         for theirs, berts in NAMES.items():
             renamed = re.sub(theirs, berts, renamed)
-        out[renamed] = tensor
-    width = out["bert.embeddings.word_embeddings.weight"].shape[1]
-    out["bert.embeddings.token_type_embeddings.weight"] = torch.zeros(2, width)
-    return out
+        out[renamed] = weight
+    words = out["bert.embeddings.word_embeddings.weight"]
+    zeros = np.zeros((2, words.data.shape[1]), np.float32)
+    return out | {"bert.embeddings.token_type_embeddings.weight": Weight(zeros)}

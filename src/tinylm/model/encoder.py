@@ -14,16 +14,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from tinylm.model.config import ModelConfig
+from tinylm.model.config import LAYER_NORM_EPS, ModelConfig
 from tinylm.model.convolution import ConvolutionalFrontEnd
-from tinylm.ops import HEAD_WIDTH
+from tinylm.ops import HEAD_WIDTH, PAD_ID
 from tinylm.ops.autograd import Groups, attention, dropout, dropout_add_norm, gelu
 from tinylm.ops.embedding import Embedding
 from tinylm.ops.fixed import StaticBatch
 from tinylm.ops.int8_linear import Linear
-from tinylm.ops.packed import PAD_ID, Batch
-
-LAYER_NORM_EPS = 1e-12
+from tinylm.ops.packed import Batch
 
 
 class Embeddings(nn.Module):
@@ -136,8 +134,7 @@ class Encoder(nn.Module):
         self.config = config
         self.embeddings = Embeddings(config)
         front = config.convolution
-        # Prediction may replace it by a faster one (`infer/folded.py`).
-        self.convolution: nn.Module | None = ConvolutionalFrontEnd(front) if front else None
+        self.convolution = ConvolutionalFrontEnd(front) if front else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
 
     def forward(self, batch: Batch | StaticBatch, read: Tensor | None = None) -> Tensor:

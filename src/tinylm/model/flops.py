@@ -12,8 +12,7 @@ operations for each product of two numbers. With width W, for a text of n tokens
 - MLM head: 2 W^2 + 2 W V at the hidden tokens only, V the size of the vocabulary;
 - classifier: 2 W^2 + 2 W labels at [CLS];
 - convolutions: every pixel of an image W wide, with `max_tokens` rows in training, with those
-  that reach a row which is read in a classifier that answers, where kernels of many rows
-  work by way of frequencies (`model/fourier.py`).
+  that reach a row which is read in a classifier that predicts.
 
 Training costs three times this: the backward pass forms two products, the gradients of
 input and of weights, for each one of the forward pass.
@@ -23,8 +22,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinylm.model.config import ModelConfig
-from tinylm.ops.fourier import FourierConvolution, fourier_is_cheaper
+from tinylm.model.config import Convolution, ModelConfig
 
 TRAINING = 3  # times the arithmetic of inference
 # What `training_work` adds to the arithmetic: convolutions run at a fraction of the speed of matrix
@@ -58,19 +56,10 @@ def sequence_classifier(config: ModelConfig, lengths: np.ndarray, n_labels: int)
 
 
 def front_end(config: ModelConfig, longest: int) -> int:
-    """Operations of the convolutions, if any, for one answer among texts of up to `longest` tokens."""
-    if (front := config.convolution) is None:
+    """Operations of the convolutions, if any, for one prediction among texts of up to `longest` tokens."""
+    if config.convolution is None:
         return 0
-    (tokens, dimensions), w = front.kernel, config.width
-    total = 2 * front.channels * w * longest  # to one channel
-    for number in range(1, front.layers + 1):
-        channels = 1 if number == 1 else front.channels
-        wanted = min(config.max_tokens, longest + (front.layers - number) * (tokens // 2))
-        if fourier_is_cheaper(channels, tokens):
-            total += FourierConvolution.operations((tokens, dimensions), channels, front.channels, w, wanted)
-        else:
-            total += 2 * tokens * dimensions * channels * front.channels * w * wanted
-    return total
+    return _convolutions(config.convolution, config.width * config.image_height(longest))
 
 
 def _blocks(config: ModelConfig, lengths: np.ndarray) -> int:
@@ -82,12 +71,15 @@ def _blocks(config: ModelConfig, lengths: np.ndarray) -> int:
 
 def _trained_front_end(config: ModelConfig) -> int:
     """Operations of the convolutions, if any, on one text in training."""
-    if (front := config.convolution) is None:
+    if config.convolution is None:
         return 0
-    channels = [1] + [front.channels] * front.layers
-    area = front.kernel[0] * front.kernel[1]
-    products = sum(area * a * b for a, b in zip(channels, channels[1:], strict=False)) + front.channels
-    return 2 * products * config.max_tokens * config.width
+    return _convolutions(config.convolution, config.width * config.max_tokens)
+
+
+def _convolutions(front: Convolution, pixels: int) -> int:
+    """Operations of all convolutions on an image."""
+    products = sum(n_in * n_out * kernel[0] * kernel[1] for n_in, n_out, kernel in front.stages)
+    return 2 * products * pixels
 
 
 def training_work(

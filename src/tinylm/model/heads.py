@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 
-from tinylm.model.config import ModelConfig
-from tinylm.model.encoder import LAYER_NORM_EPS, Encoder, initialise
+from tinylm.model.config import LAYER_NORM_EPS, ModelConfig
+from tinylm.model.encoder import Encoder, initialise
 from tinylm.ops.autograd import cross_entropy, dropout, gelu
 from tinylm.ops.fixed import StaticBatch
 from tinylm.ops.packed import Batch
@@ -81,22 +80,12 @@ class SequenceClassifier(nn.Module):
         initialise(self, config.init_std)
 
     @property
-    def is_single_threaded(self) -> bool:
-        """Whether one text is answered on the thread that asks: PyTorch's operations use several."""
-        return False
-
-    @property
     def output_weights(self) -> tuple[Tensor, Tensor]:
         """Weights that the logits are proportional to."""
         return self.classifier.weight, self.classifier.bias
 
-    @property
-    def output_layer(self) -> tuple[np.ndarray, np.ndarray]:
-        """Weight `[labels, width]` and bias `[labels]` of the last layer, fp32."""
-        return self.classifier.weight.detach().float().numpy(), self.classifier.bias.detach().float().numpy()
-
     def forward(self, batch: Batch | StaticBatch) -> Tensor:
-        """Raw output fields (logits), `[texts, labels]`, in the batch's order of texts."""
+        """Logits, `[texts, labels]`, in the batch's order of texts."""
         batch = batch.to(self.classifier.weight.device)
         pooled = torch.tanh(self.pooler(self.encoder.first_tokens(batch)))
         if self.training:

@@ -1,38 +1,37 @@
-"""Models on disk, in HuggingFace's own form.
-
-A saved BERT-n is a HuggingFace folder: `config.json` of model type "bert" and
-`model.safetensors` with HuggingFace's names, so `transformers` reads it and this
-package reads what `transformers` writes. What HuggingFace's BERT does not have,
-convolutions, is stored the same way under model type "tinylm", which
-`transformers` refuses rather than misreads. So are linear members and weights in
-8 bits, which have their scales beside them.
-"""
+"""PyTorch models from and to their form on disk, see `storage.py`: HuggingFace's names for our parameters."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tinylm.errors import UserError
-from tinylm.model.config import ModelConfig, describe_invalid, heads_of_width
-from tinylm.model.distilbert import bert_config, bert_weights, is_distilbert
-from tinylm.model.encoder import LAYER_NORM_EPS
+from tinylm.model.config import ModelConfig, TfidfConfig
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
-from tinylm.model.tfidf import TfidfClassifier, TfidfConfig
+from tinylm.model.protocol import Member
+from tinylm.model.storage import (
+    CONFIG,
+    WEIGHTS,
+    StoredClassifier,
+    read_classifier,
+    read_config,
+    read_weights,
+    write_model,
+)
+from tinylm.model.tfidf import TfidfClassifier
 from tinylm.ops.quantize import is_rounded, to_int8
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-SCALE = ".scale"  # behind the name of a weight in 8 bits
-
+# The module that trains each kind of member.
+MODULES: dict[type, Callable[[Any, int], SequenceClassifier | TfidfClassifier]] = {
+    ModelConfig: SequenceClassifier,
+    TfidfConfig: TfidfClassifier,
+}
 # Ours -> HuggingFace's, applied to the front of a parameter's name.
 NAMES = {
     r"encoder\.embeddings\.word\.": "bert.embeddings.word_embeddings.",
@@ -49,15 +48,17 @@ NAMES = {
     r"norm\.": "cls.predictions.transform.LayerNorm.",
     r"bias$": "cls.predictions.bias",
     r"pooler\.": "bert.pooler.dense.",
+    # The TF-IDF member, whose weights were called so when the first were stored.
+    r"idf$": "rarity",
+    r"token_weights\.": "votes.",
 }
 SEGMENT = "bert.embeddings.token_type_embeddings.weight"
 KEY_VALUE = re.compile(r"encoder\.blocks\.(\d+)\.attention\.key_value\.(weight|bias)")
 
 
-Model = MaskedLanguageModel | SequenceClassifier | TfidfClassifier
-
-
-def save_model(model: Model, folder: Path, label_names: Sequence[str] = (), int8: bool = False) -> None:
+def save_model(
+    model: MaskedLanguageModel | Member, folder: Path, label_names: Sequence[str] = (), int8: bool = False
+) -> None:
     """Write `config.json` and `model.safetensors`.
 
     Args:
@@ -66,18 +67,7 @@ def save_model(model: Model, folder: Path, label_names: Sequence[str] = (), int8
         label_names: of a classifier, in the order of its logits.
         int8: matrices in 8 bits, a quarter of the size, which `transformers` cannot read; else fp32.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights = to_huggingface(model.state_dict())
-    if int8:
-        for name in [name for name, weight in weights.items() if is_rounded(weight)]:
-            weights[name], weights[name + SCALE] = to_int8(weights[name])
-    tensors = {name: tensor.contiguous() for name, tensor in weights.items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    config = _huggingface_config(model, label_names)
-    if int8:
-        config["model_type"] = "tinylm"
-    (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_model(folder, model.config, weights_of(model), label_names, int8)
 
 
 def load_masked_language_model(folder: Path) -> MaskedLanguageModel:
@@ -86,72 +76,57 @@ def load_masked_language_model(folder: Path) -> MaskedLanguageModel:
     Raises:
         UserError: no model there, a damaged file, or another architecture.
     """
-    model = MaskedLanguageModel(read_config(folder)[0])
-    _load_state(model, folder)
+    model, path = MaskedLanguageModel(read_config(folder)[0]), Path(folder) / WEIGHTS
+    weights = {name: weight.value for name, weight in read_weights(folder).items()}
+    try:
+        model.load_state_dict(from_huggingface(weights, model))
+    except KeyError as error:
+        raise UserError(f"{path} lacks the weight {error}: it belongs to another architecture.") from error
+    except RuntimeError as error:
+        detail = str(error).splitlines()[1].strip()
+        raise UserError(f"{path} does not fit {CONFIG} beside it: {detail}") from error
     return model.eval()
 
 
-def load_classifier(folder: Path) -> tuple[SequenceClassifier | TfidfClassifier, list[str]]:
-    """Read a classifier, ours, encoder or linear, or a HuggingFace `BertForSequenceClassification`.
+def load_classifier(folder: Path) -> tuple[Member, list[str]]:
+    """Read a classifier of any kind, ours or a HuggingFace `BertForSequenceClassification`.
 
     Returns:
         The classifier and the names of its labels in the order of its logits.
 
     Raises:
-        UserError: no model there, a damaged file, or another architecture.
+        UserError: no classifier there, a damaged file, or another architecture.
     """
-    config, raw = _read(folder)
-    names = raw.get("id2label") or {}
-    label_names = [names[key] for key in sorted(names, key=int)]
-    if not label_names:
-        raise UserError(
-            f"{Path(folder) / CONFIG} names no labels: this is a pre-trained model, not a classifier;"
-            " fine-tune it first with 'tinylm finetune'."
-        )
-    model: SequenceClassifier | TfidfClassifier
-    if isinstance(config, TfidfConfig):
-        model = TfidfClassifier(config, len(label_names))
-    else:
-        model = SequenceClassifier(config, len(label_names))
-    _load_state(model, folder)
-    return model.eval(), label_names
+    stored = read_classifier(folder)
+    return module_of(stored), stored.label_names
 
 
-def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """The architecture of a saved model, and `config.json` as it stands.
-
-    Raises:
-        UserError: no `config.json`, or one that describes no BERT-n.
-    """
-    config, raw = _read(folder)
-    if isinstance(config, TfidfConfig):
-        raise UserError(f"{Path(folder) / CONFIG} describes a linear classifier; expected a BERT-n.")
-    return config, raw
+def module_of(stored: StoredClassifier) -> Member:
+    """The PyTorch module of a stored classifier, to train it or to compare with."""
+    model = MODULES[type(stored.config)](stored.config, len(stored.label_names))
+    weights = {name: weight.value for name, weight in stored.weights.items()}
+    model.load_state_dict(from_huggingface(weights, model))
+    return model.eval()
 
 
-def _read(folder: Path) -> tuple[ModelConfig | TfidfConfig, dict[str, Any]]:
-    path = Path(folder) / CONFIG
-    if not path.is_file():
-        raise UserError(f"{folder} holds no model: {CONFIG} is missing.")
-    try:
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} describes no model: expected a JSON object.")
-    try:
-        if "tinylm_linear" in raw:
-            return TfidfConfig.model_validate(raw["tinylm_linear"]), raw
-        if "tinylm" in raw:
-            return ModelConfig.model_validate(raw["tinylm"]), raw
-        return _config_of_bert(bert_config(raw) if is_distilbert(raw) else raw, path), raw
-    except KeyError as error:
-        raise UserError(f"{path} lacks the setting {error}.") from error
-    except ValidationError as error:
-        raise describe_invalid(error, str(path)) from error
+def weights_of(model: MaskedLanguageModel | Member) -> dict[str, np.ndarray]:
+    """A copy of a model's weights as they are now, under HuggingFace's names; fp32 where not integers."""
+    return {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).numpy(force=True).copy()
+        for name, tensor in to_huggingface(model.state_dict()).items()
+    }
 
 
-def to_huggingface(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def round_weights(model: Member) -> None:
+    """Give the matrices of a model the values that they have in 8 bits, in place."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            if is_rounded(weight.numpy(force=True)):
+                rounded, scale = to_int8(weight.numpy(force=True))
+                weight.copy_(torch.from_numpy(rounded * scale))
+
+
+def to_huggingface(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename a state dict of ours to HuggingFace's names, splitting keys and values."""
     out = {}
     for name, tensor in state.items():
@@ -166,7 +141,7 @@ def to_huggingface(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def from_huggingface(weights: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def from_huggingface(weights: Mapping[str, np.ndarray], model: nn.Module) -> dict[str, Tensor]:
     """The state dict of `model` out of HuggingFace's `weights`.
 
     Raises:
@@ -177,11 +152,12 @@ def from_huggingface(weights: dict[str, Tensor], model: nn.Module) -> dict[str, 
         if match := KEY_VALUE.fullmatch(name):
             layer, kind = match.groups()
             prefix = f"bert.encoder.layer.{layer}.attention.self"
-            state[name] = torch.cat([weights[f"{prefix}.{part}.{kind}"] for part in ("key", "value")])
+            array = np.concatenate([weights[f"{prefix}.{part}.{kind}"] for part in ("key", "value")])
         elif name == "encoder.embeddings.segment":
-            state[name] = weights[SEGMENT][0]
+            array = weights[SEGMENT][0]
         else:
-            state[name] = weights[_rename(name)]
+            array = weights[_rename(name)]
+        state[name] = torch.from_numpy(np.array(array))
     return state
 
 
@@ -191,82 +167,3 @@ def _rename(name: str) -> str:
         if found:
             return renamed
     return name  # "classifier.weight" is the same on both sides
-
-
-def _load_state(model: nn.Module, folder: Path) -> None:
-    path = Path(folder) / WEIGHTS
-    if not path.is_file():
-        raise UserError(f"{folder} holds no weights: {WEIGHTS} is missing.")
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged or cut short ({error}); save or copy the model again.") from error
-    for name in [name for name in weights if name + SCALE in weights]:
-        weights[name] = weights[name] * weights.pop(name + SCALE)
-    if "distilbert.embeddings.word_embeddings.weight" in weights:
-        weights = bert_weights(weights)
-    try:
-        model.load_state_dict(from_huggingface(weights, model))
-    except KeyError as error:
-        raise UserError(f"{path} lacks the weight {error}: it belongs to another architecture.") from error
-    except RuntimeError as error:
-        detail = str(error).splitlines()[1].strip()
-        raise UserError(f"{path} does not fit {CONFIG} beside it: {detail}") from error
-
-
-def _config_of_bert(raw: dict[str, Any], path: Path) -> ModelConfig:
-    """The ModelConfig of a BERT configuration that `transformers` wrote."""
-    expected = {"model_type": "bert", "hidden_act": "gelu", "layer_norm_eps": LAYER_NORM_EPS}
-    for key, value in expected.items():
-        if raw.get(key) != value:
-            raise UserError(f"{path}: {key} is {raw.get(key)!r}; only BERT with {key} {value!r} can be read.")
-    width = raw["hidden_size"]
-    heads = heads_of_width(width)
-    if raw["num_attention_heads"] != heads or raw["intermediate_size"] != 4 * width:
-        raise UserError(
-            f"{path}: width {width}, {raw['num_attention_heads']} heads and feed-forward"
-            f" {raw['intermediate_size']} is no BERT-n; expected heads of 64 and a feed-forward of 4 x width."
-        )
-    return ModelConfig(
-        vocab_size=raw["vocab_size"],
-        layers=raw["num_hidden_layers"],
-        heads=heads,
-        max_tokens=raw["max_position_embeddings"],
-        dropout=raw["hidden_dropout_prob"],
-        init_std=raw["initializer_range"],
-    )
-
-
-def _huggingface_config(model: Model, label_names: Sequence[str]) -> dict[str, Any]:
-    if isinstance(model, TfidfClassifier):
-        linear = model.config.model_dump(mode="json")
-        return {"model_type": "tinylm", "tinylm_linear": linear, **_labels(label_names)}
-    config = model.config
-    is_classifier = isinstance(model, SequenceClassifier)
-    raw: dict[str, Any] = {
-        "architectures": ["BertForSequenceClassification" if is_classifier else "BertForMaskedLM"],
-        "model_type": "bert" if config.convolution is None else "tinylm",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.layers,
-        "num_attention_heads": config.heads,
-        "intermediate_size": 4 * config.width,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": config.dropout,
-        "attention_probs_dropout_prob": config.dropout,
-        "max_position_embeddings": config.max_tokens,
-        "type_vocab_size": 2,
-        "initializer_range": config.init_std,
-        "layer_norm_eps": LAYER_NORM_EPS,
-        "pad_token_id": 0,
-        "tie_word_embeddings": True,
-        "tinylm": config.model_dump(mode="json"),
-    }
-    return raw | _labels(label_names) if is_classifier else raw
-
-
-def _labels(names: Sequence[str]) -> dict[str, Any]:
-    return {
-        "id2label": {str(i): name for i, name in enumerate(names)},
-        "label2id": {name: i for i, name in enumerate(names)},
-    }

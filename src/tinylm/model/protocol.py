@@ -1,17 +1,60 @@
-"""What every member of a committee offers, whatever it is made of."""
+"""What every member of a committee offers, whatever it is made of.
+
+A kind of member is a configuration (`MemberConfig`), a PyTorch module to train it (`Member`) and the
+nodes that it adds to the committee's graph. A new kind needs these three, an entry in `KINDS` of
+`storage.py`, and one in `NODES` of `graph.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Protocol, Self
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
-from torch import Tensor, nn
+import numpy as np
 
-from tinylm.ops.packed import Batch
+if TYPE_CHECKING:  # PyTorch, which predictions do without
+    from torch import Tensor, nn
+
+    from tinylm.ops.packed import Batch
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A weight as it is stored.
+
+    Attributes:
+        data: fp32, or int8 with `scale`.
+        scale: `float32 [..., 1]`, one for each row of `data`, or None.
+        place: file and first byte of `data`; None where it is in memory alone.
+    """
+
+    data: np.ndarray
+    scale: np.ndarray | None = None
+    place: tuple[Path, int] | None = None
+
+    @property
+    def value(self) -> np.ndarray:
+        """The weight in fp32."""
+        return self.data if self.scale is None else self.data * self.scale
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Where it is unpickled, the file may be missing or another one.
+        return Weight, (np.array(self.data), self.scale)
+
+
+Weights = Mapping[str, Weight]  # under HuggingFace's names
 
 
 class MemberConfig(Protocol):
-    """The part of a member's configuration that all kinds share."""
+    """The part of a member's configuration that all kinds share.
+
+    Attributes:
+        is_encoder: whether it is a BERT-n.
+    """
+
+    is_encoder: ClassVar[bool]
 
     @property
     def vocab_size(self) -> int:
@@ -25,9 +68,15 @@ class MemberConfig(Protocol):
     def name(self) -> str:
         """How reports call it."""
 
+    def classifier_shapes(self, n_labels: int) -> dict[str, tuple[int, ...]]:
+        """Shape of each weight of a classifier, under the name that it has on disk."""
+
+    def to_huggingface(self) -> dict[str, Any]:
+        """Its entries of `config.json`."""
+
 
 class Member(Protocol):
-    """A model that gives a logit per label to each text of a batch."""
+    """A PyTorch module that gives a logit per label to each text of a batch."""
 
     training: bool
     n_labels: int
@@ -37,14 +86,17 @@ class Member(Protocol):
         """Its shape."""
 
     @property
-    def is_single_threaded(self) -> bool:
-        """Whether one text is computed on the calling thread alone."""
+    def output_weights(self) -> tuple[Tensor, Tensor]:
+        """The weights that its logits are proportional to: dividing them cools the member."""
 
     def eval(self) -> Self:
         """Switch to evaluation: no dropout."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """All weights that were trained."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """These and the constants that were counted."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits, `[texts, labels]`, in the batch's order of texts."""

@@ -19,7 +19,8 @@ import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor
 from torch.autograd import Function
 
-from tinylm.ops.packed import PAD_ID, Batch
+from tinylm.ops import PAD_ID
+from tinylm.ops.packed import Batch
 
 # Multiples that rows, places and the longest text are rounded up to: the larger, the fewer
 # graphs, and the more filling.

@@ -24,13 +24,13 @@ from torch.autograd import Function
 from tinylm.ops.autograd import has_kernels
 from tinylm.ops.device import supports_int8
 from tinylm.ops.kernels import random_seed, raw
-from tinylm.ops.quantize import TOP, to_int8
-from tinylm.ops.scalar import f4, hashed, kernel, load, of_rank, rank, store, u4
+from tinylm.ops.quantize import TOP
+from tinylm.ops.scalar import HALF, f4, hashed, kernel, load, of_rank, rank, store, u4
 from tinylm.ops.threads import most_parts, parallel
 
 # With fewer rows, or weights narrower in one direction, rounding takes longer than the faster product saves.
 ROWS, WIDTH = 256, 256
-SMALLEST = f4(1e-30)  # stands in for the largest entry of a gradient of zeros
+SMALLEST = f4(1e-30)  # stands in for the largest entry of a row of zeros
 
 
 class Linear(nn.Linear):
@@ -55,8 +55,8 @@ class _Linear(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        (rounded, scale), (weight_rounded, weight_scale) = to_int8(x), to_int8(weight)
-        scale, weight_scale = scale.squeeze(1), weight_scale.squeeze(1)
+        x = x.contiguous()
+        (rounded, scale), (weight_rounded, weight_scale) = _rounded(x), _rounded(weight)
         products = torch._int_mm(rounded, weight_rounded.t())
         out = x.new_empty(products.shape)
         parallel(_rescale, len(x), *map(raw, (products, scale, weight_scale, bias, out)))
@@ -75,6 +75,29 @@ class _Linear(Function):
         grad_x = grad.new_empty(products.shape)
         parallel(_rescale_rows, len(grad), *map(raw, (products, scale, grad_x)))
         return grad_x, grad.t() @ x, sums.sum(0).to(grad.dtype)
+
+
+def _rounded(x: Tensor) -> tuple[Tensor, Tensor]:
+    """bf16 `x [rows, columns]` as int8 and a scale for each row."""
+    rounded, scale = x.new_empty(x.shape, dtype=torch.int8), torch.empty(len(x))
+    parallel(_round, len(x), *map(raw, (x, rounded, scale)))
+    return rounded, scale
+
+
+@kernel
+def _round(part, lo, hi, x, rounded, scale):
+    """Rows of x to the nearest multiples of a scale of their own, the largest entry TOP."""
+    row = np.empty(x.shape[1], f4)
+    for r in range(lo, hi):
+        top = rank(SMALLEST)
+        for j in range(len(row)):
+            row[j] = load(x[r, j])
+            top = max(top, rank(abs(row[j])))
+        largest = of_rank(top)
+        factor = f4(TOP) / largest
+        for j in range(len(row)):
+            rounded[r, j] = np.int8(np.floor(row[j] * factor + HALF))
+        scale[r] = largest / f4(TOP)
 
 
 @kernel

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tinylm.ops import PAD_ID
 from tinylm.text.store import TokenIds
-
-PAD_ID = 0  # every tokenizer here has [PAD] first, as bert-base-uncased has
 
 # A text joins the group of longer ones while at least this share of its padded row
 # would be real tokens. More groups would pad less, but many small products take longer.

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
-
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
 from tinylm.infer.latency import measure_latency
@@ -21,7 +19,6 @@ from tinylm.paper.cells import PanelPlan, TablePlan
 from tinylm.paper.data import Materials
 from tinylm.paper.results import Results
 from tinylm.system.cores import cores
-from tinylm.system.processes import threads
 
 TEXTS = 60
 
@@ -38,17 +35,16 @@ def store_latencies(plans: Sequence[TablePlan], results: Results, source: Materi
 def _measure(panel: PanelPlan, source: Materials) -> dict[str, Any]:
     task = source.of(panel.panel.task).task
     models = {
-        row.row.name: Classifier(
+        row.row.name: Classifier.of(
             SequenceClassifier(row.config, len(task.label_names)), source.tokenizer, task.label_names
         )
         for row in panel.rows
     }
     members = [row.row.name for row in panel.rows if row.row.role == "member"]
-    answers = {name: model.logits for name, model in models.items()}
-    answers["committee"] = Committee([models[name] for name in members]).logits
+    answers = {name: Committee([model]).predict for name, model in models.items()}
+    answers["committee"] = Committee([models[name] for name in members]).predict
     texts = task.test_texts[:: max(1, len(task.test_texts) // TEXTS)][:TEXTS]
-    with threads(1), torch.inference_mode():
-        latencies = measure_latency(list(answers.values()), texts)
+    latencies = measure_latency(list(answers.values()), texts)
     return {
         "ms": {name: asdict(latency) for name, latency in zip(answers, latencies, strict=True)},
         "layers": {row.row.name: row.config.layer_count for row in panel.rows},

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig
-from tinylm.model.huggingface import CONFIG, WEIGHTS, read_config
+from tinylm.model.storage import CONFIG, WEIGHTS, read_config
 from tinylm.system.files import hash_files
 from tinylm.system.paths import cached, data_folders
 

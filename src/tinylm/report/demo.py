@@ -65,8 +65,7 @@ class DemoResults:
         committee: accuracy of the members' summed logits, one per trial.
         committee_logits: of the first trial, `[test texts, labels]`.
         tfidf: accuracy of TF-IDF with logistic regression on the same split.
-        committee_int8: accuracy of the first trial's committee with int8 weights.
-        latency: of "deep", "member" (the first) and "committee", with int8 weights.
+        latency: of "deep", "member" (the first) and "committee".
         seconds: of the whole demo.
         train_texts: number of labelled texts.
     """
@@ -78,7 +77,6 @@ class DemoResults:
     members: list[Trained]
     committee: list[float]
     committee_logits: np.ndarray
-    committee_int8: float
     tfidf: float
     latency: dict[str, Latency]
     seconds: float
@@ -161,9 +159,7 @@ def findings(results: DemoResults) -> list[str]:
         f"The soft committee of {len(results.members)} shallow members reaches"
         f" {mean_deviation(results.committee)},"
         f" {_compared(np.subtract(results.committee, deep_accuracies), 'the deep model')}."
-        f" With int8 weights it takes {latency['committee'].p50:.2f} ms per text, the deep model"
-        f" {latency['deep'].p50:.2f} ms; the first trial's committee then reaches"
-        f" {results.committee_int8:.3f}, {results.committee[0]:.3f} in fp32.",
+        f" It takes {latency['committee'].p50:.2f} ms per text, the deep model {latency['deep'].p50:.2f} ms.",
         f"TF-IDF with logistic regression, trained on the same {results.train_texts:,} texts, reaches"
         f" {tfidf:.3f}. The committee is {_compared(np.subtract(results.committee, tfidf), 'TF-IDF')},"
         f" the deep model {_compared(np.subtract(deep_accuracies, tfidf), 'TF-IDF')}.",

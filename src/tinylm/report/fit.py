@@ -158,9 +158,9 @@ def findings(results: FitResults) -> list[str]:
     sentences.append(
         f"A text takes {latency.p50:.2f} ms on one thread (median; {latency.p95:.2f} ms for 95 of 100)."
     )
-    if found.unfamiliar:
+    if found.low_coverage:
         sentences.append(
-            f"{found.unfamiliar:,} of {found.texts:,} test texts consist half or more of tokens that"
+            f"{found.low_coverage:,} of {found.texts:,} test texts consist half or more of tokens that"
             " pre-training hardly saw; answers on such texts are guesses."
         )
     return sentences

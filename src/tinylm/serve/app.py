@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from tinylm.export.runtime import OnnxClassifier
+from tinylm.infer.predictor import Predictor, decide
 from tinylm.serve.batcher import Batcher, QueueFullError
 from tinylm.serve.guard import Guard
 from tinylm.serve.limits import Limits
@@ -118,12 +118,12 @@ class _Item:
 
 
 def create_app(
-    classifier: OnnxClassifier,
+    classifier: Predictor,
     token: str | None = None,
     limits: Limits | None = None,
     allow_origins: Sequence[str] = (),
 ) -> ASGIApp:
-    """The application for one exported committee.
+    """The application for one committee.
 
     Args:
         classifier: the committee.
@@ -163,7 +163,7 @@ def create_app(
 
     app = FastAPI(
         title="tinylm",
-        summary=f"{len(classifier.members)} members, {len(classifier.label_names)} labels",
+        summary=f"{len(classifier.member_names)} members, {len(classifier.label_names)} labels",
         version="1",
         docs_url=None,  # FastAPI's own pages load scripts from other servers
         redoc_url=None,
@@ -257,10 +257,10 @@ def create_app(
     )
 
 
-def _predict(classifier: OnnxClassifier, items: Sequence[_Item]) -> list[Prediction]:
+def _predict(classifier: Predictor, items: Sequence[_Item]) -> list[Prediction]:
     logits = classifier.member_logits([item.text for item in items])
-    probabilities = classifier.probabilities(logits.sum(0))
-    decisions = classifier.decide(probabilities)
+    probabilities = classifier.probabilities_of(logits.sum(0))
+    decisions = decide(probabilities, classifier.thresholds)
     names = classifier.label_names
     predictions = []
     for number, item in enumerate(items):
@@ -268,12 +268,12 @@ def _predict(classifier: OnnxClassifier, items: Sequence[_Item]) -> list[Predict
         order = row.argsort()[::-1]
         details = None
         if item.details:
-            votes = classifier.probabilities(len(logits) * logits[:, number])
+            votes = classifier.probabilities_of(len(logits) * logits[:, number])
             characters_read, rare_tokens = classifier.read(item.text)
             details = Details(
                 members=[
                     Vote(member=member, label=names[vote.argmax()], probability=round(float(vote.max()), 6))
-                    for member, vote in zip(classifier.members, votes, strict=True)
+                    for member, vote in zip(classifier.member_names, votes, strict=True)
                 ],
                 characters_read=characters_read,
                 rare_tokens=rare_tokens,
@@ -281,7 +281,7 @@ def _predict(classifier: OnnxClassifier, items: Sequence[_Item]) -> list[Predict
         predictions.append(
             Prediction(
                 label=names[order[0]],
-                labels=decisions[number],
+                labels=classifier.names_of(decisions[number]),
                 probabilities={names[i]: round(float(row[i]), 6) for i in order},
                 details=details,
             )

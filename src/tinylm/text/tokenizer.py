@@ -92,6 +92,8 @@ class Tokenizer:
             raise UserError(
                 f"max_tokens is {max_tokens}; at least 3 are needed, for [CLS], a token and [SEP]."
             )
+        if isinstance(texts, str):
+            raise UserError(f"the texts were {texts!r:.60}; expected a list of texts.")
         room = max_tokens - 2
         try:
             encodings = encode_prefixes(self._backend.encode_batch_fast, texts, room)
@@ -100,6 +102,18 @@ class Tokenizer:
             raise UserError(f"Text {row + 1} is {texts[row]!r:.60}; expected a string of Unicode.") from error
         rows = [[self.cls_id, *encoding.ids[:room], self.sep_id] for encoding in encodings]
         return TokenIds.from_lists(rows)
+
+    def spans(self, text: str, max_tokens: int = 128) -> tuple[list[int], list[tuple[int, int]], int]:
+        """How `encode` reads one text.
+
+        Returns:
+            The ids without [CLS] and [SEP]; where each lies in the text (start, end); and the end of
+            what is read, the length of the text where that is all of it.
+        """
+        room = max_tokens - 2
+        (encoding,) = encode_prefixes(self._backend.encode_batch, [text], room)
+        ids, spans = encoding.ids[:room], encoding.offsets[:room]
+        return ids, spans, len(text) if len(encoding) <= room else spans[-1][1]
 
     def reduced(self, keep: np.ndarray) -> Tokenizer:
         """A tokenizer that knows only the tokens `keep` and the special tokens, in the old order.

@@ -1,4 +1,4 @@
-"""Training the linear member of a committee, see `model/linear.py`."""
+"""Training the TF-IDF member of a committee, see `model/tfidf.py`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import normalize
 from torch import Tensor
 
-from tinylm.model.tfidf import TfidfClassifier, TfidfConfig
+from tinylm.model.config import TfidfConfig
+from tinylm.model.tfidf import TfidfClassifier
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.finetune import EncodedTask
@@ -49,10 +50,10 @@ def train_tfidf(
         text_weights = None if text_weights is None else text_weights[rows]
     counts = count_tokens(texts, tokenizer, max_tokens)
     seen_in = np.bincount(counts.indices, minlength=len(tokenizer))
-    rarity = np.log((1 + len(texts)) / (1 + seen_in)) + 1
-    rarity[tokenizer.special_ids] = 0
+    idf = np.log((1 + len(texts)) / (1 + seen_in)) + 1
+    idf[tokenizer.special_ids] = 0
     counts.data = 1 + np.log(counts.data)
-    features = normalize(counts @ sp.diags(rarity))
+    features = normalize(counts @ sp.diags(idf))
     model = TfidfClassifier(TfidfConfig(vocab_size=len(tokenizer), max_tokens=max_tokens), task.n_labels)
     each = np.ones(task.n_labels, np.float32) if class_weights is None else class_weights
     # Which labels each regression is for, the classes it tells apart, and the weight of each text.
@@ -64,8 +65,8 @@ def train_tfidf(
             for label, answers in enumerate(labels.T)
         ]
     with torch.no_grad():
-        model.rarity.copy_(torch.from_numpy(rarity))
-        model.votes.weight.zero_()
+        model.idf.copy_(torch.from_numpy(idf))
+        model.token_weights.weight.zero_()
         for places, classes, weights in regressions:
             if text_weights is not None:
                 weights = weights * text_weights
@@ -74,7 +75,7 @@ def train_tfidf(
             weight, bias = _regression(features, classes, weights)
             if len(places) == 2:  # scikit-learn gives one field, the second label's over the first's
                 weight, bias = torch.cat([-weight, weight], 1) / 2, torch.cat([-bias, bias]) / 2
-            model.votes.weight[:, places], model.bias[places] = weight, bias
+            model.token_weights.weight[:, places], model.bias[places] = weight, bias
     return model.eval()
 
 

@@ -27,7 +27,7 @@ from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.report.demo import DemoResults, Trained, write_demo_report
 from tinylm.system.files import check_new, new_folder, write_record
-from tinylm.system.processes import run_side_by_side, threads
+from tinylm.system.processes import run_side_by_side
 from tinylm.system.progress import progress_log
 from tinylm.text.coverage import Coverage, coverage
 from tinylm.text.prepare import TokenizedCorpus, prepare
@@ -91,16 +91,14 @@ def run_demo(out: Path, seed: int = 0) -> DemoResults:
         for trial in range(TRIALS)
     ]
     committee = Committee(
-        [Classifier(member.with_pretraining[0].model, tokenizer, task.label_names) for member in members]
+        [Classifier.of(member.with_pretraining[0].model, tokenizer, task.label_names) for member in members]
     )
-    quick = committee.int8()
-    deep_quick = Classifier(deep.with_pretraining[0].model, tokenizer, task.label_names).int8()
-
-    def deep_logits(texts: Sequence[str]) -> np.ndarray:
-        with threads(1):  # a second one would cost a model this small more than it brings
-            return deep_quick.logits(texts)
-
-    rivals = {"deep": deep_logits, "member": quick.members[0].logits, "committee": quick.logits}
+    alone = {
+        "deep": Classifier.of(deep.with_pretraining[0].model, tokenizer, task.label_names),
+        "member": committee.members[0],
+    }
+    rivals = {name: Committee([member]).predict for name, member in alone.items()}
+    rivals["committee"] = committee.predict
     latencies = measure_latency(
         list(rivals.values()), task.test_texts[:: len(task.test_texts) // LATENCY_TEXTS]
     )
@@ -112,7 +110,6 @@ def run_demo(out: Path, seed: int = 0) -> DemoResults:
         members=members,
         committee=[accuracy_of(field, task.test_labels) for field in fields],
         committee_logits=fields[0],
-        committee_int8=accuracy_of(quick.logits(task.test_texts), task.test_labels),
         tfidf=tfidf,
         latency=dict(zip(rivals, latencies, strict=True)),
         seconds=time.monotonic() - start,
@@ -225,7 +222,6 @@ def _figures(results: DemoResults) -> dict[str, Any]:
             for trained in [*results.members, results.deep]
         },
         "committee": results.committee,
-        "committee_int8": results.committee_int8,
         "tfidf": results.tfidf,
         "latency_ms": {name: asdict(latency) for name, latency in results.latency.items()},
         "seconds": results.seconds,

@@ -22,7 +22,6 @@ from tinylm.infer.baselines import tfidf_pipeline
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
 from tinylm.infer.evaluation import evaluate
-from tinylm.model.tfidf import TfidfClassifier
 from tinylm.report.fit import FitResults, write_fit_report
 from tinylm.system.files import write_record
 from tinylm.system.progress import progress_log
@@ -137,12 +136,12 @@ def _counts(targets: np.ndarray, n_labels: int) -> np.ndarray:
 
 
 def _member_name(number: int, member: Classifier) -> str:
-    return "TF-IDF member" if isinstance(member.model, TfidfClassifier) else f"member {number}"
+    return f"member {number}" if member.config.is_encoder else "TF-IDF member"
 
 
 def _alone(committee: Committee, member: Classifier, texts: Sequence[str], targets: np.ndarray) -> float:
     """Accuracy of one member; of several labels per text at thresholds of one half."""
-    field = member.logits(texts)
+    field = Committee([member]).decision_function(texts)
     if committee.thresholds is not None:
         return float(((field > 0) == (targets > 0)).all(1).mean())
     return float(np.mean(field.argmax(1) == targets))

@@ -1,0 +1,129 @@
+"""From logits to decisions: what a committee in memory and an exported one have in common.
+
+Only numpy is needed here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+
+from tinylm.errors import UserError
+from tinylm.text.tokenizer import Tokenizer
+
+LOW_COVERAGE = 0.5  # share of rare tokens from which on a prediction is a guess
+
+
+def decide(probabilities: np.ndarray, thresholds: np.ndarray | None) -> np.ndarray:
+    """Which labels `probabilities [texts, labels]` mean, `bool [texts, labels]`.
+
+    Args:
+        probabilities: of each label.
+        thresholds: `[labels]`; a text has every label that reaches its threshold, perhaps none. None
+            where a text has one label: the most probable.
+    """
+    if thresholds is not None:
+        return np.asarray(probabilities >= thresholds)
+    labels = np.arange(probabilities.shape[1])
+    return np.asarray(labels == probabilities.argmax(1)[:, None])
+
+
+class Predictor(ABC):
+    """A soft committee that predicts: the sum of its members' logits decides.
+
+    Attributes:
+        label_names: in the order of the logits.
+        member_names: what the members are called, such as "BERT-1, 4 heads".
+        temperature: the summed logits are divided by it before they become probabilities, see
+            `calibration.py`. Where it is 1, nobody chose it, and the probabilities are over-confident.
+        thresholds: `float64 [labels]` where a text may have several labels, or none; else None.
+        tokenizer: of the first member.
+        max_tokens: of the first member, which cuts texts there; [CLS] and [SEP] included.
+        rare: `bool [vocab]`, which tokens of the first member pre-training hardly met; None where nobody
+            counted. [UNK] is one of them however often it was met: it stands for ever other words.
+    """
+
+    label_names: list[str]
+    member_names: list[str]
+    temperature: float
+    thresholds: np.ndarray | None
+    tokenizer: Tokenizer
+    max_tokens: int
+    rare: np.ndarray | None
+
+    @abstractmethod
+    def member_logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Each member's logits, `float32 [members, texts, labels]`.
+
+        Raises:
+            UserError: something that is not a text.
+        """
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text may have several labels, or none."""
+        return self.thresholds is not None
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """`label_names` as scikit-learn has them."""
+        return np.array(self.label_names)
+
+    def decision_function(self, texts: Sequence[str]) -> np.ndarray:
+        """The sum of the members' logits, `float32 [texts, labels]`."""
+        out: np.ndarray = self.member_logits(texts).sum(0)
+        return out
+
+    def probabilities_of(self, logits: np.ndarray) -> np.ndarray:
+        """Softmax of summed `logits [..., labels]`, or the sigmoid of each where a text may have several.
+
+        They are divided by the temperature first, which changes no decision on one label.
+        """
+        logits = logits / np.float32(self.temperature)
+        if self.multi_label:
+            return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))  # the sigmoid, without overflow
+        weights = np.exp(logits - logits.max(-1, keepdims=True))
+        return np.asarray(weights / weights.sum(-1, keepdims=True))
+
+    def predict_proba(self, texts: Sequence[str]) -> np.ndarray:
+        """Probability of each label, `float32 [texts, labels]`; see `probabilities_of`."""
+        return self.probabilities_of(self.decision_function(texts))
+
+    def predict(self, texts: Sequence[str]) -> list[str] | list[list[str]]:
+        """The label of each text, or the list of its labels where it may have several."""
+        decisions = decide(self.predict_proba(texts), self.thresholds)
+        names = [self.names_of(row) for row in decisions]
+        return names if self.multi_label else [label for (label,) in names]
+
+    def names_of(self, decision: np.ndarray) -> list[str]:
+        """The labels of one row of `decide`."""
+        return [self.label_names[i] for i in np.flatnonzero(decision)]
+
+    def rare_token_share(self, texts: Sequence[str]) -> np.ndarray:
+        """Share of each text's tokens that pre-training hardly met, `float64 [texts]`.
+
+        A text without tokens has a share of 1. From `LOW_COVERAGE` on, a prediction is a guess.
+
+        Raises:
+            UserError: the committee does not know what its pre-training met.
+        """
+        if self.rare is None:
+            raise UserError("the model does not know which tokens are rare; only those of 'tinylm fit' do.")
+        encoded = self.tokenizer.encode(texts, self.max_tokens)
+        words = encoded.lengths - 2  # without [CLS] and [SEP]
+        counts = np.add.reduceat(self.rare[encoded.ids], encoded.offsets[:-1], dtype=np.int64)
+        return np.where(words > 0, counts / np.maximum(words, 1), 1.0)
+
+    def read(self, text: str) -> tuple[int, list[tuple[int, int]] | None]:
+        """How much of a text is read, and what of that pre-training hardly met.
+
+        Returns:
+            Characters up to the end of the last token that fits into `max_tokens`, and where the
+            rare tokens lie (start, end); None where nobody counted.
+        """
+        ids, spans, end = self.tokenizer.spans(text, self.max_tokens)
+        if self.rare is None:
+            return end, None
+        return end, [span for token, span in zip(ids, spans, strict=True) if self.rare[token]]

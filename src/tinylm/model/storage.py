@@ -1,0 +1,222 @@
+"""Models on disk, in HuggingFace's own form, read and written without PyTorch.
+
+A saved BERT-n is a HuggingFace folder: `config.json` of model type "bert" and
+`model.safetensors` with HuggingFace's names, so `transformers` reads it and this
+package reads what `transformers` writes. What HuggingFace's BERT does not have,
+convolutions, is stored the same way under model type "tinylm", which
+`transformers` refuses rather than misreads. So are TF-IDF members and weights in
+8 bits, which have their scales beside them.
+
+The weights of a file stay there until they are read: the file is mapped into memory,
+and of a word embedding a prediction reads a few rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors.numpy import save_file
+
+from tinylm.errors import UserError
+from tinylm.model.config import (
+    LAYER_NORM_EPS,
+    ModelConfig,
+    TfidfConfig,
+    describe_invalid,
+    heads_of_width,
+)
+from tinylm.model.distilbert import bert_config, bert_weights, is_distilbert
+from tinylm.model.protocol import MemberConfig, Weight, Weights
+from tinylm.ops.quantize import is_rounded, to_int8
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SCALE = ".scale"  # behind the name of a weight in 8 bits
+# The entry of `config.json` that holds a configuration of ours.
+KINDS: dict[str, type[TfidfConfig] | type[ModelConfig]] = {
+    "tinylm_linear": TfidfConfig,
+    "tinylm": ModelConfig,
+}
+# How safetensors calls types. bf16, which numpy lacks, is the upper half of an fp32 number.
+TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I8": "i1"}
+
+
+@dataclass(frozen=True)
+class StoredClassifier:
+    """A classifier as numbers and names.
+
+    Attributes:
+        config: its architecture.
+        weights: under HuggingFace's names, see `MemberConfig.classifier_shapes`.
+        label_names: in the order of the logits.
+    """
+
+    config: MemberConfig
+    weights: Weights
+    label_names: list[str]
+
+
+def write_model(
+    folder: Path,
+    config: MemberConfig,
+    weights: Mapping[str, np.ndarray],
+    label_names: Sequence[str] = (),
+    int8: bool = False,
+) -> None:
+    """Write `config.json` and `model.safetensors`.
+
+    Args:
+        folder: where to; it is made when it does not exist.
+        config: the architecture.
+        weights: under HuggingFace's names.
+        label_names: of a classifier, in the order of its logits; none for a masked language model.
+        int8: matrices in 8 bits, a quarter of the size, which `transformers` cannot read; else fp32.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = dict(weights)
+    if int8:
+        for name in [name for name, weight in weights.items() if is_rounded(weight)]:
+            tensors[name], tensors[name + SCALE] = to_int8(weights[name])
+    tensors = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    raw = config.to_huggingface()
+    if config.is_encoder:
+        raw["architectures"] = ["BertForSequenceClassification" if label_names else "BertForMaskedLM"]
+    if label_names:
+        raw["id2label"] = {str(i): name for i, name in enumerate(label_names)}
+        raw["label2id"] = {name: i for i, name in enumerate(label_names)}
+    if int8:
+        raw["model_type"] = "tinylm"
+    (folder / CONFIG).write_text(json.dumps(raw, indent=2) + "\n", encoding="utf-8")
+
+
+def read_classifier(folder: Path) -> StoredClassifier:
+    """Read a classifier, ours or a HuggingFace `BertForSequenceClassification`.
+
+    Raises:
+        UserError: no classifier there, a damaged file, or another architecture.
+    """
+    folder = Path(folder)
+    config, raw = read_any_config(folder)
+    names = raw.get("id2label") or {}
+    label_names = [names[key] for key in sorted(names, key=int)]
+    if not label_names:
+        raise UserError(
+            f"{folder / CONFIG} names no labels: this is a pre-trained model, not a classifier;"
+            " fine-tune it first with 'tinylm finetune'."
+        )
+    found, weights = read_weights(folder), {}
+    for name, shape in config.classifier_shapes(len(label_names)).items():
+        if name not in found:
+            raise UserError(
+                f"{folder / WEIGHTS} lacks the weight '{name}': it belongs to another architecture."
+            )
+        weights[name] = found[name]
+        if weights[name].data.shape != shape:
+            raise UserError(
+                f"{folder / WEIGHTS} does not fit {CONFIG} beside it: '{name}' has the shape"
+                f" {weights[name].data.shape}; expected {shape}."
+            )
+    return StoredClassifier(config, weights, label_names)
+
+
+def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The architecture of a saved BERT-n, and `config.json` as it stands.
+
+    Raises:
+        UserError: no `config.json`, or one that does not describe a BERT-n.
+    """
+    config, raw = read_any_config(folder)
+    if not isinstance(config, ModelConfig):
+        raise UserError(f"{Path(folder) / CONFIG} describes a TF-IDF member; expected a BERT-n.")
+    return config, raw
+
+
+def read_any_config(folder: Path) -> tuple[MemberConfig, dict[str, Any]]:
+    """`read_config` for every kind of member."""
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise UserError(f"{folder} holds no model: {CONFIG} is missing.")
+    try:
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} describes no model: expected a JSON object.")
+    try:
+        for key, kind in KINDS.items():
+            if key in raw:
+                return kind.model_validate(raw[key]), raw
+        return _config_of_bert(bert_config(raw) if is_distilbert(raw) else raw, path), raw
+    except KeyError as error:
+        raise UserError(f"{path} lacks the setting {error}.") from error
+    except ValidationError as error:
+        raise describe_invalid(error, str(path)) from error
+
+
+def read_weights(folder: Path) -> dict[str, Weight]:
+    """All weights of a saved model under BERT's names.
+
+    Raises:
+        UserError: no weights there, or a damaged file.
+    """
+    path = Path(folder) / WEIGHTS
+    if not path.is_file():
+        raise UserError(f"{folder} holds no weights: {WEIGHTS} is missing.")
+    try:
+        stored = _map_safetensors(path)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is damaged or cut short ({error}); save or copy the model again.") from error
+    for name in [name for name in stored if name + SCALE in stored]:
+        stored[name] = Weight(stored[name].data, stored.pop(name + SCALE).data, stored[name].place)
+    return bert_weights(stored) if "distilbert.embeddings.word_embeddings.weight" in stored else stored
+
+
+def _map_safetensors(path: Path) -> dict[str, Weight]:
+    """The tensors of a file, mapped into memory, with the place of each, which safetensors does not tell."""
+    mapped = np.asarray(np.memmap(path, np.uint8, "r"))
+    start = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
+    header = json.loads(mapped[8:start].tobytes())
+    stored = {}
+    for name, entry in header.items():
+        if name == "__metadata__":
+            continue
+        begin, end = (start + offset for offset in entry["data_offsets"])
+        data = mapped[begin:end].view(TYPES[entry["dtype"]]).reshape(entry["shape"])
+        if entry["dtype"] == "BF16":
+            stored[name] = Weight((data.astype("<u4") << 16).view("<f4"))
+        elif entry["dtype"] in ("F16", "F64"):
+            stored[name] = Weight(data.astype(np.float32))
+        else:
+            stored[name] = Weight(data, place=(path, begin))
+    return stored
+
+
+def _config_of_bert(raw: dict[str, Any], path: Path) -> ModelConfig:
+    """The ModelConfig of a BERT configuration that `transformers` wrote."""
+    expected = {"model_type": "bert", "hidden_act": "gelu", "layer_norm_eps": LAYER_NORM_EPS}
+    for key, value in expected.items():
+        if raw.get(key) != value:
+            raise UserError(f"{path}: {key} is {raw.get(key)!r}; only BERT with {key} {value!r} can be read.")
+    width = raw["hidden_size"]
+    heads = heads_of_width(width)
+    if raw["num_attention_heads"] != heads or raw["intermediate_size"] != 4 * width:
+        raise UserError(
+            f"{path}: width {width}, {raw['num_attention_heads']} heads and feed-forward"
+            f" {raw['intermediate_size']} is not a BERT-n; expected heads of 64 and a feed-forward of"
+            " 4 x width."
+        )
+    return ModelConfig(
+        vocab_size=raw["vocab_size"],
+        layers=raw["num_hidden_layers"],
+        heads=heads,
+        max_tokens=raw["max_position_embeddings"],
+        dropout=raw["hidden_dropout_prob"],
+        init_std=raw["initializer_range"],
+    )
