@@ -251,15 +251,22 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     Yields:
         Whether the lock is held.
     """
-    from filelock import FileLock, Timeout  # slow to import, and most commands need no lock
+    # Slow to import, and most commands need no lock.
+    from filelock import FileLock, Timeout
+
+    from tinylm.system.progress import progress_bars
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, timeout=-1 if wait else 0)
+    lock = FileLock(path)
     try:
-        lock.acquire()
+        lock.acquire(timeout=0)
     except Timeout:
-        yield False
-        return
+        if not wait:
+            yield False
+            return
+        with progress_bars() as bars:
+            bars.add("waiting for another process of tinylm", None)
+            lock.acquire()
     try:
         yield True
     finally:
