@@ -32,7 +32,9 @@ def texts_of(column: Any, name: str = "X") -> list[str]:
     Raises:
         InputError: no column, another type than strings somewhere, or text that UTF-8 cannot hold.
     """
-    if isinstance(column, str | bytes) or not isinstance(column, Iterable):
+    if isinstance(column, str | bytes) or not (
+        isinstance(column, Iterable) or hasattr(column, "column_names")
+    ):
         raise InputError(f"{name} is {column!r:.60}; expected a column of texts, such as a list of strings.")
     if hasattr(column, "toarray"):
         raise InputError(f"{name} is a sparse matrix; expected a column of texts.")
@@ -103,6 +105,8 @@ def labels_of(column: Any, name: str = "y") -> Labels:
         for row, label in enumerate(values, 1):
             if is_missing(label):
                 raise InputError(f"{name}, row {row} has no label (NaN or None); leave the row out.")
+        if len({isinstance(label, str) for label in values}) > 1:
+            raise InputError(f"{name} mixes strings and numbers as labels; expected one of them.")
         if values and not isinstance(column, list | tuple) and not _is_plain(column):
             column = np.array(values)  # dtypes of other libraries, of which scikit-learn knows little
     elif type(column).__module__.partition(".")[0] in ("polars", "pyarrow"):
@@ -111,8 +115,6 @@ def labels_of(column: Any, name: str = "y") -> Labels:
     for row, label in enumerate(found.tolist(), 1):
         if is_missing(label):
             raise InputError(f"{name}, row {row} has no label (NaN or None); leave the row out.")
-    if found.dtype == object and len({isinstance(label, str) for label in found.tolist()}) > 1:
-        raise InputError(f"{name} mixes strings and numbers as labels; expected one of them.")
     check_classification_targets(found)
     classes, numbers = np.unique(found, return_inverse=True)
     return Labels(classes, numbers.astype(np.int64), ONE)
@@ -179,7 +181,7 @@ def _only_column(frame: Any) -> Any:
 
 
 def _is_plain(column: Any) -> bool:
-    return isinstance(column, np.ndarray) and column.dtype.kind in "biufUSO"
+    return isinstance(column, np.ndarray) and column.dtype.kind in "biufUS"
 
 
 def _zeros_and_ones(values: np.ndarray, name: str) -> np.ndarray:
