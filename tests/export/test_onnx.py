@@ -16,7 +16,7 @@ import transformers
 from safetensors.numpy import save_file
 
 import tinylm as package
-from helpers.command import done, record_of, refused, tinylm
+from helpers.command import done, record_of, refused, tinylm, weights_of
 from helpers.serving import SEVEN, TOKENIZER, UNKNOWN, exported, save_counted, toys
 from helpers.toys import LABELS, TOKENIZERS, make_classifier, torch_logits
 from tinylm.errors import UserError
@@ -200,6 +200,14 @@ def test_huggingface_folders(committee: Committee, tmp_path: Path) -> None:
             np.testing.assert_allclose(model(**inputs).logits, torch_logits(member, TEXTS), atol=1e-4)
     done("export --to huggingface", tmp_path / "committee" / "member-1", "--out", tmp_path / "one")
     assert (tmp_path / "one" / "config.json").is_file()
+    record = record_of(tmp_path / "one")
+    assert (record["kind"], record["settings"]["to"]) == ("huggingface", "huggingface")
+    done(
+        f"export --settings {tmp_path / 'one' / 'tinylm.json'} --out",
+        tmp_path / "again",
+        tmp_path / "committee" / "member-1",
+    )
+    assert weights_of(tmp_path / "again") == weights_of(tmp_path / "one")
 
 
 def test_mistakes_end_with_a_sentence(committee: Committee, tmp_path: Path) -> None:

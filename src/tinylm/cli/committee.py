@@ -12,11 +12,13 @@ from tinylm.cli.common import Out, Settings, say, settings_of
 
 def committee_command(
     context: typer.Context,
-    members: Annotated[list[Path], typer.Argument(help="Folders of fine-tuned classifiers.")],
+    members: Annotated[
+        list[Path], typer.Argument(help="Folders of fine-tuned classifiers.", metavar="MODEL...")
+    ],
     out: Out,
     settings: Settings = None,
 ) -> None:
-    """Combine classifiers into a soft committee: the sum of their logits decides.
+    """Combine classifiers into a soft committee, in which the sum of their logits decides.
 
     Example: `tinylm committee bert1-a bert1-b bert1-c --out committee`
     """

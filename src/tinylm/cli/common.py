@@ -101,50 +101,125 @@ def read_settings(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+# Panels of `--help`, for commands with many options.
+DATA, MODEL, TRAINING = "Labelled texts", "Model", "Training"
+
 Settings = Annotated[
     Path | None,
     typer.Option(
-        help="YAML file with any of these options, or the tinylm.json of an earlier output.",
+        help="YAML file that sets any of these options, or the tinylm.json of an earlier output folder."
+        " Options on the command line win.",
+        metavar="FILE",
         is_eager=True,
         callback=read_settings,
     ),
 ]
-Out = Annotated[Path, typer.Option(help="Output folder; it must be new.")]
-TextColumn = Annotated[str, typer.Option(help="Column that holds the text.")]
-LabelColumn = Annotated[str, typer.Option(help="Column that holds the label.")]
+Out = Annotated[Path, typer.Option(help="Output folder, which must not exist yet.", metavar="FOLDER")]
+TextColumn = Annotated[str, typer.Option(help="Column that holds the text.", metavar="COLUMN")]
+LabelColumn = Annotated[
+    str, typer.Option(help="Column that holds the label.", metavar="COLUMN", rich_help_panel=DATA)
+]
 TextColumns = Annotated[
     list[str] | None,
-    typer.Option(help="Column that holds the text; several (--text title --text body) are joined."),
+    typer.Option(
+        help="Column that holds the text. If it is given several times, as in --text title --text body,"
+        " the columns are joined.",
+        metavar="COLUMN",
+        rich_help_panel=DATA,
+    ),
 ]
 LabelColumns = Annotated[
     list[str] | None,
-    typer.Option(help="Column that holds the label, or several, each a label's column of 0 and 1."),
+    typer.Option(
+        help="Column that holds the label. If it is given several times, each column belongs to one label"
+        " and holds 0 or 1.",
+        metavar="COLUMN",
+        rich_help_panel=DATA,
+    ),
 ]
-Separator = Annotated[str | None, typer.Option(help="Between several labels in one cell, such as ';'.")]
+Separator = Annotated[
+    str | None,
+    typer.Option(
+        help="What separates several labels in one cell, such as ';'.", metavar="TEXT", rich_help_panel=DATA
+    ),
+]
 TextEncoding = Annotated[
-    str | None, typer.Option(help="Of a text file, such as cp1252; by default it is found out.")
+    str | None,
+    typer.Option(
+        help="Encoding of the file, such as cp1252. By default it is detected.",
+        metavar="NAME",
+        rich_help_panel=DATA,
+    ),
 ]
 TaskName = Annotated[
-    str, typer.Option("--task", help="fewrel, agnews, dbpedia, vital-topics, or a table of labelled texts.")
+    str,
+    typer.Option(
+        "--task",
+        help="Labelled texts: fewrel, agnews, dbpedia, vital-topics, or a table of your own.",
+        metavar="TASK",
+    ),
 ]
-OptionalTask = Annotated[str | None, typer.Option("--task", help="Task whose tokens count, as in finetune.")]
+OptionalTask = Annotated[
+    str | None,
+    typer.Option(
+        "--task",
+        help="Labelled texts whose tokens the selection follows: fewrel, agnews, dbpedia, vital-topics, or a"
+        " table of your own.",
+        metavar="TASK",
+        rich_help_panel=DATA,
+    ),
+]
 TestFile = Annotated[
-    str | None, typer.Option(help="Table with the test rows; by default some of the rows are split off.")
+    str | None,
+    typer.Option(
+        help="Table with the test texts. By default some of the rows are held out for testing.",
+        metavar="TABLE",
+        rich_help_panel=DATA,
+    ),
 ]
 Labels = Annotated[
     str | None,
     typer.Option(
-        help="Only these labels, as in 5,10,11: counted from 0 in alphabetical order (fewrel, own tables)"
-        " or in the official one (agnews, dbpedia)."
+        help="Use only the labels with these numbers, such as 5,10,11. They count from 0, in alphabetical"
+        " order (fewrel and tables of your own) or in the official order (agnews, dbpedia).",
+        metavar="NUMBERS",
+        rich_help_panel=DATA,
     ),
 ]
-PerLabel = Annotated[int | None, typer.Option(help="Rows of each label; default as in the paper.", min=1)]
-RecipeName = Annotated[str, typer.Option("--recipe", help="paper (faithful) or fast (best per second).")]
+PerLabel = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of rows of each label. By default as many as in the paper, or all of a table.",
+        min=1,
+        metavar="ROWS",
+        rich_help_panel=DATA,
+    ),
+]
+RecipeName = Annotated[
+    str,
+    typer.Option(
+        "--recipe",
+        help="How to train: paper (as in the paper) or fast (the best model in a short time).",
+        metavar="NAME",
+        rich_help_panel=TRAINING,
+    ),
+]
 Device = Annotated[
-    str, typer.Option(help="cpu, cuda, or cuda:1 for the second GPU; on GPUs it has never been run yet.")
+    str,
+    typer.Option(
+        help="Where to train: cpu, cuda, or cuda:1 for the second GPU. No GPU has been tried yet.",
+        metavar="NAME",
+        rich_help_panel=TRAINING,
+    ),
 ]
 Seed = Annotated[
-    int, typer.Option(help="Determines weights, order, masks and dropout.", min=0, max=2**32 - 1)
+    int,
+    typer.Option(
+        help="Seed of all random numbers: weights, order of the texts, masks, dropout.",
+        min=0,
+        max=2**32 - 1,
+        metavar="SEED",
+    ),
 ]
 
 

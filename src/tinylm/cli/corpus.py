@@ -31,31 +31,64 @@ def corpus_command(
     context: typer.Context,
     out: Out,
     corpus: Annotated[
-        str, typer.Option(help="vital, wikipedia, hf:NAME, a file, folder or glob, or a token store.")
+        str,
+        typer.Option(
+            help="Text to choose from: vital (the built-in sample), wikipedia, hf:NAME (a data set of the"
+            " HuggingFace hub), a file, a folder, a glob, or a token store.",
+            metavar="CORPUS",
+        ),
     ] = "vital",
     tokenizer: Annotated[
-        str | None, typer.Option(help="bert-base-uncased, or a vocab.txt, or its folder.")
+        str | None,
+        typer.Option(
+            help="bert-base-uncased (the default), a vocab.txt, or a folder that holds one.", metavar="NAME"
+        ),
     ] = None,
     vocabulary: Annotated[
-        int | None, typer.Option(help="Train a vocabulary of this size on the corpus instead.")
+        int | None,
+        typer.Option(help="Train a vocabulary of this many tokens on the corpus instead.", metavar="TOKENS"),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(help="Cut texts there, [CLS] and [SEP] included.", min=3)] = 128,
-    select: Annotated[str, typer.Option(help="random, custom-made or mismatched.")] = "random",
-    size: Annotated[int | None, typer.Option(help="W_S; by default all that qualify.", min=1)] = None,
-    missing: Annotated[int | None, typer.Option(help="T_M wanted of a mismatched selection.", min=0)] = None,
+    max_tokens: Annotated[
+        int,
+        typer.Option(
+            help="Cut texts to this many tokens, \\[CLS] and \\[SEP] included.", min=3, metavar="TOKENS"
+        ),
+    ] = 128,
+    select: Annotated[
+        str,
+        typer.Option(
+            help="random; custom-made: only paragraphs all of whose tokens occur in the task; mismatched:"
+            " paragraphs that avoid the tokens of the task.",
+            metavar="WAY",
+        ),
+    ] = "random",
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="W_S, the number of paragraphs. By default all that qualify.", min=1, metavar="W_S"
+        ),
+    ] = None,
+    missing: Annotated[
+        int | None,
+        typer.Option(
+            help="T_M, the number of tokens of the task that a mismatched selection should lack.",
+            min=0,
+            metavar="T_M",
+        ),
+    ] = None,
     task: OptionalTask = None,
     labels: Labels = None,
     train_per_label: PerLabel = None,
     test_per_label: PerLabel = None,
     reduce_vocabulary: Annotated[
-        bool, typer.Option(help="Keep only the tokens of the selection and of the task.")
+        bool, typer.Option(help="Reduce the vocabulary to the tokens of the selection and of the task.")
     ] = False,
     seed: Seed = 42,
     text: TextColumn = "text",
     label: LabelColumn = "label",
     settings: Settings = None,
 ) -> None:
-    """Choose W_S paragraphs and store their token ids.
+    """Choose paragraphs for pre-training and store their token ids.
 
     Example: `tinylm corpus --corpus vital --select custom-made --task fewrel --labels 5,10,11 --out w_s`
     """

@@ -19,9 +19,14 @@ from tinylm.cli.common import (
 
 
 def coverage_command(
-    corpus: Annotated[str, typer.Argument(help="A token store, or a corpus as in 'tinylm corpus'.")],
+    corpus: Annotated[
+        str,
+        typer.Argument(
+            help="Token store, or a corpus as in 'tinylm corpus'.", metavar="CORPUS", show_default=False
+        ),
+    ],
     task: TaskName,
-    tokenizer: Annotated[str | None, typer.Option(help="As in 'tinylm corpus'.")] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="As in 'tinylm corpus'.", metavar="NAME")] = None,
     labels: Labels = None,
     train_per_label: PerLabel = None,
     test_per_label: PerLabel = None,
@@ -29,7 +34,10 @@ def coverage_command(
     label: LabelColumn = "label",
     settings: Settings = None,
 ) -> None:
-    """Count the tokens of a corpus and a task: W_S, T_W, T_C, T_M and their overlap.
+    """Count the tokens that a corpus and a task have in common.
+
+    W_S is the number of paragraphs, T_W the number of distinct tokens in them, T_C that of the task, and
+    T_M the number of tokens of the task that the corpus lacks.
 
     Example: `tinylm coverage vital --task fewrel`
     """

@@ -19,12 +19,18 @@ def export_command(
     model: Annotated[Path, typer.Argument(help="Folder of a classifier or a committee.")],
     out: Out,
     to: Annotated[
-        str, typer.Option(help="onnx (one file for the committee) or huggingface (a folder per member).")
+        str,
+        typer.Option(
+            help="onnx (one file for the whole committee) or huggingface (a folder for each member).",
+            metavar="FORM",
+        ),
     ] = "onnx",
-    int8: Annotated[bool, typer.Option("--int8", help="ONNX weights in 8 bits.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Store the weights of the ONNX file in 8 bits.")
+    ] = False,
     settings: Settings = None,
 ) -> None:
-    """Write a classifier or a committee in a form that other programs read.
+    """Export a classifier or a committee for other programs.
 
     Example: `tinylm export committee --to onnx --int8 --out committee-onnx`
     """
@@ -39,6 +45,7 @@ def export_command(
             raise UserError("--int8 is for --to onnx; HuggingFace folders hold fp32 weights.")
         with new_folder(out) as folder:
             folders = export_huggingface(model, folder)
+            write_record(folder, "huggingface", settings=settings_of(context), model=read_record(model))
         places = ", ".join(str(out / place.relative_to(folder)) for place in folders)
         say(f"for transformers: {places}")
         return

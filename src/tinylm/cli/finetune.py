@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tinylm.cli.common import (
+    TRAINING,
     Device,
     LabelColumn,
     Labels,
@@ -30,11 +31,20 @@ from tinylm.cli.common import (
 
 def finetune_command(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Folder of a pre-trained model, ours or HuggingFace's.")],
+    model: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder of a pre-trained model, from 'tinylm pretrain' or of HuggingFace.", metavar="MODEL"
+        ),
+    ],
     task: TaskName,
     out: Out,
     from_scratch: Annotated[
-        bool, typer.Option(help="Same architecture and tokenizer, but random weights: no pre-training.")
+        bool,
+        typer.Option(
+            help="Begin from random weights, with the architecture and the tokenizer of the model alone.",
+            rich_help_panel=TRAINING,
+        ),
     ] = False,
     labels: Labels = None,
     train_per_label: PerLabel = None,
@@ -42,14 +52,39 @@ def finetune_command(
     test: TestFile = None,
     text: TextColumn = "text",
     label: LabelColumn = "label",
-    recipe: Annotated[str | None, typer.Option(help="Default: that of the pre-training.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.", min=1)] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Default: the recipe's.", min=1e-9)] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="paper or fast. By default that of the pre-training.",
+            metavar="NAME",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of epochs. By default that of the recipe.",
+            min=1,
+            metavar="N",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="Highest learning rate. By default that of the recipe.",
+            min=1e-9,
+            metavar="RATE",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     device: Device = "cpu",
     seed: Seed = 0,
     settings: Settings = None,
 ) -> None:
-    """Fine-tune a pre-trained model on labelled texts.
+    """Fine-tune a pre-trained model on labelled texts, and measure its accuracy on test texts.
+
+    A run that was interrupted resumes when the same command is started again.
 
     Example: `tinylm finetune bert1 --task agnews --out bert1-agnews`
     """

@@ -8,16 +8,26 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tinylm.cli.common import Command, Device, console, remark, say
+from tinylm.cli.common import Command, Device, Settings, console, remark, say
 from tinylm.errors import UserError
 
 paper = typer.Typer(
-    help="Rerun the tables and figures of the paper, its value beside ours.", no_args_is_help=True
+    help="Run the tables and figures of the paper again, and show its values beside ours.",
+    no_args_is_help=True,
 )
 
-Preset = Annotated[str, typer.Option(help="smoke (a minute), cpu (hours) or paper (exactly its sizes).")]
+Preset = Annotated[
+    str,
+    typer.Option(
+        help="Size of the experiments: smoke (a minute), cpu (hours) or paper (as in the paper).",
+        metavar="NAME",
+    ),
+]
 ResultsFolder = Annotated[
-    Path | None, typer.Option("--results", help="Folder of the results; default results/paper/PRESET.")
+    Path | None,
+    typer.Option(
+        "--results", help="Folder of the results. By default results/paper/PRESET.", metavar="FOLDER"
+    ),
 ]
 
 
@@ -42,19 +52,40 @@ def list_command() -> None:
 
 @paper.command("run", cls=Command)
 def run_command(
-    tables: Annotated[list[str], typer.Argument(help="Tables, all, or YAML files of your own.")],
+    tables: Annotated[
+        list[str],
+        typer.Argument(
+            help="Names of tables as in 'tinylm paper list', all, or YAML files of your own.",
+            metavar="TABLE...",
+        ),
+    ],
     preset: Preset = "cpu",
     trials: Annotated[
-        int | None, typer.Option(help="Fine-tunings of each cell; default: the preset's.", min=2, max=100)
+        int | None,
+        typer.Option(
+            help="Number of fine-tunings for each cell. By default that of the preset.",
+            min=2,
+            max=100,
+            metavar="N",
+        ),
     ] = None,
-    rows: Annotated[str | None, typer.Option(help="Only these rows, as in 90000,5000.")] = None,
+    rows: Annotated[
+        str | None, typer.Option(help="Run only these rows, such as 90000,5000.", metavar="NAMES")
+    ] = None,
     results: ResultsFolder = None,
     corpus: Annotated[
-        str | None, typer.Option(help="Pre-training text in place of the preset's, as in 'tinylm corpus'.")
+        str | None,
+        typer.Option(
+            help="Text for pre-training, as in 'tinylm corpus', in place of that of the preset.",
+            metavar="CORPUS",
+        ),
     ] = None,
     device: Device = "cpu",
+    settings: Settings = None,
 ) -> None:
-    """Run what is missing of tables; what was run before is found, a killed run goes on.
+    """Run the cells of tables that have no results yet.
+
+    A run that was interrupted resumes when the same command is started again.
 
     Example: `tinylm paper run table5 --preset cpu`
     """
@@ -84,11 +115,22 @@ def run_command(
 
 @paper.command("report", cls=Command)
 def report_command(
-    results: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("results/paper/cpu"),
-    out: Annotated[Path | None, typer.Option(help="Markdown file; default report.md there.")] = None,
-    page: Annotated[Path | None, typer.Option(help="HTML file; default report.html there.")] = None,
+    results: Annotated[Path, typer.Option(help="Folder of the results.", metavar="FOLDER")] = Path(
+        "results/paper/cpu"
+    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Markdown file to write. By default report.md in that folder.", metavar="FILE"),
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(help="HTML file to write. By default report.html in that folder.", metavar="FILE"),
+    ] = None,
+    settings: Settings = None,
 ) -> None:
-    """Make Markdown, a self-contained HTML page and plots from stored results; needs no data set.
+    """Write a report of stored results: Markdown, plots, and one HTML page that needs no other file.
+
+    No data set is needed.
 
     Example: `tinylm paper report --results results/paper/cpu --out docs/paper.md`
     """

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from tinylm.cli.common import (
+    MODEL,
+    TRAINING,
     Device,
     Out,
     RecipeName,
@@ -27,29 +29,78 @@ from tinylm.errors import UserError
 def pretrain_command(
     context: typer.Context,
     out: Out,
-    corpus: Annotated[str, typer.Option(help="As in 'tinylm corpus'; a token store as it is.")] = "vital",
-    size: Annotated[int | None, typer.Option(help="W_S, drawn at random with seed 42.", min=1)] = None,
-    layers: Annotated[int, typer.Option(help="Transformer blocks, n of BERT-n.", min=1)] = 6,
-    heads: Annotated[int | None, typer.Option(help="Attention heads; default 12.", min=1)] = None,
+    corpus: Annotated[
+        str,
+        typer.Option(
+            help="Text to train on, as in 'tinylm corpus', whose output is one too.", metavar="CORPUS"
+        ),
+    ] = "vital",
+    size: Annotated[
+        int | None,
+        typer.Option(help="Use only this many paragraphs (W_S), drawn at random.", min=1, metavar="W_S"),
+    ] = None,
+    layers: Annotated[
+        int,
+        typer.Option(
+            help="Number of transformer blocks, n of BERT-n.", min=1, metavar="N", rich_help_panel=MODEL
+        ),
+    ] = 6,
+    heads: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of attention heads; 12 by default.", min=1, metavar="N", rich_help_panel=MODEL
+        ),
+    ] = None,
     width: Annotated[
-        int | None, typer.Option(help="Transformer width, 64 x heads; instead of --heads.")
+        int | None,
+        typer.Option(
+            help="Width of the transformer, 64 for each head; instead of --heads.",
+            metavar="WIDTH",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     convolution: Annotated[
         str | None,
-        typer.Option(help="Convolutions in front: LAYERSxCHANNELSxKERNEL, as in 2x64x3x3 (Table 8)."),
+        typer.Option(
+            help="Convolutions in front of the transformer: LAYERSxCHANNELSxKERNEL, such as 2x64x3x3.",
+            metavar="SHAPE",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     recipe: RecipeName = "paper",
-    epochs: Annotated[int | None, typer.Option(help="Default: the recipe's.", min=1)] = None,
-    tokenizer: Annotated[
-        str | None, typer.Option(help="As in 'tinylm corpus'; default: the recipe's.")
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            help="Number of epochs. By default that of the recipe.",
+            min=1,
+            metavar="N",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
-    vocabulary: Annotated[int | None, typer.Option(help="As in 'tinylm corpus'.")] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            help="As in 'tinylm corpus'. By default that of the recipe.",
+            metavar="NAME",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    vocabulary: Annotated[
+        int | None,
+        typer.Option(
+            help="Train a vocabulary of this many tokens on the corpus instead.",
+            metavar="TOKENS",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     text: TextColumn = "text",
     device: Device = "cpu",
     seed: Seed = 0,
     settings: Settings = None,
 ) -> None:
-    """Pre-train a BERT-n from scratch; a killed run goes on when started again.
+    """Pre-train a BERT-n from scratch with masked language modelling.
+
+    A run that was interrupted resumes when the same command is started again.
 
     Example: `tinylm pretrain --corpus vital --size 5000 --layers 1 --heads 2 --recipe fast --out bert1`
     """

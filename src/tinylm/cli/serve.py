@@ -22,23 +22,28 @@ TOKEN_VARIABLE = "TINYLM_TOKEN"
 def serve_command(
     model: Annotated[Path, typer.Argument(help="Folder of a classifier, a committee or its ONNX export.")],
     port: Annotated[
-        int, typer.Option(help="Port to listen on; 0 chooses a free one.", min=0, max=65535)
+        int, typer.Option(help="Port to listen on; 0 chooses a free one.", min=0, max=65535, metavar="PORT")
     ] = 8000,
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 accepts connections from all networks.")
+        str,
+        typer.Option(
+            help="Address to listen on; 0.0.0.0 accepts connections from all networks.", metavar="ADDRESS"
+        ),
     ] = "127.0.0.1",
     token_file: Annotated[
         Path | None,
         typer.Option(
             help="File with a token that requests must carry. The environment variable"
-            f" {TOKEN_VARIABLE} can hold the token instead."
+            f" {TOKEN_VARIABLE} can hold the token instead.",
+            metavar="FILE",
         ),
     ] = None,
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
             help="Let web pages of this origin send requests, such as https://www.example.org;"
-            " may be repeated, and * is every origin. By default no page but the server's own may."
+            " may be repeated, and * is every origin. By default no page but the server's own may.",
+            metavar="ORIGIN",
         ),
     ] = None,
     keep_alive: Annotated[
@@ -47,6 +52,7 @@ def serve_command(
             help="Seconds for which a connection stays open between two requests. Behind a proxy this"
             " must be longer than the proxy keeps its connections (60 seconds in most).",
             min=1,
+            metavar="SECONDS",
         ),
     ] = Limits.idle_seconds,
     settings: Settings = None,
