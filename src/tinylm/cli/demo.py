@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from tinylm.cli.common import Seed
+from tinylm.cli.common import Seed, Settings
 
 
 def demo_command(
     out: Annotated[Path, typer.Option(help="Folder for the report and the classifier.")] = Path("demo"),
     seed: Seed = 0,
+    settings: Settings = None,
 ) -> None:
     """Run the whole story on the embedded corpus in a few minutes.
 
