@@ -62,6 +62,7 @@ def test_two_first_runs_at_once_share_one_complete_store(corpus: Path) -> None:
         "ids.bin",
         "offsets.bin",
         "store.json",
+        "tokenizer_config.json",
         "vocab.txt",
     ]
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer, BertTokenizerFast  # type: ignore[attr-defined]
+from transformers import AutoTokenizer, BertTokenizerFast, TokenizersBackend  # type: ignore[attr-defined]
 
+from helpers.languages import LANGUAGES, table
 from tinylm.errors import UserError
 from tinylm.text.prefix import CHARACTERS_PER_TOKEN, MAX_WORD
 from tinylm.text.tokenizer import (
@@ -41,16 +43,28 @@ def made_up_texts(n_texts: int, seed: int = 0) -> list[str]:
     return [" ".join(rng.choice(words, size=40)) for _ in range(n_texts)]
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["as BERT", "accents stay"])
+def small(request: pytest.FixtureRequest) -> Tokenizer:
+    texts = [*made_up_texts(300), "0123456789 e\u0301 , . ; ( ) - '"]
+    return train_tokenizer(texts, 400, strip_accents=request.param)
+
+
 @pytest.fixture(scope="module")
-def small() -> Tokenizer:
-    return train_tokenizer([*made_up_texts(300), "0123456789 e\u0301 , . ; ( ) - '"], 400)
+def reference(small: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> TokenizersBackend:
+    """The same tokenizer as HuggingFace makes it, of a vocabulary or of a saved folder."""
+    if small.strip_accents:
+        return BertTokenizerFast(vocab={token: i for i, token in enumerate(small.vocab)})
+    return saved_and_loaded(small, tmp_path_factory.mktemp("tokenizer"))
 
 
-def huggingface(tokenizer: Tokenizer) -> BertTokenizerFast:
-    return BertTokenizerFast(vocab={token: i for i, token in enumerate(tokenizer.vocab)})
+def saved_and_loaded(tokenizer: Tokenizer, folder: Path) -> TokenizersBackend:
+    """As a model's folder gives it to `transformers`."""
+    tokenizer.save(folder, 128)
+    (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    return AutoTokenizer.from_pretrained(folder)
 
 
-def reference_ids(reference: BertTokenizerFast, texts: list[str], max_tokens: int) -> list[list[int]]:
+def reference_ids(reference: TokenizersBackend, texts: list[str], max_tokens: int) -> list[list[int]]:
     ids: list[list[int]] = reference(texts, truncation=True, max_length=max_tokens)["input_ids"]
     return ids
 
@@ -60,10 +74,15 @@ def ids_of(tokenizer: Tokenizer, texts: list[str], max_tokens: int = 128) -> lis
     return [encoded[row].tolist() for row in range(len(encoded))]
 
 
-def test_ids_equal_huggingface(small: Tokenizer) -> None:
+def tokens_of(tokenizer: Tokenizer, text: str) -> list[str]:
+    """Without [CLS] and [SEP]."""
+    return [tokenizer.vocab[i] for i in ids_of(tokenizer, [text])[0][1:-1]]
+
+
+def test_ids_equal_huggingface(small: Tokenizer, reference: TokenizersBackend) -> None:
     texts = TRICKY + made_up_texts(50, seed=1)
     for max_tokens in (3, 17, 128):
-        assert ids_of(small, texts, max_tokens) == reference_ids(huggingface(small), texts, max_tokens)
+        assert ids_of(small, texts, max_tokens) == reference_ids(reference, texts, max_tokens)
 
 
 def test_bert_ids_equal_huggingface(data_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,14 +95,42 @@ def test_bert_ids_equal_huggingface(data_folder: Path, monkeypatch: pytest.Monke
 
 
 def test_saved_folder_loads_in_transformers(small: Tokenizer, tmp_path: Path) -> None:
-    small.save(tmp_path, 128)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    loaded = saved_and_loaded(small, tmp_path)
     assert loaded.mask_token_id == small.mask_id
     assert loaded.pad_token_id == small.pad_id
+    assert loaded.model_max_length == 128
     texts = TRICKY + made_up_texts(20, seed=2)
     assert ids_of(small, texts) == reference_ids(loaded, texts, 128)
+    # Other programs take tokenizer.json as it is, and it truncates.
+    plain = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    assert ids_of(small, texts) == [plain.encode(text).ids for text in texts]
+
+
+@pytest.mark.parametrize("left", ["vocab.txt", "tokenizer.json"])
+def test_either_file_of_a_folder_is_enough(small: Tokenizer, tmp_path: Path, left: str) -> None:
+    small.save(tmp_path, 128)
+    for name in {"vocab.txt", "tokenizer.json"} - {left}:
+        (tmp_path / name).unlink()
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.fingerprint == small.fingerprint
+    assert ids_of(loaded, TRICKY) == ids_of(small, TRICKY)
+
+
+def test_only_what_is_needed_is_saved_with_a_store(small: Tokenizer, tmp_path: Path) -> None:
+    small.save_vocab(tmp_path)
+    options = set() if small.strip_accents else {"tokenizer_config.json"}
+    assert {file.name for file in tmp_path.iterdir()} == {"vocab.txt"} | options
     assert load_tokenizer(tmp_path).fingerprint == small.fingerprint
+
+
+def test_tokenizers_as_they_were_keep_their_fingerprints() -> None:
+    """Keys of stored results hold them; computed before there was a choice."""
+    assert Tokenizer([*SPECIAL_TOKENS, "a", "b"]).fingerprint == "415b7a1f288eeeb2"
+    assert train_tokenizer(made_up_texts(100), 600, strip_accents=True).fingerprint == "1e79d9150572bc64"
+    assert train_tokenizer(made_up_texts(100), 600).fingerprint not in (
+        "415b7a1f288eeeb2",
+        "1e79d9150572bc64",
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -101,16 +148,16 @@ def test_saved_folder_loads_in_transformers(small: Tokenizer, tmp_path: Path) ->
     st.sampled_from([3, 8, 128]),
 )
 def test_long_texts_are_cut_without_a_trace(
-    small: Tokenizer, pieces: list[tuple[str, int]], max_tokens: int
+    small: Tokenizer, reference: TokenizersBackend, pieces: list[tuple[str, int]], max_tokens: int
 ) -> None:
     text = "".join(piece * repeats for piece, repeats in pieces)
-    assert ids_of(small, [text], max_tokens) == reference_ids(huggingface(small), [text], max_tokens)
+    assert ids_of(small, [text], max_tokens) == reference_ids(reference, [text], max_tokens)
 
 
-def test_a_cut_within_a_word_does_not_change_it(small: Tokenizer) -> None:
+def test_a_cut_within_a_word_does_not_change_it(small: Tokenizer, reference: TokenizersBackend) -> None:
     first_guess = CHARACTERS_PER_TOKEN * (1 + MAX_WORD)  # characters read for max_tokens = 3
     texts = [" " * (first_guess - within) + "".join(PARTS) for within in range(30)]
-    assert ids_of(small, texts, 3) == reference_ids(huggingface(small), texts, 3)
+    assert ids_of(small, texts, 3) == reference_ids(reference, texts, 3)
     word = small.encode([texts[0]], 3)[0].tolist()
     assert all(row == word for row in ids_of(small, texts, 3))
 
@@ -148,6 +195,111 @@ def test_training_is_deterministic_and_orders_the_vocabulary() -> None:
     pieces = first.encode(words).lengths - 2
     assert pieces.mean() < 2 < np.mean([len(word) for word in words])  # it learned more than letters
     assert first.unk_id not in first.encode(texts).ids
+
+
+# Other languages
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_is_read_without_unknown_tokens(language: str, tmp_path: Path) -> None:
+    texts = table(language, 60, seed=0)[0]
+    tokenizer = train_tokenizer(texts, 1000)
+    assert tokenizer.unk_id not in tokenizer.encode(texts).ids
+    assert tokenizer.encode(texts).lengths.min() > 4  # no text is one token
+    assert ids_of(tokenizer, texts) == reference_ids(saved_and_loaded(tokenizer, tmp_path), texts, 128)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("schon", "schön"), ("เสือ", "เสื้อ"), ("मेल", "मैल"), ("все", "всё"), ("pêche", "péché"), ("か", "が")],
+)
+def test_marks_tell_words_apart(one: str, other: str) -> None:
+    tokenizer = train_tokenizer([one, other] * 20, 400)
+    assert tokens_of(tokenizer, one) != tokens_of(tokenizer, other)
+    stripping = train_tokenizer([one, other] * 20, 400, strip_accents=True)
+    assert tokens_of(stripping, one) == tokens_of(stripping, other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("scho\u0308n", "schön"),  # as file names of macOS have it
+        ("İSTANBUL İyi", "istanbul iyi"),
+        ("ＴＥＡ １２", "tea 12"),
+        ("ﬁne", "fine"),
+        ("ｶﾞﾗｽ", "ガラス"),
+        ("❤\ufe0f ok", "❤ ok"),
+        ("ok😀😀", "ok 😀 😀"),
+    ],
+)
+def test_forms_of_one_text_are_one(one: str, other: str) -> None:
+    tokenizer = train_tokenizer([one, other] * 20, 400)
+    assert tokens_of(tokenizer, one) == tokens_of(tokenizer, other)
+    assert tokenizer.unk_id not in tokenizer.encode([one]).ids
+
+
+def test_an_unknown_character_costs_no_more_than_itself() -> None:
+    tokenizer = train_tokenizer(["tea and milk"] * 9, 400)
+    assert tokens_of(tokenizer, "teaждmilk! ☕milk") == ["tea", "[UNK]", "milk", "[UNK]", "[UNK]", "milk"]
+    stripping = train_tokenizer(["tea and milk"] * 9, 400, strip_accents=True)
+    assert tokens_of(stripping, "teaждmilk") == ["[UNK]"]
+
+
+def test_sentences_without_spaces_are_cut_into_pieces() -> None:
+    sentences = ["กินข้าวผัดอร่อย", "ขายข้าวผัดทุกวัน", "ผัดผักอร่อยทุกวัน"]
+    tokenizer = train_tokenizer(sentences * 5 + ["ไป"] * 5, 400)
+    assert "ข้าวผัด" in "".join(tokenizer.vocab)
+    for often in (1, 8):  # a sentence is not one token, even where rows were copied
+        assert len(tokens_of(train_tokenizer(sentences * often, 400), sentences[0])) > 2
+    long = tokens_of(tokenizer, "".join(sentences * 20))
+    assert "[UNK]" not in long and len(long) > 60
+
+
+def test_the_first_texts_come_before_the_others() -> None:
+    """A large corpus of another language leaves half of the vocabulary to them."""
+    chinese = table("Chinese", 40, seed=0)[0]
+    foreign = made_up_texts(400)
+    tokenizer = train_tokenizer(foreign, 300, first=chinese)
+    assert tokenizer.unk_id not in tokenizer.encode(chinese).ids
+    assert len(tokenizer) == 300
+    words = table("German", 60, seed=0)[0]
+    plain, first = train_tokenizer(foreign + words, 500), train_tokenizer(foreign, 500, first=words)
+    lengths = [tokenizer.encode(words).lengths.sum() for tokenizer in (plain, first)]
+    assert lengths[1] < 0.8 * lengths[0]
+    assert len(tokens_of(first, foreign[0])) > len(tokens_of(plain, foreign[0]))
+
+
+def test_a_few_foreign_names_make_no_alphabet() -> None:
+    texts = [*made_up_texts(100), "Москва"]  # some 20,000 letters
+    assert not any("м" in token for token in train_tokenizer(texts, 500).vocab)
+    assert any("м" in token for token in train_tokenizer([*texts, *["Москва"] * 10], 500).vocab)
+
+
+def test_a_smaller_vocabulary_drops_the_rarest_characters_first() -> None:
+    texts = ["".join(chr(0x4E00 + i) for i in range(400))] + [chr(0x4E00 + i) for i in range(100)] * 3
+    vocab = set(train_tokenizer(texts, 300).vocab)
+    kept = [i for i in range(400) if chr(0x4E00 + i) in vocab]
+    assert kept == list(range(150))  # half of the vocabulary, and none twice: no word goes on with them
+
+
+@pytest.mark.parametrize("config", [{"do_lower_case": False}, {"strip_accents": False}])
+def test_a_tokenizer_that_is_none_of_ours_and_keeps_more_is_refused(
+    config: dict[str, bool], tmp_path: Path
+) -> None:
+    Tokenizer([*SPECIAL_TOKENS, "a"]).save(tmp_path, 128)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    with pytest.raises(UserError, match="tokenizer_config.json keeps capitals or accents"):
+        load_tokenizer(tmp_path)
+    BertTokenizerFast(vocab={"[PAD]": 0, "[UNK]": 1}, **config).backend_tokenizer.save(
+        str(tmp_path / "tokenizer.json")
+    )
+    (tmp_path / "vocab.txt").unlink()
+    with pytest.raises(UserError, match="expected WordPiece that lower-cases and strips accents"):
+        load_tokenizer(tmp_path)
+
+
+# Mistakes
 
 
 @pytest.mark.parametrize("size", [299, 65_537])

@@ -47,7 +47,7 @@ def openings(vocabulary: int | None = None) -> tuple[TokenizedCorpus, str]:
             return prepare("vital"), "vital openings, vocabulary of bert-base-uncased"
         except UserError:
             vocabulary = VOCABULARY
-    source = prepare("vital", vocabulary=vocabulary)
+    source = prepare("vital", vocabulary=vocabulary, strip_accents=True)
     return source, f"vital openings, vocabulary of {len(source.tokenizer):,} tokens trained on them"
 
 

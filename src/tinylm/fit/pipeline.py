@@ -314,11 +314,15 @@ def _tokenizer(rows: Sequence[str], own: Sequence[str], size: int, settings: Set
     if settings.recipe.vocabulary is None:
         return load_tokenizer(BERT)
     random = np.random.default_rng([settings.seed, 2])
-    texts = [*rows, *own]
-    if len(texts) > budget.VOCABULARY_TEXTS:
-        chosen = random.permutation(len(texts))[: budget.VOCABULARY_TEXTS]
-        texts = [texts[i] for i in chosen.tolist()]
-    return train_tokenizer(texts, size)
+    rows, own = (_some(texts, budget.VOCABULARY_TEXTS, random) for texts in (rows, own))
+    return train_tokenizer(rows, size, first=own)
+
+
+def _some(texts: Sequence[str], most: int, random: np.random.Generator) -> Sequence[str]:
+    """At most so many of the texts, drawn at random."""
+    if len(texts) <= most:
+        return texts
+    return [texts[i] for i in random.permutation(len(texts))[:most].tolist()]
 
 
 def _configs(form: StorageForm, tokenizer: Tokenizer, recipe: Recipe) -> list[ModelConfig]:

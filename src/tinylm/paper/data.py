@@ -151,9 +151,12 @@ def materials(preset: str) -> Materials:
 
 
 def _open_corpus(preset: Preset) -> TokenizedCorpus:
+    """The corpus, read as bert-base-uncased reads text also where its vocabulary is a smaller one."""
+    vocabulary, max_tokens = preset.vocabulary, preset.max_tokens
     if isinstance(preset.corpus, str):
-        return prepare(preset.corpus, vocabulary=preset.vocabulary, max_tokens=preset.max_tokens)
-    return prepare_corpus(_files(preset.corpus), vocabulary=preset.vocabulary, max_tokens=preset.max_tokens)
+        return prepare(preset.corpus, vocabulary=vocabulary, max_tokens=max_tokens, strip_accents=True)
+    corpus = _files(preset.corpus)
+    return prepare_corpus(corpus, vocabulary=vocabulary, max_tokens=max_tokens, strip_accents=True)
 
 
 def _files(sources: Sources) -> Corpus:

@@ -45,7 +45,12 @@ def held_out_titles(corpus: str | None) -> frozenset[str]:
 
 
 def prepare(
-    name: str, *, vocabulary: str | int | None = None, max_tokens: int = 128, text_column: str = "text"
+    name: str,
+    *,
+    vocabulary: str | int | None = None,
+    max_tokens: int = 128,
+    text_column: str = "text",
+    strip_accents: bool = False,
 ) -> TokenizedCorpus:
     """Tokenize a corpus, or find it tokenized.
 
@@ -59,6 +64,8 @@ def prepare(
             has its own.
         max_tokens: texts are cut there, [CLS] and [SEP] included.
         text_column: of tables.
+        strip_accents: whether a vocabulary that is trained here leaves accents and other marks out, as
+            that of bert-base-uncased does.
     """
     if is_store(Path(name)):
         if vocabulary is not None:
@@ -73,6 +80,7 @@ def prepare(
         max_tokens=max_tokens,
         held_out=held_out_titles(name),
         text_column=text_column,
+        strip_accents=strip_accents,
     )
 
 
@@ -83,6 +91,7 @@ def prepare_corpus(
     max_tokens: int = 128,
     held_out: frozenset[str] = frozenset(),
     text_column: str = "text",
+    strip_accents: bool = False,
 ) -> TokenizedCorpus:
     """`prepare` for a corpus that is open already; articles titled as in `held_out` are left out."""
     tokenizer = None if isinstance(vocabulary, int) else load_tokenizer(vocabulary or BERT)
@@ -92,6 +101,8 @@ def prepare_corpus(
         "max_tokens": max_tokens,
         "held_out": sorted(held_out),
     }
+    if tokenizer is None and not strip_accents:
+        key["accents"] = "stay"
     digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
     folder = cached(f"stores/{digest}")
     if not is_store(folder):
@@ -99,18 +110,18 @@ def prepare_corpus(
             if not is_store(folder):
                 if tokenizer is None:
                     assert isinstance(vocabulary, int)
-                    tokenizer = _trained_tokenizer(corpus, vocabulary, held_out)
+                    tokenizer = _trained_tokenizer(corpus, vocabulary, held_out, strip_accents)
                 build_store(corpus, tokenizer, folder, max_tokens=max_tokens, exclude_titles=held_out)
     paragraphs, meta = open_store(folder)
     return TokenizedCorpus(paragraphs, load_tokenizer(folder), meta)
 
 
-def _trained_tokenizer(corpus: Corpus, size: int, held_out: frozenset[str]) -> Tokenizer:
+def _trained_tokenizer(corpus: Corpus, size: int, held_out: frozenset[str], strip_accents: bool) -> Tokenizer:
     kept = [article.text for article in corpus.articles() if article.title not in held_out]
     if not kept:
         found = ", ".join(f"{n:,} {reason}" for reason, n in corpus.unusable.items()) or "no rows"
         raise UserError(f"Corpus {corpus.name!r} has no usable paragraph ({found}).")
-    return train_tokenizer(kept, size)
+    return train_tokenizer(kept, size, strip_accents=strip_accents)
 
 
 def save_selection(

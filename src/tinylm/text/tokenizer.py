@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tokenizers
@@ -25,24 +28,36 @@ from tinylm.text.store import TokenIds
 from tinylm.text.tables import why_unusable
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VOCAB_FILE, TOKENIZER_FILE = "vocab.txt", "tokenizer.json"
+VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
+OPTIONS = "tinylm"  # entry of the configuration with what transformers has no name for
+CONTINUED = "##"  # in front of a token that is not the beginning of a word
 BERT = "bert-base-uncased"
 MAX_VOCAB = 1 << 16  # ids are stored as uint16
 MIN_TRAINED_VOCAB = 300
-MAX_ALPHABET = 200  # characters of a trained vocabulary; rarer ones become [UNK]
+MAX_STRIPPED_ALPHABET = 200  # characters of a vocabulary trained without accents; rarer ones become [UNK]
+WITHOUT_SPACES = {"THAI", "LAO", "KHMER", "MYANMAR", "HIRAGANA", "KATAKANA"}
+LONGEST_PIECE = 8  # characters of a token in these scripts; longer ones hide the words in them
+MIN_SCRIPT_SHARE = 0.001  # of the letters; a script with fewer is none that the texts are written in
 
 
 class Tokenizer:
     """Lower-casing WordPiece tokenizer over a list of tokens.
 
-    Attributes:
+    Args:
         vocab: the tokens; a token's id is its position.
+        strip_accents: whether to read text as bert-base-uncased does: without accents, vowel signs and
+            other marks, and a word with one unknown character is unknown as a whole. Otherwise
+            marks stay, only the unknown characters are unknown, emoji stand alone, and sentences in
+            scripts without spaces are cut into the pieces that the vocabulary knows.
+
+    Attributes:
+        vocab, strip_accents: as above.
         pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
         special_ids: `int64 [5]`, all of these.
     """
 
-    def __init__(self, vocab: Sequence[str]) -> None:
-        self.vocab = list(vocab)
+    def __init__(self, vocab: Sequence[str], *, strip_accents: bool = True) -> None:
+        self.vocab, self.strip_accents = list(vocab), strip_accents
         ids = {token: i for i, token in enumerate(self.vocab)}
         if len(ids) < len(self.vocab):
             twice = next(token for i, token in enumerate(self.vocab) if ids[token] != i)
@@ -59,7 +74,8 @@ class Tokenizer:
             )
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (ids[t] for t in SPECIAL_TOKENS)
         self.special_ids = np.array([ids[token] for token in SPECIAL_TOKENS], dtype=np.int64)
-        self._backend = _backend(ids)
+        pieces = (token.removeprefix(CONTINUED) for token in self.vocab if token not in SPECIAL_TOKENS)
+        self._backend = _backend(ids, strip_accents, sorted(set().union(*pieces)))
         self._backend.post_processor = processors.BertProcessing(
             ("[SEP]", self.sep_id), ("[CLS]", self.cls_id)
         )
@@ -70,8 +86,11 @@ class Tokenizer:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hexadecimal digits that tell one vocabulary from another."""
-        return hashlib.sha256("\n".join(self.vocab).encode()).hexdigest()[:16]
+        """Sixteen hexadecimal digits that tell one tokenizer from another."""
+        content = "\n".join(self.vocab)
+        if not self.strip_accents:
+            content += "\n\naccents stay"
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def encode(self, texts: Sequence[str], max_tokens: int = 128) -> TokenIds:
         """Token ids of each text, [CLS] in front and [SEP] behind.
@@ -127,11 +146,13 @@ class Tokenizer:
             keep: `int [n]`, ids in this vocabulary, in any order.
         """
         ids = np.union1d(keep, self.special_ids)
-        return Tokenizer([self.vocab[i] for i in ids])
+        return Tokenizer([self.vocab[i] for i in ids], strip_accents=self.strip_accents)
 
     def save_vocab(self, folder: Path) -> None:
-        """Write only `vocab.txt`, which `load_tokenizer` reads, into an existing folder."""
+        """Write only what `load_tokenizer` needs into an existing folder: `vocab.txt`, and options if any."""
         (Path(folder) / VOCAB_FILE).write_bytes(("\n".join(self.vocab) + "\n").encode())
+        if not self.strip_accents:
+            _write_json(Path(folder) / CONFIG_FILE, self._options())
 
     def save_backend(self, folder: Path) -> None:
         """Write only `tokenizer.json`, which the library `tokenizers` reads, into an existing folder."""
@@ -142,18 +163,27 @@ class Tokenizer:
 
         Args:
             folder: where to.
-            max_tokens: the longest text of the model beside it; `transformers` cuts there.
+            max_tokens: the longest text of the model beside it. `tokenizer.json` says so to all who use
+                it as it is; `transformers` ignores that and cuts where it is called with `truncation=True`.
         """
         folder = Path(folder)
         self.save_vocab(folder)
-        self.save_backend(folder)
+        backend = tokenizers.Tokenizer.from_str(self._backend.to_str())
+        backend.enable_truncation(max_tokens)
+        backend.save(str(folder / TOKENIZER_FILE))
         config = {
-            "tokenizer_class": "BertTokenizer",
+            # PreTrainedTokenizerFast takes `tokenizer.json` as it is, BertTokenizer makes its own of it.
+            "tokenizer_class": "BertTokenizer" if self.strip_accents else "PreTrainedTokenizerFast",
             "do_lower_case": True,
             "model_max_length": max_tokens,
             **{f"{token.strip('[]').lower()}_token": token for token in SPECIAL_TOKENS},
+            **self._options(),
         }
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        _write_json(folder / CONFIG_FILE, config)
+
+    def _options(self) -> dict[str, Any]:
+        """What `load_tokenizer` must know beside the vocabulary; nothing where it is as BERT's."""
+        return {} if self.strip_accents else {OPTIONS: {"strip_accents": False}}
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
@@ -165,12 +195,16 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
             lower-casing BERT.
 
     Raises:
-        UserError: no such file, not UTF-8, an empty line, or a vocabulary that `Tokenizer` refuses.
+        UserError: no such file, not UTF-8, an empty line, a vocabulary that `Tokenizer` refuses, or a
+            tokenizer that is none of ours and keeps capitals or accents.
     """
     path = _bert_vocab() if name == BERT else Path(name)
+    options: dict[str, Any] = {}
     if path.is_dir():
         if not (path / VOCAB_FILE).is_file() and (path / TOKENIZER_FILE).is_file():
             return _from_tokenizer_file(path / TOKENIZER_FILE)
+        if (path / CONFIG_FILE).is_file():
+            options = _read_options(path / CONFIG_FILE)
         path = path / VOCAB_FILE
     if not path.is_file():
         raise UserError(
@@ -184,22 +218,50 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     if "" in vocab:
         raise UserError(f"{path}, line {vocab.index('') + 1} is empty; expected one token per line.")
     try:
-        return Tokenizer(vocab)
+        return Tokenizer(vocab, **options)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
+def _read_options(path: Path) -> dict[str, Any]:
+    """Arguments of `Tokenizer` out of a `tokenizer_config.json`, ours or that of a BERT."""
+    raw = _read_json(path)
+    if OPTIONS in raw:
+        return {"strip_accents": bool(raw[OPTIONS]["strip_accents"])}
+    if raw.get("do_lower_case") is False or raw.get("strip_accents") is False:
+        raise UserError(f"{path} keeps capitals or accents; expected the tokenizer of an uncased BERT.")
+    return {}
+
+
 def _from_tokenizer_file(path: Path) -> Tokenizer:
-    """The vocabulary in a `tokenizer.json`, which is all that newer `transformers` write."""
+    """The tokenizer in a `tokenizer.json`, which is all that newer `transformers` write."""
+    raw = _read_json(path)
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        kind, lowercase = raw["model"]["type"], (raw["normalizer"] or {}).get("lowercase")
-        if (kind, lowercase) != ("WordPiece", True):
-            raise UserError(f"{path} is a {kind} tokenizer; expected WordPiece that lower-cases.")
+        kind, normalizer = raw["model"]["type"], raw["normalizer"] or {}
+        ours = normalizer == json.loads(_normalizer(strip_accents=False).__getstate__())
+        is_bert = (normalizer.get("lowercase"), normalizer.get("strip_accents") is not False) == (True, True)
+        if kind != "WordPiece" or not (ours or is_bert):
+            raise UserError(
+                f"{path} is a {kind} tokenizer; expected WordPiece that lower-cases and strips accents."
+            )
         ids: dict[str, int] = raw["model"]["vocab"]
-        return Tokenizer(sorted(ids, key=ids.__getitem__))
+        return Tokenizer(sorted(ids, key=ids.__getitem__), strip_accents=not ours)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error!r}); expected the tokenizer of a BERT.") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} is damaged; expected a JSON object.")
+    return raw
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def check_vocabulary_size(size: int) -> None:
@@ -208,51 +270,146 @@ def check_vocabulary_size(size: int) -> None:
         raise UserError(f"Vocabulary size is {size:,}; expected {MIN_TRAINED_VOCAB} to {MAX_VOCAB:,}.")
 
 
-def train_tokenizer(texts: Iterable[str], size: int) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], size: int, *, first: Sequence[str] = (), strip_accents: bool = False
+) -> Tokenizer:
     """Learn a WordPiece vocabulary from texts; the same texts give the same vocabulary.
 
     Args:
         texts: held in memory while training.
         size: wanted number of tokens, special ones included, 300 to 65,536. Fewer come out where the
             texts have no more to offer.
+        first: more texts, which matter most: up to half of the tokens are theirs before `texts` and
+            these together give the others.
+        strip_accents: see `Tokenizer`.
 
     Raises:
         UserError: a size out of range, or texts without a single character.
     """
     check_vocabulary_size(size)
-    backend = _backend({})
     texts = list(texts)
+    counts = [_character_counts(group, strip_accents) for group in (first, texts)]
+    if not any(counts):
+        raise UserError("No text to learn a vocabulary from.")
+    if strip_accents:
+        alphabet = sorted(_by_count(counts[0] + counts[1])[: min(MAX_STRIPPED_ALPHABET, size // 4)])
+        return Tokenizer(_learn([*texts, *first], size, alphabet, strip_accents))
+    alphabet = _alphabet(counts, size // 2)
+    tokens = _learn(first, size // 2, alphabet, strip_accents) if first else []
+    tokens += _learn([*texts, *first], size, alphabet, strip_accents)
+    return Tokenizer(list(dict.fromkeys(tokens))[:size], strip_accents=False)
+
+
+def _character_counts(texts: Iterable[str], strip_accents: bool) -> Counter[str]:
+    """How often each character is left after normalisation, white space apart."""
+    normalizer = _normalizer(strip_accents)
     counts: Counter[str] = Counter()
     for text in texts:
-        counts.update(backend.normalizer.normalize_str(text))
+        counts.update(normalizer.normalize_str(text))
     del counts[" "]
-    if not counts:
-        raise UserError("No text to learn a vocabulary from.")
-    by_count = sorted(counts, key=lambda character: (-counts[character], character))
-    alphabet = sorted(by_count[: min(MAX_ALPHABET, size // 4)])
+    return counts
+
+
+def _by_count(counts: Counter[str]) -> list[str]:
+    """Characters, the most frequent first."""
+    return sorted(counts, key=lambda character: (-counts[character], character))
+
+
+def _alphabet(groups: Sequence[Counter[str]], most_tokens: int) -> list[str]:
+    """Characters for at most so many tokens; those of the first group come before those of the second.
+
+    Letters of a script to which less than one letter in a thousand belongs are left out: a model
+    learns no language from a few foreign names, and should not claim to.
+    """
+    chosen: dict[str, None] = {}
+    for counts in groups:
+        scripts: Counter[str] = Counter()
+        for character, count in counts.items():
+            scripts[_script(character)] += count
+        fewest = MIN_SCRIPT_SHARE * (scripts.total() - scripts[""])
+        used = (c for c in _by_count(counts) if not _script(c) or scripts[_script(c)] >= fewest)
+        chosen |= dict.fromkeys(used)
+    tokens = np.cumsum([2 if _continues(character) else 1 for character in chosen])
+    return sorted(list(chosen)[: np.searchsorted(tokens, most_tokens, "right")])
+
+
+def _script(character: str) -> str:
+    """What the Unicode name of a letter or mark begins with, such as LATIN, CJK or THAI; else nothing."""
+    if unicodedata.category(character)[0] not in "LM":
+        return ""
+    return unicodedata.name(character, "").partition(" ")[0]
+
+
+def _continues(character: str) -> bool:
+    """Whether a word can go on with a character: not with punctuation, emoji and Chinese ones."""
+    text = _normalizer(strip_accents=False).normalize_str(f"a{character}")
+    return len(_pre_tokenizer(False, f"a{character}").pre_tokenize_str(text)) == 1
+
+
+def _learn(texts: Sequence[str], size: int, alphabet: Sequence[str], strip_accents: bool) -> list[str]:
+    """Special tokens, the alphabet and the pieces that a trainer finds, the most frequent first."""
+    backend = _backend({}, strip_accents, alphabet)
+    if not strip_accents:
+        continued = [character for character in alphabet if _continues(character)]
+    else:
+        continued = list(alphabet)
     # The trainer numbers characters as it meets words in a hash map, whose order changes from run to
     # run, and breaks ties by number. Naming them as special tokens fixes the numbers and so the result.
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
+        # Where there are no spaces, a sentence that occurs once would become a token as a whole.
+        min_frequency=0 if strip_accents else 2,
         show_progress=False,
-        special_tokens=[*SPECIAL_TOKENS, *alphabet, *(f"##{character}" for character in alphabet)],
+        special_tokens=[*SPECIAL_TOKENS, *alphabet, *(CONTINUED + character for character in continued)],
         initial_alphabet=alphabet,
         limit_alphabet=len(alphabet),
     )
     backend.train_from_iterator(texts, trainer)
     ids = backend.get_vocab()
-    return Tokenizer(sorted(ids, key=ids.__getitem__))
+    tokens = sorted(ids, key=ids.__getitem__)
+    return tokens if strip_accents else [token for token in tokens if not _is_phrase(token)]
 
 
-def _backend(ids: dict[str, int]) -> tokenizers.Tokenizer:
+def _is_phrase(token: str) -> bool:
+    """Whether a token is so long that it must be several words of a script that has no spaces."""
+    piece = token.removeprefix(CONTINUED)
+    return len(piece) > LONGEST_PIECE and _script(piece[-1]) in WITHOUT_SPACES
+
+
+def _normalizer(strip_accents: bool) -> normalizers.Normalizer:
+    if strip_accents:
+        return normalizers.BertNormalizer(lowercase=True)
+    return normalizers.Sequence(
+        [
+            normalizers.NFKC(),  # one form for a letter with its marks, full-width letters, ligatures
+            normalizers.Replace("\u0130", "i"),  # the Turkish I with a dot, lower-cased to two characters
+            normalizers.Replace(tokenizers.Regex("[\ufe00-\ufe0f]"), ""),  # variants of emoji
+            normalizers.BertNormalizer(strip_accents=False, lowercase=True),
+        ]
+    )
+
+
+def _pre_tokenizer(strip_accents: bool, alphabet: Sequence[str]) -> pre_tokenizers.PreTokenizer:
+    """Cuts at white space and punctuation, and around every Chinese character."""
+    bert = pre_tokenizers.BertPreTokenizer()
+    if strip_accents:
+        return bert
+    # Emoji and other symbols stand alone. So do unknown characters, with which WordPiece would give up
+    # the whole word, and what is longer than it takes: a sentence in a script without spaces.
+    known = "".join(re.escape(character) for character in alphabet)
+    parts = tokenizers.Regex(rf"\p{{So}}|[{known}&&\P{{So}}]{{1,{MAX_WORD}}}")
+    return pre_tokenizers.Sequence([bert, pre_tokenizers.Split(parts, "isolated")])
+
+
+def _backend(ids: dict[str, int], strip_accents: bool, alphabet: Sequence[str]) -> tokenizers.Tokenizer:
     backend = tokenizers.Tokenizer(
         models.WordPiece(
-            ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD, continuing_subword_prefix="##"
+            ids, unk_token="[UNK]", max_input_chars_per_word=MAX_WORD, continuing_subword_prefix=CONTINUED
         )
     )
-    backend.normalizer = normalizers.BertNormalizer(lowercase=True)
-    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.decoder = tokenizers.decoders.WordPiece(prefix="##")
+    backend.normalizer = _normalizer(strip_accents)
+    backend.pre_tokenizer = _pre_tokenizer(strip_accents, alphabet)
+    backend.decoder = tokenizers.decoders.WordPiece(prefix=CONTINUED)
     return backend
 
 

@@ -65,7 +65,7 @@ def run_demo(out: Path, seed: int = 0) -> DemoResults:
     check_new(out)
     start = time.monotonic()
     task = load_task(TASK)
-    corpus = prepare("vital", vocabulary=RECIPE.vocabulary, max_tokens=RECIPE.max_tokens)
+    corpus = prepare("vital", vocabulary=RECIPE.vocabulary, max_tokens=RECIPE.max_tokens, strip_accents=True)
     tokenizer = corpus.tokenizer
     encoded = encode_task(task, tokenizer, RECIPE.max_tokens)
     texts = tokenizer.encode([*task.train_texts, *task.test_texts], RECIPE.max_tokens)
