@@ -102,6 +102,24 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: int, group: bool,
     assert ended(process, tmp_path) == code
 
 
+SLOW_START = """
+import sys, time
+from pathlib import Path
+if any("spawn_main" in argument for argument in sys.orig_argv):
+    for name in ("polite", "deaf"):  # what the test waits for
+        Path(name + ".begun").touch()
+    time.sleep(1)
+"""
+
+
+def test_workers_that_are_still_starting_are_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text(SLOW_START)  # Python runs it first
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    process = start(WORKERS, tmp_path)
+    os.killpg(process.pid, signal.SIGINT)
+    assert ended(process, tmp_path) == 130
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_process_that_does_not_listen_ends_by_force(tmp_path: Path, number: int) -> None:
     process = start(ALONE, tmp_path)
