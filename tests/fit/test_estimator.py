@@ -28,6 +28,7 @@ from tinylm import TinyTextClassifier
 from tinylm.errors import UserError
 from tinylm.fit import member
 from tinylm.fit import size as sizing
+from tinylm.system.cores import cores
 
 
 @pytest.fixture(autouse=True)
@@ -489,3 +490,17 @@ def test_to_the_hub_and_back(fitted: TinyTextClassifier, hub: str) -> None:
         TinyTextClassifier.from_pretrained("nobody/nothing")
     with pytest.raises(UserError, match="is not a folder"):
         TinyTextClassifier.from_pretrained("/no/such/folder")
+
+
+def test_numbers_of_jobs_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings: list[Any] = []
+    monkeypatch.setattr("tinylm.fit.estimator.fit_committee", lambda *given: settings.append(given[-1]))
+    for n_jobs, expected in ((None, cores()), (-1, cores()), (-100, 1), (np.int64(2), 2)):
+        with pytest.raises(AttributeError):  # nothing was fitted
+            TinyTextClassifier(n_jobs=n_jobs).fit(["a", "b"], ["c", "d"])
+        assert settings[-1].workers == expected
+    for n_jobs in (0, 1.5):
+        with pytest.raises(
+            ValueError, match=rf"n_jobs`? is {n_jobs}; expected a whole number from 1, -1 for"
+        ):
+            TinyTextClassifier(n_jobs=n_jobs).fit(["a", "b"], ["c", "d"])
