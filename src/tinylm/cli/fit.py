@@ -7,8 +7,12 @@ from typing import Annotated
 import typer
 
 from tinylm.cli.common import (
+    DATA,
+    MODEL,
+    TRAINING,
     LabelColumns,
     Out,
+    RecipeName,
     Seed,
     Separator,
     Settings,
@@ -25,7 +29,11 @@ from tinylm.cli.common import (
 def fit_command(
     context: typer.Context,
     data: Annotated[
-        str, typer.Argument(help="Labelled texts: a table (CSV, JSON, Excel, parquet, ...), hf:NAME or -.")
+        str,
+        typer.Argument(
+            help="Labelled texts: a table (CSV, JSON, Excel, parquet, ...), hf:NAME (a data set of the"
+            " HuggingFace hub), or - for standard input."
+        ),
     ],
     out: Out,
     text: TextColumns = None,
@@ -34,37 +42,75 @@ def fit_command(
     encoding: TextEncoding = None,
     test: TestFile = None,
     test_share: Annotated[
-        float, typer.Option(help="Share of the rows that is split off for testing.", min=0.01, max=0.9)
+        float,
+        typer.Option(
+            help="Share of the rows that is held out for testing.",
+            min=0.01,
+            max=0.9,
+            metavar="SHARE",
+            rich_help_panel=DATA,
+        ),
     ] = 0.2,
     budget: Annotated[
         str,
         typer.Option(
-            help="Time for all of it, such as 90s, 10min or 1h; or none: the recipe's epochs, which take as"
-            " long as they take and give the same model again."
+            help="Time for everything, such as 90s, 10min or 1h. With none, the epochs of the recipe are"
+            " trained, however long that takes, and the same command gives the same model again.",
+            metavar="TIME",
         ),
     ] = "5min",
     corpus: Annotated[
-        str, typer.Option(help="Text for pre-training: vital, wikipedia, hf:NAME, a file or folder, or none.")
+        str,
+        typer.Option(
+            help="Text for pre-training beside your own: vital (the built-in sample), wikipedia, hf:NAME, a"
+            " file, a folder, or none.",
+            metavar="CORPUS",
+            rich_help_panel=TRAINING,
+        ),
     ] = "vital",
     unlabelled: Annotated[
-        str | None, typer.Option(help="More text of your own for pre-training: a file, hf:NAME or -.")
+        str | None,
+        typer.Option(
+            help="More texts of your own for pre-training, without labels: a file, hf:NAME or -.",
+            metavar="TEXTS",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
-    recipe: Annotated[str, typer.Option(help="fast or paper.")] = "fast",
-    members: Annotated[int, typer.Option(help="Encoders of the committee.", min=1)] = 3,
+    recipe: RecipeName = "fast",
+    members: Annotated[
+        int,
+        typer.Option(help="Number of encoders in the committee.", min=1, metavar="N", rich_help_panel=MODEL),
+    ] = 3,
     tfidf_member: Annotated[
-        bool, typer.Option(help="One member more: logistic regression on TF-IDF of the same tokens.")
+        bool,
+        typer.Option(
+            help="Add a member without an encoder: logistic regression on TF-IDF of the tokens.",
+            rich_help_panel=MODEL,
+        ),
     ] = True,
     max_size: Annotated[
-        str | None, typer.Option(help="Of the model, such as 10MB: the most accurate that fits.")
+        str | None,
+        typer.Option(
+            help="Largest size of the model on disk, such as 10MB.", metavar="SIZE", rich_help_panel=MODEL
+        ),
     ] = None,
-    balanced: Annotated[bool, typer.Option(help="Weigh labels so that rare ones count as much.")] = True,
+    balanced: Annotated[
+        bool,
+        typer.Option(help="Give rare labels as much weight as frequent ones.", rich_help_panel=TRAINING),
+    ] = True,
     compare: Annotated[
-        bool, typer.Option(help="Also train without pre-training, within the budget, for the report.")
+        bool,
+        typer.Option(
+            help="Also train without pre-training, within the budget, and show the difference in the report.",
+            rich_help_panel=TRAINING,
+        ),
     ] = True,
     seed: Seed = 0,
     settings: Settings = None,
 ) -> None:
-    """Fit a classifier to labelled texts; the folder also holds a report and a model card.
+    """Train a classifier on labelled texts within a given time.
+
+    The output folder holds the model, a model card and a report (report.html).
 
     Example: `tinylm fit train.csv --text text --label label --out model --budget 10min`
     """

@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
-from tinylm.cli.common import Settings, TextColumns, TextEncoding, columns_fitted_on, counts, remark, say
+from tinylm.cli.common import (
+    DATA,
+    Settings,
+    TextColumns,
+    TextEncoding,
+    columns_fitted_on,
+    counts,
+    remark,
+    say,
+)
 from tinylm.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,24 +52,37 @@ class _Asked:
 
 def predict_command(
     model: Annotated[Path, typer.Argument(help="Folder of a classifier, a committee or its ONNX export.")],
-    data: Annotated[str, typer.Argument(help="A text, a table or a file of texts, hf:NAME or -.")],
-    out: Annotated[Path | None, typer.Option(help="CSV or JSONL file for the answers.")] = None,
+    data: Annotated[
+        str,
+        typer.Argument(
+            help="A text, a table, a text file with a text per line, hf:NAME (a data set of the HuggingFace"
+            " hub), or - for standard input."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="CSV or JSONL file to write instead of printing.", metavar="FILE")
+    ] = None,
     text: TextColumns = None,
     keep: Annotated[
-        list[str] | None, typer.Option(help="Column to carry along, such as an id; several if repeated.")
+        list[str] | None,
+        typer.Option(
+            help="Column to copy to the output, such as an id. May be given several times.",
+            metavar="COLUMN",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     encoding: TextEncoding = None,
     probabilities: Annotated[
-        bool, typer.Option(help="In --out, the probability of every label, not only of the answer.")
+        bool, typer.Option(help="Also write the probability of every label to --out.")
     ] = False,
     settings: Settings = None,
 ) -> None:
-    """Label a text or all texts of a table, of standard input or of a data set; memory stays constant.
+    """Predict the label of a text, or of every row of a table, in the order of the rows.
 
-    There is a line for every row, in their order; a row without a text gets no label, but a reason.
-    Answers whose text the model hardly knows a word of are marked: they are guesses.
+    A line holds the label, its probability and the text. A row without a text gets a reason instead. A
+    question mark marks texts most of which the model has not met in pre-training: their labels are guesses.
 
-    Example: `tinylm predict committee "The striker scored twice in the final."`
+    Example: `tinylm predict model "The striker scored twice in the final."`
     """
     from tinylm.export.runtime import load_predictor
     from tinylm.system.files import read_record
@@ -84,7 +106,7 @@ def predict_command(
     if unusable:
         remark(f"rows without a label: {counts(unusable)}")
     if out is not None:
-        say(f"{number:,} answers in {out}")
+        say(f"{number:,} predictions in {out}")
 
 
 def _rows(data: str, columns: list[str], keep: list[str], encoding: str | None) -> Iterator[_Asked]:
@@ -101,8 +123,10 @@ def _rows(data: str, columns: list[str], keep: list[str], encoding: str | None) 
         except OSError:  # a long text is no valid file name
             exists = False
         if not exists:
-            if file_format(Path(data[-200:])) and " " not in data:
-                raise UserError(f"file {data} does not exist.")
+            if file_format(Path(data[-200:])):  # also of a name with spaces, whose label nobody wants
+                raise UserError(
+                    f"file {data} does not exist; if it is a text, pipe it: echo TEXT | tinylm predict ... -"
+                )
             yield _Asked(1, {}, data, None)
             return
     table = open_rows(data, [*columns, *keep], encoding=encoding, as_it_comes=True)
