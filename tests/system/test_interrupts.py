@@ -6,11 +6,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from tinylm.system.interrupts import ended_by_signals
 
 # One job cleans up when it is interrupted; the other hears nothing of it, as one in a library in C.
 JOB = """
@@ -125,6 +128,20 @@ def test_a_process_that_does_not_listen_ends_by_force(tmp_path: Path, number: in
     process = start(ALONE, tmp_path)
     process.send_signal(number)
     assert ended(process, tmp_path) == 128 + number
+
+
+def test_a_thread_leaves_signals_alone() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    inside: list[object] = []
+
+    def work() -> None:
+        with ended_by_signals():
+            inside.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert inside == [before]
 
 
 QUIET = """

@@ -135,7 +135,8 @@ def main() -> None:
     except OSError as error:  # a folder without permission, a full disk
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             sys.exit(1)
-        message = f"{error.filename or 'a file'} cannot be read or written: {error.strerror or error}."
+        name = error.filename or "standard output, or a file,"
+        message = f"{name} cannot be read or written: {error.strerror or error}."
     # What libraries say within our sentences may have several lines.
     text = Text.assemble(("Error: ", "bold red"), " ".join(message.split()))
     remarks.print(text, soft_wrap=True)

@@ -33,6 +33,9 @@ def ended_by_signals(patience: float = PATIENCE) -> Iterator[None]:
         patience: seconds after which the process ends by force. Python raises the exception when the
             main thread returns from a call into a library in C or Rust, which may take minutes.
     """
+    if threading.current_thread() is not threading.main_thread():  # signals are not its business
+        yield
+        return
     numbers = [
         number
         for name in SIGNALS
