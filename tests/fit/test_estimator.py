@@ -504,3 +504,13 @@ def test_numbers_of_jobs_are_those_of_scikit_learn(monkeypatch: pytest.MonkeyPat
             ValueError, match=rf"n_jobs`? is {n_jobs}; expected a whole number from 1, -1 for"
         ):
             TinyTextClassifier(n_jobs=n_jobs).fit(["a", "b"], ["c", "d"])
+
+
+def test_texts_that_are_cut_are_counted() -> None:
+    texts, labels = labelled(40)
+    texts[:5] = [" ".join([text] * 10) for text in texts[:5]]
+    texts[5] = "barn " * 22  # exactly as many as are read
+    fitted = tiny(max_tokens=24).fit(texts, labels)
+    assert fitted.fitted_.cut == 5
+    assert any("5 of 40 texts are longer than the 24 tokens" in line for line in fitted.data_warnings_)
+    assert not any("longer than" in line for line in tiny(max_tokens=64).fit(texts, labels).data_warnings_)

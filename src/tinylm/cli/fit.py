@@ -88,6 +88,9 @@ def fit_command(
             rich_help_panel=MODEL,
         ),
     ] = True,
+    max_tokens: Annotated[
+        int, typer.Option(help="Longer texts are cut there; more tokens take longer.", min=3)
+    ] = 128,
     max_size: Annotated[
         str | None,
         typer.Option(
@@ -129,6 +132,7 @@ def fit_command(
             recipe=recipe,
             members=members,
             tfidf_member=tfidf_member,
+            max_tokens=max_tokens,
             max_size=max_size,
             budget=None if budget == "none" else budget,
             class_weight="balanced" if balanced else None,

@@ -55,7 +55,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             of the tokens that the encoders read.
         vocabulary: tokens at most, learnt from the texts; a recipe with the vocabulary of
             bert-base-uncased keeps it.
-        max_tokens: texts are cut there.
+        max_tokens: texts are cut there, [CLS] and [SEP] included.
         max_size: of what `save_pretrained` writes, such as "10MB": the most accurate committee that
             fits, by 8-bit weights, fewer encoders and a smaller vocabulary. None for any size.
         budget: wall-clock time of `fit`, such as "90s", "5min" or "1h"; how many epochs fit into
@@ -189,6 +189,12 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def _shortcomings(self, fitted: Fitted) -> list[str]:
         """What was left out, for honesty or for want of room or time; the last is also a Python warning."""
         sentences = []
+        if fitted.cut:
+            texts = len(fitted.split.train) + len(fitted.split.validation)
+            sentences.append(
+                f"{fitted.cut:,} of {texts:,} texts are longer than the {self.max_tokens} tokens that are"
+                " read; the rest of them is ignored. A larger max_tokens reads more and takes longer."
+            )
         if fitted.kept_out:
             sentences.append(
                 f"{fitted.kept_out:,} of the texts without labels are test or validation texts;"

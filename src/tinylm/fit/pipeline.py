@@ -121,6 +121,7 @@ class Encoded:
         coverage: of the labelled texts by the paragraphs (W_S, T_W, T_C, T_M).
         kept_out: texts of the corpus or among the unlabelled ones that pre-training was not shown, since
             they are validation texts or held out.
+        cut: labelled texts that are longer than what is read of them.
     """
 
     paragraphs: TokenIds
@@ -131,6 +132,7 @@ class Encoded:
     corpus: dict[str, Any]
     coverage: Coverage
     kept_out: int
+    cut: int
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ class Fitted:
         histories: of its encoders, in the committee's order.
         form: what it is stored as.
         split: which labelled texts were validation texts.
-        corpus, coverage, kept_out: as in `Encoded`.
+        corpus, coverage, kept_out, cut: as in `Encoded`.
         validation: on the validation texts, which chose the epoch; None where there are none.
         latency: of one text on one thread.
         seconds: of everything.
@@ -157,6 +159,7 @@ class Fitted:
     corpus: dict[str, Any]
     coverage: Coverage
     kept_out: int
+    cut: int
     validation: Evaluation | None
     latency: Latency
     seconds: float
@@ -217,6 +220,7 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
         encoded.corpus,
         encoded.coverage,
         encoded.kept_out,
+        encoded.cut,
         validation,
         latency,
         settings.clock() - begin,
@@ -254,7 +258,8 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     paragraphs = paragraphs.take(np.flatnonzero(paragraphs.lengths > 2))
     if not len(paragraphs):
         raise UserError("there is no text to pre-train on: the texts hold no token and there is no corpus.")
-    ids = tokenizer.encode(labelled.texts, max_tokens)
+    one_more = tokenizer.encode(labelled.texts, max_tokens + 1)  # which tells the texts that are cut
+    ids = one_more.cut(max_tokens)
     return Encoded(
         paragraphs,
         EncodedTask(
@@ -271,6 +276,7 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
         corpus,
         coverage(paragraphs, ids, len(tokenizer)),
         kept_out,
+        int((one_more.lengths > max_tokens).sum()),
     )
 
 
