@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import joblib
@@ -10,6 +11,13 @@ import pytest
 
 from tinylm.system import cores as module
 from tinylm.system.cores import allowed_cores, cores, limit_threads, worker_count
+
+
+@pytest.fixture(autouse=True)
+def counted_again() -> Iterator[None]:
+    cores.cache_clear()
+    yield
+    cores.cache_clear()
 
 
 @pytest.fixture
@@ -80,6 +88,7 @@ def test_affinity_counts() -> None:
         assert allowed_cores() == cores() == 1
     finally:
         os.sched_setaffinity(0, before)
+        cores.cache_clear()
     assert allowed_cores() == len(before)
 
 
@@ -88,6 +97,7 @@ def test_openmp_follows_a_quota_and_the_user(machine: Path, monkeypatch: pytest.
     limit_threads()
     assert "OMP_NUM_THREADS" not in os.environ
     write(machine, {"proc/self/cgroup": "0::/", "groups/cpu.max": "300000 100000"})
+    cores.cache_clear()
     limit_threads()
     assert os.environ["OMP_NUM_THREADS"] == "3"
     monkeypatch.setenv("OMP_NUM_THREADS", "5")

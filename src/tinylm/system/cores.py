@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
+@lru_cache  # every prediction asks, and the answer takes longer than reading a text
 def cores() -> int:
-    """Cores that this process may use at a time.
+    """Cores that this process may use at a time, counted once.
 
     Fewer than the machine has where its affinity says so (`taskset`, a job scheduler) or a quota of
     its control group (a container's `--cpus`).
