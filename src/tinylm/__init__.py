@@ -1,7 +1,6 @@
 """tinylm: tiny BERT encoders, pre-trained from scratch, and soft committees of them."""
 
 import importlib
-import importlib.metadata
 import os
 
 # Our kernels and PyTorch's OpenMP share the processor's cores. By default OpenMP's
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from tinylm.infer.committee import Committee as Committee
     from tinylm.infer.committee import load_committee as load_committee
 
-__version__ = importlib.metadata.version("tinylm")
+    __version__: str
 
 # The public names and where they live.
 PUBLIC = {
@@ -36,6 +35,10 @@ __all__ = ["Committee", "TinyTextClassifier", "__version__", "load_committee", "
 def __getattr__(name: str) -> Any:
     # Loaded when first used: `--help` should not wait for PyTorch, and an exported model
     # predicts where there is none.
+    if name == "__version__":
+        from importlib.metadata import version  # slow to import, and only asked for now and then
+
+        return version("tinylm")
     if name in PUBLIC:
         return getattr(importlib.import_module(PUBLIC[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

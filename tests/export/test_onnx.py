@@ -27,7 +27,7 @@ from tinylm.infer.committee import Committee
 from tinylm.model.protocol import Weight
 
 TEXTS = ["one two three", "", "four five six seven eight nine ten " * 9, "Two, two!", "eleven 🙂", "one " * 6]
-SOURCE = Path(__file__).parents[1]
+SOURCE = Path(__file__).parents[2]
 # What an export needs where it is used, in the versions that are tested.
 RUNTIME = ("numpy", "onnxruntime", "tokenizers")
 
@@ -254,5 +254,6 @@ print(json.dumps([model.predict(texts), model.decision_function(texts).tolist(),
     labels, logits, modules = json.loads(finished.stdout)
     assert labels == committee.predict(TEXTS)
     np.testing.assert_allclose(logits, committee.decision_function(TEXTS), atol=1e-4)
-    ours = {module for module in modules if module.startswith("tinylm")}
-    assert ours == {"tinylm", "tinylm.errors", "tinylm.export.runtime", "tinylm.text", "tinylm.text.prefix"}
+    assert "tinylm.export.runtime" in modules
+    rooms = {module.split(".")[1] for module in modules if module.startswith("tinylm.")}
+    assert rooms == {"errors", "system", "text", "infer", "export"}

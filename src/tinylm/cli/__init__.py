@@ -22,7 +22,6 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from tinylm import __version__
 from tinylm.cli.bench import bench_command
 from tinylm.cli.committee import committee_command
 from tinylm.cli.common import Command, remark, remarks, say
@@ -64,6 +63,8 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from tinylm import __version__
+
         say(f"tinylm {__version__}")
         raise typer.Exit
 

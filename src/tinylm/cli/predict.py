@@ -110,25 +110,31 @@ def predict_command(
 
 
 def _rows(data: str, columns: list[str], keep: list[str], encoding: str | None) -> Iterator[_Asked]:
-    from tinylm.text.corpus import HUB
-    from tinylm.text.labelled import open_rows
-    from tinylm.text.tables import Problem, file_format, text_of, why_unusable
+    from tinylm.text.prefix import why_no_text
 
-    if reason := why_unusable(data):
+    if reason := why_no_text(data):
         raise UserError(f"the text to predict cannot be used ({reason}); expected words.")
-    if data != STDIN and not data.startswith(HUB):
+    if data != STDIN and not data.startswith("hf:"):
         path = Path(data)
         try:
             exists = path.exists()
         except OSError:  # a long text is no valid file name
             exists = False
         if not exists:
-            if file_format(Path(data[-200:])):  # also of a name with spaces, whose label nobody wants
-                raise UserError(
-                    f"file {data} does not exist; if it is a text, pipe it: echo TEXT | tinylm predict ... -"
-                )
+            if Path(data[-200:]).suffix:  # also of a name with spaces, whose label nobody wants
+                from tinylm.text.tables import file_format
+
+                if file_format(Path(data[-200:])):
+                    raise UserError(
+                        f"file {data} does not exist; if it is a text, pipe it:"
+                        " echo TEXT | tinylm predict ... -"
+                    )
             yield _Asked(1, {}, data, None)
             return
+    # Here and not above: a text alone is answered without what reads tables.
+    from tinylm.text.labelled import open_rows
+    from tinylm.text.tables import Problem, text_of
+
     table = open_rows(data, [*columns, *keep], encoding=encoding, as_it_comes=True)
     for row in table:
         found = text_of(row, columns)

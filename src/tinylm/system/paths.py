@@ -8,8 +8,6 @@ import warnings
 from functools import lru_cache
 from pathlib import Path
 
-import pooch
-
 from tinylm.errors import MachineWarning, UserError
 from tinylm.system.files import scratch_folder
 
@@ -48,7 +46,11 @@ def find_local(name: str) -> Path | None:
 
 
 def _named_cache() -> Path:
-    return Path(os.environ.get("TINYLM_CACHE") or pooch.os_cache("tinylm"))
+    if own := os.environ.get("TINYLM_CACHE"):
+        return Path(own)
+    import pooch  # slow to import, and predictions need no cache
+
+    return Path(pooch.os_cache("tinylm"))
 
 
 @lru_cache

@@ -14,6 +14,19 @@ CHARACTERS_PER_TOKEN = 8  # a first guess that suits most languages
 MAX_CHARACTERS = 1_000_000
 
 
+def why_no_text(text: object) -> str | None:
+    """Why something is not a text to compute with, in words to count by; None if it is one."""
+    if not isinstance(text, str):
+        return "no text"
+    if not text or text.isspace():
+        return "empty text"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "not UTF-8"
+    return None
+
+
 def encode_prefixes(encode_batch: Callable[..., Any], texts: Sequence[str], tokens: int) -> list[Any]:
     """Encodings that hold the first `tokens` tokens of each text, or more, without special tokens.
 

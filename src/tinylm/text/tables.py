@@ -28,6 +28,7 @@ from tinylm.text.formats import (
     is_json,
     json_rows,
 )
+from tinylm.text.prefix import why_no_text
 
 LINES, FASTTEXT, DELIMITED, JSON = "lines of text", "fastText", "CSV", "JSON"
 PARQUET, ARROW, EXCEL = "parquet", "Arrow", "Excel"
@@ -214,15 +215,7 @@ def why_unusable(text: object) -> str | None:
     """Why a row's text cannot be used, in words to count by; None if it can."""
     if isinstance(text, Problem):
         return text.reason
-    if not isinstance(text, str):
-        return "no text"
-    if not text or text.isspace():
-        return "empty text"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "not UTF-8"
-    return None
+    return why_no_text(text)
 
 
 def count_rows(path: Path) -> int | None:

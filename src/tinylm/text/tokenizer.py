@@ -23,9 +23,8 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from tinylm.errors import UserError
 from tinylm.system.paths import cached, find_local
-from tinylm.text.prefix import MAX_WORD, encode_prefixes
+from tinylm.text.prefix import MAX_WORD, encode_prefixes, why_no_text
 from tinylm.text.store import TokenIds
-from tinylm.text.tables import why_unusable
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
@@ -117,7 +116,7 @@ class Tokenizer:
         try:
             encodings = encode_prefixes(self._backend.encode_batch_fast, texts, room)
         except TypeError as error:
-            row = next(i for i, text in enumerate(texts) if why_unusable(text) in ("no text", "not UTF-8"))
+            row = next(i for i, text in enumerate(texts) if why_no_text(text) in ("no text", "not UTF-8"))
             raise UserError(f"Text {row + 1} is {texts[row]!r:.60}; expected a string of Unicode.") from error
         rows = [[self.cls_id, *encoding.ids[:room], self.sep_id] for encoding in encodings]
         return TokenIds.from_lists(rows)

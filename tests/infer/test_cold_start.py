@@ -1,0 +1,48 @@
+"""What a prediction from a cold start loads, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from helpers.toys import TOKENIZERS, make_classifier
+from tinylm.infer.committee import Committee
+
+HEAVY = {
+    "torch",
+    "numba",
+    "scipy",
+    "sklearn",
+    "pandas",
+    "pyarrow",
+    "datasets",
+    "matplotlib",
+    "pooch",
+    "transformers",
+}
+PROGRAM = """
+import json, sys
+sys.argv = ["tinylm", "predict", sys.argv[1], "one two three"]
+from tinylm.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+modules = sorted({name.split(".")[0] for name in sys.modules})
+print(json.dumps(modules))
+"""
+
+
+def test_one_text_needs_no_pytorch(tmp_path: Path) -> None:
+    counts = np.full(len(TOKENIZERS[0]), 9)
+    committee = Committee([make_classifier(1), make_classifier(2, layers=2)], token_counts=counts)
+    committee.save(tmp_path)
+    run = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    answer, modules = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert answer.split("\t")[0] == committee.predict(["one two three"])[0]
+    assert not HEAVY & set(json.loads(modules))
+    assert {"onnxruntime", "tokenizers"} <= set(json.loads(modules))
