@@ -14,6 +14,7 @@ from helpers.fitting import labelled, recipe
 from tinylm.fit import early_stopping
 from tinylm.fit.early_stopping import Finetuning, finetune_until_best, score_and_loss
 from tinylm.model.config import ModelConfig
+from tinylm.system.processes import threads
 from tinylm.text.tokenizer import train_tokenizer
 from tinylm.train.finetune import EncodedTask
 
@@ -25,9 +26,10 @@ def finetuned(epochs: int, *, validation: bool = True, **options: Any) -> Finetu
     held = np.arange(64, 96) if validation else np.arange(0)
     task = EncodedTask(ids.take(np.arange(64)), targets[:64], ids.take(held), targets[held], 2)
     config = ModelConfig(vocab_size=len(tokenizer), layers=1, heads=1, max_tokens=24)
-    return finetune_until_best(
-        task, tokenizer, config, recipe(finetune=epochs), seed=0, label="test", **options
-    )
+    with threads(1):
+        return finetune_until_best(
+            task, tokenizer, config, recipe(finetune=epochs), seed=0, label="test", **options
+        )
 
 
 def scores(monkeypatch: pytest.MonkeyPatch, values: Sequence[float]) -> list[np.ndarray]:
@@ -45,7 +47,8 @@ def scores(monkeypatch: pytest.MonkeyPatch, values: Sequence[float]) -> list[np.
 def test_the_weights_of_the_best_epoch_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = scores(monkeypatch, [0.5, 0.9, 0.7, 0.8])
     found = finetuned(4)
-    assert (found.kept, len(found.history)) == (2, 4)
+    assert (found.log.kept, len(found.log.epochs)) == (2, 4)
+    assert found.log.scores == [0.5, 0.9, 0.7, 0.8]
     texts, _ = labelled(96)
     ids = train_tokenizer(texts, 300).encode(texts, 24).take(np.arange(64, 96))
     kept = early_stopping.logits_of(found.model, ids)
@@ -67,12 +70,12 @@ def test_training_ends_when_nothing_gets_better(
 ) -> None:
     scores(monkeypatch, values)
     found = finetuned(7, patience=patience)
-    assert (len(found.history), found.kept) == (epochs, kept)
+    assert (len(found.log.epochs), found.log.kept, found.log.planned) == (epochs, kept, 7)
 
 
 def test_without_a_validation_part_all_epochs_are_taken() -> None:
     found = finetuned(3, validation=False, patience=1)
-    assert (len(found.history), found.kept) == (3, 3)
+    assert (len(found.log.epochs), found.log.kept, found.log.scores) == (3, 3, [])
 
 
 def test_scores_are_those_of_scikit_learn() -> None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 
 from tinylm.infer import latency
-from tinylm.infer.baselines import tfidf_accuracy
-from tinylm.text.tasks import Task
 
 
 def test_each_model_is_timed_by_itself_one_text_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,20 +33,3 @@ def test_each_model_is_timed_by_itself_one_text_at_a_time(monkeypatch: pytest.Mo
     blocks = [texts[first : first + 10] for first in range(0, 100, 10)]
     expected = [(name, text) for block in blocks for name in ("slow", "fast") for text in block]
     assert seen[2 * latency.WARM_UP :] == expected
-
-
-def test_tfidf_learns_words_and_is_wrong_where_words_mislead() -> None:
-    train = ["cow grass", "cow hay", "ship sea", "ship sail"] * 3
-    test = ["the cow", "the ship", "a cow at sea in a ship", "hay"]
-    task = Task(
-        name="toy",
-        label_names=["farm", "harbour"],
-        train_texts=train,
-        train_labels=np.array([0, 0, 1, 1] * 3),
-        test_texts=test,
-        test_labels=np.array([0, 1, 0, 0]),
-        unusable={},
-        notes=[],
-        fingerprint="",
-    )
-    assert tfidf_accuracy(task) == 0.75

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -9,28 +10,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from torch import nn
 
+from tinylm.fit.early_stopping import FinetuningLog
+from tinylm.infer.baselines import Score
 from tinylm.infer.latency import Latency
 from tinylm.model.config import ModelConfig
-from tinylm.report.demo import DemoResults, Trained, findings, headline, write_demo_report
+from tinylm.report.demo import DemoResults, Trained, Trial, findings, headline, write_demo_report
 from tinylm.text.coverage import Coverage
-from tinylm.train.finetune import Finetuned
 
 LABELS = ["Arts & <b>crafts</b>", "$Sums$", "Physics"]
 VOID = {"meta", "br"}
 
 
-def finetuned(accuracy: float) -> Finetuned:
+def trial(accuracy: float) -> Trial:
     model = nn.Linear(1000, 1234)  # only its parameters are counted
-    history = [{"epoch": 1, "loss": 1.0, "test_accuracy": 0.5}]
-    history += [{"epoch": 2, "loss": 0.5, "test_accuracy": accuracy}]
-    return Finetuned(model, np.zeros((6, 3)), accuracy, accuracy, history)  # type: ignore[arg-type]
+    epochs = [{"epoch": 1, "loss": 1.0, "validation_score": 0.5}]
+    epochs += [{"epoch": 2, "loss": 0.5, "validation_score": accuracy}]
+    log = FinetuningLog(epochs, kept=2, planned=30)
+    return Trial(model, log, np.zeros((2, 3)), np.zeros((6, 3)), accuracy)  # type: ignore[arg-type]
 
 
 def trained(heads: int, after: list[float], before: list[float]) -> Trained:
     config = ModelConfig(vocab_size=100, layers=2 if heads == 4 else 1, heads=heads)
-    return Trained(config.name, config, [*map(finetuned, after)], [*map(finetuned, before)])
+    return Trained(config.name, config, [*map(trial, after)], [*map(trial, before)])
 
 
 @pytest.fixture
@@ -47,14 +51,16 @@ def results() -> DemoResults:
         ],
         committee=[0.85, 0.86, 0.87],
         committee_logits=np.eye(3)[[0, 1, 1, 1, 2, 0]],
-        tfidf=0.777,
+        calibration_error=0.034,
+        linear_svm=Score(0.777, 0.77),
         latency={
             "deep": Latency(5.25, 6.5, 5.5),
             "member": Latency(1.5, 1.75, 1.6),
             "committee": Latency(3.5, 4.5, 3.6),
         },
         seconds=287.3,
-        train_texts=1_100,
+        train_texts=1_000,
+        validation_texts=200,
     )
 
 
@@ -136,7 +142,8 @@ def test_shows_the_figures_it_was_given(html: str) -> None:
         "T_C 7,422",
         "T_M 1,333",
         "Overlap 98.76%",
-        "Train 1,100",
+        "Train 1,000",
+        "Validation 200",
         "Test 6",
         "Time 4 min 47 s",
         # 1000 x 1234 weights and 1234 biases; BERT-2 counts 2 x 4 + 1 layers
@@ -144,7 +151,7 @@ def test_shows_the_figures_it_was_given(html: str) -> None:
         "BERT-1, 1 head 5 1.24 M 0.600 ± 0.000 0.720 ± 0.010 +0.120 ± 0.010 1.50 / 1.75",
         "BERT-1, 2 heads 5 1.24 M 0.600 ± 0.000 0.610 ± 0.026 +0.010 ± 0.026 soft",
         "soft committee of 2 5 + 5 2.47 M 0.860 ± 0.010 3.50 / 4.50",
-        "TF-IDF + logistic regression 0.777",
+        "linear SVM, words and characters 0.777",
     ):
         assert row in text
 
@@ -168,14 +175,15 @@ def test_same_results_give_the_same_file(html: str, results: DemoResults, tmp_pa
 
 def test_words_when_everything_won(results: DemoResults) -> None:
     assert headline(results) == "Pre-training raised the deep model's accuracy from 0.700 to 0.800"
-    deep, members, committee, tfidf = findings(results)
+    deep, members, committee, baseline = findings(results)
     assert "gap +0.100 ± 0.010 over 3 trials." in deep
     assert (
         "BERT-1, 2 heads, gap +0.010 ± 0.026 (within one standard deviation, so no clear effect)" in members
     )
     assert "0.860 ± 0.010, 0.060 above the deep model" in committee
     assert "3.50 ms per text, the deep model 5.25 ms" in committee
-    assert "0.777. The committee is 0.083 above TF-IDF, the deep model 0.023 above TF-IDF." in tfidf
+    assert "the same 1,200 labelled texts, reaches 0.777." in baseline
+    assert "The committee is 0.083 above it, the deep model 0.023 above it." in baseline
 
 
 def test_words_when_the_gap_is_within_its_deviation(results: DemoResults) -> None:
@@ -191,7 +199,26 @@ def test_words_when_pretraining_did_harm(results: DemoResults) -> None:
 
 
 def test_words_when_the_committee_lost(results: DemoResults) -> None:
-    lost = replace(results, committee=[0.76, 0.75, 0.74], tfidf=0.801)
-    _, _, committee, tfidf = findings(lost)
+    lost = replace(results, committee=[0.76, 0.75, 0.74], linear_svm=Score(0.801, 0.8))
+    _, _, committee, baseline = findings(lost)
     assert "0.750 ± 0.010, 0.050 below the deep model" in committee
-    assert "The committee is 0.051 below TF-IDF, the deep model 0.001 below TF-IDF (within one" in tfidf
+    assert "The committee is 0.051 below it, the deep model 0.001 below it (within one" in baseline
+
+
+def test_one_trial_proves_nothing(results: DemoResults) -> None:
+    single = replace(results, deep=trained(4, [0.9], [0.5]), committee=[0.85])
+    assert headline(single).startswith("Pre-training made no clear difference")
+
+
+def test_the_terminal_shows_the_same_figures(results: DemoResults) -> None:
+    console = Console(width=120, file=io.StringIO())
+    console.print(results.table())
+    lines = [" ".join(line.split()) for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+    for row in (
+        "BERT-2, 4 heads 9 0.700 ± 0.000 0.800 ± 0.010 +0.100 ± 0.010 5.25",
+        "BERT-1, 1 head 5 0.600 ± 0.000 0.720 ± 0.010 +0.120 ± 0.010 1.50",
+        "BERT-1, 2 heads 5 0.600 ± 0.000 0.610 ± 0.026 +0.010 ± 0.026",
+        "soft committee of 2 5 + 5 0.860 ± 0.010 3.50",
+        "linear SVM, words and characters 0.777",
+    ):
+        assert row in lines

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import yaml
 from rich.console import Console
-from rich.table import Table
 from typer.core import TyperCommand
 
 from tinylm.errors import UserError
@@ -314,12 +313,9 @@ def print_left_out(meta: dict[str, Any]) -> None:
 
 
 def print_coverage(found: Coverage) -> None:
-    table = Table(title="Tokens of W_S and of the classification data")
-    for column in ("W_S", "T_W", "T_C", "T_M", "of T_W not in T_C", "frequency-weighted overlap"):
-        table.add_column(column, justify="right")
-    counts = (found.paragraphs, found.t_w, found.t_c, found.t_m, found.absent_from_task)
-    table.add_row(*(f"{count:,}" for count in counts), f"{found.weighted_overlap:.4f}")
-    console.print(table)
+    from tinylm.report.tables import coverage_table
+
+    console.print(coverage_table(found))
 
 
 def need(extra: str, *packages: str) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from tinylm.cli.common import (
@@ -29,13 +27,9 @@ from tinylm.cli.common import (
 from tinylm.errors import UserError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from tinylm.infer.predictor import Predictor
     from tinylm.text.labelled import Labelled
     from tinylm.text.tasks import Task
-
-MATRIX_LABELS = 12  # of a confusion matrix that is printed whole
 
 
 def evaluate_command(
@@ -57,7 +51,7 @@ def evaluate_command(
     worst: Annotated[int, typer.Option(help="Wrong answers on DATA to show, the surest first.", min=0)] = 5,
     settings: Settings = None,
 ) -> None:
-    """Measure a classifier or a committee, on a table of your own or on a task with TF-IDF beside it.
+    """Measure a classifier or a committee, on a table of your own or on a task with a linear SVM beside it.
 
     Example: `tinylm evaluate model test.csv` or `tinylm evaluate bert1-agnews --task agnews`
     """
@@ -81,6 +75,7 @@ def evaluate_command(
 
 def _evaluate_table(committee: Predictor, labelled: Labelled, worst: int) -> None:
     from tinylm.infer.evaluation import evaluate
+    from tinylm.report.tables import confusion_table
     from tinylm.text.labelled import targets_of
 
     if labelled.several != committee.multi_label:
@@ -102,34 +97,17 @@ def _evaluate_table(committee: Predictor, labelled: Labelled, worst: int) -> Non
         table.add_row("texts of low coverage (half of the tokens or more)", f"{found.low_coverage:,}")
     console.print(table)
     if found.confusion is not None:
-        console.print(_confusion_table(found.confusion, committee.label_names))
+        console.print(confusion_table(found.confusion, committee.label_names, console.width))
     for mistake in found.mistakes[:worst]:
         text = " ".join(mistake.text.split())[:100]
         say(f"{mistake.confidence:.2f} {mistake.answer} instead of {mistake.truth}: {text}")
-
-
-def _confusion_table(confusion: np.ndarray, names: Sequence[str]) -> Table:
-    """The whole matrix where it fits on a screen, else the most frequent confusions."""
-    if len(names) <= MATRIX_LABELS:
-        table = Table("", *(escape(name[:12]) for name in names), title="Answers (columns) by label (rows)")
-        for name, row in zip(names, confusion, strict=True):
-            table.add_row(escape(name[:24]), *(f"{count:,}" if count else "" for count in row))
-        return table
-    wrong = confusion.copy()
-    wrong[range(len(names)), range(len(names))] = 0
-    table = Table("label", "answer", "texts", title="Most frequent confusions")
-    for place in (-wrong).ravel().argsort(kind="stable")[:MATRIX_LABELS]:
-        row, column = divmod(int(place), len(names))
-        if wrong[row, column]:
-            table.add_row(escape(names[row]), escape(names[column]), f"{wrong[row, column]:,}")
-    return table
 
 
 def _evaluate_task(model: Path, committee: Predictor, task: str, loaded: Task) -> None:
     import numpy as np
     from sklearn.metrics import f1_score
 
-    from tinylm.infer.baselines import tfidf_accuracy
+    from tinylm.infer.baselines import LINEAR_SVM, linear_svm_on
     from tinylm.system.files import read_record
     from tinylm.train.finetune import accuracy_of
 
@@ -152,8 +130,8 @@ def _evaluate_task(model: Path, committee: Predictor, task: str, loaded: Task) -
     for name, field in [*rows, ("committee" if rows else "classifier", total)]:
         score = f1_score(loaded.test_labels, field.argmax(1), average="macro")
         table.add_row(name, f"{accuracy_of(field, loaded.test_labels):.3f}", f"{score:.3f}")
-    try:
-        table.add_row("TF-IDF + logistic regression", f"{tfidf_accuracy(loaded):.3f}", "")
-    except ValueError:  # scikit-learn finds no word in texts of emoji or single letters
-        remark("no TF-IDF beside it: the training texts hold no words.")
+    if baseline := linear_svm_on(loaded):
+        table.add_row(LINEAR_SVM, f"{baseline.accuracy:.3f}", f"{baseline.macro_f1:.3f}")
+    else:
+        remark("no linear SVM beside it: the training texts hold no words.")
     console.print(table)

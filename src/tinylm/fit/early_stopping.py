@@ -22,19 +22,32 @@ from tinylm.train.recipes import Recipe
 
 
 @dataclass(frozen=True)
-class Finetuning:
-    """A fine-tuned model and how it came about.
+class FinetuningLog:
+    """How a fine-tuning went.
 
     Attributes:
-        model: the weights of the best epoch, or of the last one where there is no validation part.
-        history: for each epoch its mean loss and, with a validation part, `validation_score` and
+        epochs: for each epoch its mean loss and, with a validation part, `validation_score` and
             `validation_loss`.
-        kept: the epoch whose weights these are, from 1.
+        kept: the epoch whose weights were kept, from 1: the best, or the last without a validation part.
+        planned: epochs that would have been taken if the validation part had gone on getting better.
     """
 
-    model: SequenceClassifier
-    history: list[dict[str, float]]
+    epochs: list[dict[str, float]]
     kept: int
+    planned: int
+
+    @property
+    def scores(self) -> list[float]:
+        """Of the epochs on the validation part; empty without one."""
+        return [epoch["validation_score"] for epoch in self.epochs if "validation_score" in epoch]
+
+
+@dataclass(frozen=True)
+class Finetuning:
+    """A fine-tuned model and how it came about."""
+
+    model: SequenceClassifier
+    log: FinetuningLog
 
 
 def finetune_until_best(
@@ -81,7 +94,7 @@ def finetune_until_best(
     history = train(run, label, validate if len(task.test) else None, over)
     if weights is not None:
         model.load_state_dict(weights)
-    return Finetuning(model, history, kept or len(history))
+    return Finetuning(model, FinetuningLog(history, kept or len(history), recipe.finetune.epochs))
 
 
 def score_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

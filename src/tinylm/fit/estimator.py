@@ -137,6 +137,14 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         """
         return self.fit_for_report(X, y, compare=False, sample_weight=sample_weight)
 
+    def check_parameters(self) -> None:
+        """Refuse now what `fit` would refuse in the parameters.
+
+        Raises:
+            InputError: names the parameter, what it is and what was expected.
+        """
+        self._settings()
+
     def fit_for_report(
         self,
         X: Any,  # noqa: N803
@@ -146,6 +154,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         share: float = 1.0,
         sample_weight: Any = None,
         held_out: Sequence[str] = (),
+        begun: float | None = None,
     ) -> TinyTextClassifier:
         """`fit` for callers that do more within the budget, such as `tinylm fit`.
 
@@ -154,11 +163,12 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             y: labels, as in `fit`.
             compare: also train the same committee without pre-training, `fitted_.without`. That takes
                 about a quarter of the time for the pre-trained one.
-            share: of the budget that the fit may take.
+            share: of the budget after which the fit must have ended.
+            begun: reading of `time.monotonic` at which the budget began; now by default.
             sample_weight: as in `fit`.
             held_out: texts that pre-training must not read, such as those of the test.
         """
-        settings = self._settings(compare, share, held_out)
+        settings = self._settings(compare, share, begun, held_out)
         texts = texts_of(X)
         if y is None:
             raise InputError("requires y to be passed, but the target y is None: there are no labels.")
@@ -310,7 +320,13 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise NotFittedError(f"{error} Or load one with from_pretrained.") from None
         return self.committee_
 
-    def _settings(self, compare: bool, share: float, held_out: Sequence[str]) -> Settings:
+    def _settings(
+        self,
+        compare: bool = False,
+        share: float = 1.0,
+        begun: float | None = None,
+        held_out: Sequence[str] = (),
+    ) -> Settings:
         if not isinstance(self.members, int | np.integer) or self.members < 1:
             raise InputError(f"members is {self.members!r}; expected a whole number from 1.")
         if not isinstance(self.max_tokens, int | np.integer) or self.max_tokens < 3:
@@ -346,6 +362,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             workers=worker_count(self.n_jobs),
             compare=compare,
             held_out=held_out,
+            begun=begun,
         )
 
     def _class_weights(self, targets: np.ndarray) -> np.ndarray | None:

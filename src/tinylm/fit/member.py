@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tinylm.fit import budget
 from tinylm.fit.budget import MONOTONIC, Clock
-from tinylm.fit.early_stopping import Finetuning, finetune_until_best
+from tinylm.fit.early_stopping import Finetuning, FinetuningLog, finetune_until_best
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.model.huggingface import load_masked_language_model, save_model
@@ -73,14 +73,14 @@ class History:
 
     Attributes:
         pretraining: for each epoch its mean loss; empty where the weights came from the cache.
-        finetuning: for each epoch its mean loss and, with a validation part, `validation_score`.
-        without: the same without pre-training; empty where that was not asked for.
+        finetuning: from the pre-trained weights.
+        without: from random ones; None where that was not asked for.
         labelled_used: training texts that the time was enough for.
     """
 
     pretraining: list[dict[str, float]]
-    finetuning: list[dict[str, float]]
-    without: list[dict[str, float]]
+    finetuning: FinetuningLog
+    without: FinetuningLog | None
     labelled_used: int
 
 
@@ -102,7 +102,7 @@ def train_member(job: Job) -> TrainedMember:
         plan = schedule.without if schedule else None
         without, _ = _finetuned(job, job.config, plan, "no pre-training")
     found, used = _finetuned(job, start, schedule.finetuning if schedule else None, "fine-tuning")
-    history = History(pretraining, found.history, without.history if without else [], used)
+    history = History(pretraining, found.log, without.log if without else None, used)
     return TrainedMember(found.model, without.model if without else None, history)
 
 

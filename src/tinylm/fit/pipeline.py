@@ -89,6 +89,7 @@ class Settings:
         seconds: the budget; None trains the recipe's epochs.
         compare: also train a committee without pre-training.
         held_out: texts that pre-training must not read, wherever they stand.
+        begun: reading of `clock` at which the budget began; None for the start of the fit.
         clock: what time is read from.
     """
 
@@ -104,6 +105,7 @@ class Settings:
     workers: int | None = None
     compare: bool = False
     held_out: Sequence[str] = ()
+    begun: float | None = None
     clock: Clock = MONOTONIC
 
 
@@ -182,7 +184,8 @@ class Fitted:
             "latency": asdict(self.latency),
             "seconds": self.seconds,
             "test": None,
-            "tfidf": None,
+            "without_pretraining": None,
+            "linear_svm": None,
         }
 
 
@@ -199,7 +202,8 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
     tfidf_members = train_tfidf_members(encoded, labelled, settings)
     deadline = None
     if settings.seconds is not None:
-        deadline = begin + (1 - budget.CALIBRATION_SHARE) * settings.seconds
+        begun = begin if settings.begun is None else settings.begun
+        deadline = begun + (1 - budget.CALIBRATION_SHARE) * settings.seconds
     encoders = train_encoders(encoded, labelled, settings, deadline)
     committee = calibrate([*(member.model for member in encoders), *tfidf_members], encoded, labelled)
     without = None

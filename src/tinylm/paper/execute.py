@@ -159,7 +159,7 @@ def _finetune(cell: FinetuningCell, source: Materials, results: Results, device:
         )
         model = stopped.model.to(CPU)
         logits = logits_of(model, data.encoded.test)
-        epochs = {"kept_epoch": stopped.kept, "history": stopped.history}
+        epochs = {"kept_epoch": stopped.log.kept, "history": stopped.log.epochs}
     seconds = time.monotonic() - began
     labels = data.encoded.test_labels
     right = logits.argmax(1) == labels

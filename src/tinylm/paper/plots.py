@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tinylm.paper.claims import random_rows_of
 from tinylm.paper.statistics import Curve, interval
 from tinylm.paper.view import PanelResult
-from tinylm.report.plots import BLACK, BLUE, GREEN, ORANGE, RED, STYLE, WIDTH
+from tinylm.report.plots import BLACK, BLUE, GREEN, ORANGE, RED, STYLE, add_legend, new_figure
+from tinylm.report.plots import label_plot as bars_of_labels
 
 PAPER: dict[str, Any] = {"color": RED, "marker": "s", "linestyle": "none", "fillstyle": "none"}
 
@@ -21,7 +21,7 @@ PAPER: dict[str, Any] = {"color": RED, "marker": "s", "linestyle": "none", "fill
 @rc_context(STYLE)
 def gap_plot(panel: PanelResult, curve: Curve | None) -> Figure:
     """Gap against W_S with its 95 % interval, the paper's values and the fitted curve."""
-    figure, axes = _figure(3.0)
+    figure, axes = new_figure(3.0)
     rows = random_rows_of(panel)
     found = [interval(row.gaps) for row in rows]
     means = [one.mean for one in found if one]
@@ -40,13 +40,13 @@ def gap_plot(panel: PanelResult, curve: Curve | None) -> Figure:
     axes.set_xscale("log")
     axes.set_xlabel("W_S, pre-training paragraphs")
     axes.set_ylabel("gap")
-    return _with_legend(figure)
+    return add_legend(figure)
 
 
 @rc_context(STYLE)
 def t_m_plot(panel: PanelResult) -> Figure:
     """Accuracy of each row against T_M; rows of one W_S are joined."""
-    figure, axes = _figure(2.8)
+    figure, axes = new_figure(2.8)
     rows = [row for row in panel.rows if row.coverage and row.accuracy]
     colors = [BLUE, ORANGE, GREEN, BLACK]
     for color, w_s in zip(colors, sorted({row.w_s for row in rows}, reverse=True), strict=False):
@@ -62,34 +62,19 @@ def t_m_plot(panel: PanelResult) -> Figure:
         axes.plot(*zip(*paper, strict=True), label="paper", **PAPER)
     axes.set_xlabel("T_M, tokens of the task missing from W_S")
     axes.set_ylabel("test accuracy")
-    return _with_legend(figure)
+    return add_legend(figure)
 
 
-@rc_context(STYLE)
 def label_plot(accuracies: np.ndarray, labels: Sequence[str], paper_mean: float | None) -> Figure:
-    """Accuracy of each label, best first, with its mean (Figure 1)."""
-    figure, axes = _figure(2.0 + 0.14 * len(labels))
-    order = np.argsort(-accuracies, kind="stable")
-    axes.barh(range(len(order)), accuracies[order], color=BLUE, height=0.65)
-    mean = float(accuracies.mean())
-    axes.axvline(mean, color=RED, linestyle="--", linewidth=1.2, label=f"mean {mean:.3f}")
-    if paper_mean is not None:
-        axes.axvline(
-            paper_mean, color=BLACK, linestyle=":", linewidth=1.2, label=f"paper's mean {paper_mean:.3f}"
-        )
-    axes.set_yticks(range(len(order)), [labels[label] for label in order], fontsize=7)
-    axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlim(0, 1)
-    axes.set_xlabel("test accuracy")
-    return _with_legend(figure)
+    """Accuracy of each label, best first, with its mean and the paper's (Figure 1)."""
+    return bars_of_labels(accuracies, labels, {} if paper_mean is None else {"paper's mean": paper_mean}, 7)
 
 
 @rc_context(STYLE)
 def committee_plot(panel: PanelResult) -> Figure:
     """Accuracy against measured latency: members, their committee, the deep model."""
     assert panel.committee is not None and panel.latency is not None
-    figure, axes = _figure(2.9)
+    figure, axes = new_figure(2.9)
     milliseconds = panel.latency["ms"]
     groups: list[tuple[Any, dict[str, Any], str]] = [
         (panel.with_role("member"), {"color": BLUE, "marker": "o"}, "member"),
@@ -118,14 +103,14 @@ def committee_plot(panel: PanelResult) -> Figure:
     axes.set_xlim(left=0)
     axes.set_xlabel("latency, ms per text (median)")
     axes.set_ylabel("test accuracy")
-    return _with_legend(figure)
+    return add_legend(figure)
 
 
 @rc_context(STYLE)
 def size_plot(panel: PanelResult) -> Figure:
     """Accuracy of random committees against their size."""
     assert panel.committee is not None
-    figure, axes = _figure(2.8)
+    figure, axes = new_figure(2.8)
     sizes = panel.committee["sizes"]
     x = [one["size"] for one in sizes]
     y = np.array([one["mean"] for one in sizes])
@@ -134,26 +119,16 @@ def size_plot(panel: PanelResult) -> Figure:
     axes.fill_between(x, y - deviation, y + deviation, color=GREEN, alpha=0.2, linewidth=0, label="± 1 sd")
     axes.set_xlabel("members, out of all stored")
     axes.set_ylabel("test accuracy")
-    return _with_legend(figure)
+    return add_legend(figure)
 
 
 @rc_context(STYLE)
 def scatter_plot(x: Sequence[float], y: Sequence[float], groups: Sequence[str], x_label: str) -> Figure:
     """Gap of each row against a predictor, a colour for each task."""
-    figure, axes = _figure(2.8)
+    figure, axes = new_figure(2.8)
     for group, color in zip(dict.fromkeys(groups), (BLUE, ORANGE, GREEN, RED, BLACK), strict=False):
         inside = [i for i, each in enumerate(groups) if each == group]
         axes.plot([x[i] for i in inside], [y[i] for i in inside], "o", color=color, label=group)
     axes.set_xlabel(x_label)
     axes.set_ylabel("gap")
-    return _with_legend(figure)
-
-
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height))
-    return figure, figure.subplots()
-
-
-def _with_legend(figure: Figure) -> Figure:
-    figure.legend(loc="outside upper left", ncols=2)
-    return figure
+    return add_legend(figure)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
-from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from tinylm.report.page import render_page
-from tinylm.report.plots import STYLE, svg_element
+from tinylm.report.plots import STYLE
 from tinylm.system.files import new_file
 
 
@@ -20,6 +19,7 @@ from tinylm.system.files import new_file
 class Text:
     """A paragraph."""
 
+    kind: ClassVar = "text"  # for the template
     text: str
 
 
@@ -27,6 +27,7 @@ class Text:
 class Points:
     """A list."""
 
+    kind: ClassVar = "points"  # for the template
     points: Sequence[str]
 
 
@@ -34,6 +35,7 @@ class Points:
 class Grid:
     """A table; `note` stands under it."""
 
+    kind: ClassVar = "grid"  # for the template
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
@@ -43,6 +45,7 @@ class Grid:
 class Plot:
     """A figure with its caption, and words for those who cannot see it."""
 
+    kind: ClassVar = "plot"  # for the template
     name: str
     figure: Figure
     caption: str
@@ -103,19 +106,6 @@ def _markdown(block: Block, plots: str) -> str:
     return "\n".join(lines) + (f"\n\n{block.note}" if block.note else "")
 
 
-@rc_context(STYLE)
 def html(document: Document) -> str:
     """The report as one HTML page that loads nothing."""
-    filters: dict[str, Callable[..., object]] = {
-        "words": _words,
-        "kind": lambda block: type(block).__name__,
-        "svg": lambda plot: svg_element(plot.figure, plot.name),
-    }
-    return render_page("paper.html", filters, document=document)
-
-
-def _words(text: str) -> Markup:
-    """Text with the two marks of Markdown that the report uses: `code` and **strong**."""
-    escaped = str(Markup.escape(text))
-    escaped = re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
-    return Markup(re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", escaped))
+    return render_page("paper.html", {plot.name: plot.figure for plot in document.plots}, document=document)

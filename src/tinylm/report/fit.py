@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE
+from matplotlib.figure import Figure
 from rich.table import Table
 
+from tinylm.fit.budget import MOST_FINETUNING, PATIENCE
 from tinylm.fit.pipeline import Fitted
+from tinylm.infer.baselines import LINEAR_SVM, Score
 from tinylm.infer.evaluation import Evaluation
+from tinylm.report.format import count, cut, cut_name, number, range_words, signed, two_digits
 from tinylm.report.page import write_page
 from tinylm.report.plots import (
+    NAME_WIDTH,
     bar_plot,
     calibration_plot,
     comparison_plot,
     confusion_plot,
-    history_plot,
-    loss_plot,
+    epochs_plot,
 )
+from tinylm.report.tables import figures_table
 
 MOST_LABELS = 25  # that a plot shows; the rest is summed up
 SHOWN_MISTAKES = 12
+MISTAKE_LENGTH = 200  # characters
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class FitResults:
     Attributes:
         name: of the folder.
         sources: the table and, where given, that of the test rows.
-        label_names: in the order of the field.
+        label_names: in the order of the logits.
         train_counts, test_counts: rows of each label.
         lengths: words of each training text.
         data_warnings: sentences on the data.
@@ -41,7 +46,7 @@ class FitResults:
         test: the committee on the test texts.
         member_accuracies: of each member alone, by its name.
         without: the committee without pre-training on the test texts, where it was asked for.
-        tfidf: accuracy of TF-IDF with logistic regression; None where it cannot be had.
+        linear_svm: the strong linear model on the same texts; None where they hold no word.
         seconds: of everything.
         budget: as it was given; None for the recipe's epochs.
     """
@@ -57,83 +62,101 @@ class FitResults:
     test: Evaluation
     member_accuracies: dict[str, float]
     without: Evaluation | None
-    tfidf: float | None
+    linear_svm: Score | None
     seconds: float
     budget: str | float | None
 
+    @property
+    def gap(self) -> float | None:
+        """Accuracy with minus accuracy without pre-training; None where only one was trained."""
+        return None if self.without is None else self.test.accuracy - self.without.accuracy
+
     def table(self) -> Table:
         """The accuracies, for the terminal."""
-        table = Table(
-            "", "accuracy", "95 % interval", "macro F1", title=f"{self.test.texts:,} test texts", box=SIMPLE
-        )
+        title = f"{count(self.test.texts)} test texts"
+        table = figures_table(title, "", ("accuracy", "95 % interval", "macro F1"))
 
         def row(name: str, found: Evaluation) -> None:
-            low, high = found.interval
-            table.add_row(name, f"{found.accuracy:.3f}", f"{low:.3f} to {high:.3f}", f"{found.macro_f1:.3f}")
+            table.add_row(name, number(found.accuracy), range_words(found.interval), number(found.macro_f1))
 
         row("committee", self.test)
         for name, accuracy in self.member_accuracies.items():
-            table.add_row(f"  {name} alone", f"{accuracy:.3f}", "", "")
+            table.add_row(f"  {name} alone", number(accuracy))
         if self.without:
             row("committee without pre-training", self.without)
-        if self.tfidf is not None:
-            table.add_row("TF-IDF + logistic regression", f"{self.tfidf:.3f}", "", "")
+            table.add_row("  gap", signed(self.gap))
+        if self.linear_svm:
+            table.add_row(LINEAR_SVM, number(self.linear_svm.accuracy), "", number(self.linear_svm.macro_f1))
         return table
 
 
 def write_fit_report(results: FitResults, path: Path) -> None:
     """Write the report as one HTML file."""
-    fitted, found = results.fitted, results.test
-    names = [_short(name) for name in results.label_names]
+    found = results.test
     order = np.argsort(-results.train_counts, kind="stable")[:MOST_LABELS]
     accuracies = {"committee": found.accuracy, **results.member_accuracies}
     if results.without:
         accuracies["without pre-training"] = results.without.accuracy
-    losses = {
-        f"member {number}": [record["loss"] for record in history.pretraining]
-        for number, history in enumerate(fitted.histories, 1)
-        if history.pretraining
-    }
-    curves = {
-        f"member {number}": [record["validation_score"] for record in history.finetuning]
-        for number, history in enumerate(fitted.histories, 1)
-        if history.finetuning and "validation_score" in history.finetuning[0]
-    }
-    plots = {
-        "labels": bar_plot(
-            results.train_counts[order], [names[i] for i in order], "training texts", "labels"
-        ),
-        "accuracy": comparison_plot(accuracies, found.interval, results.tfidf),
-        "calibration": calibration_plot(found.bins),
-    }
-    if losses:
-        plots["pretraining"] = loss_plot(losses)
-    if curves:
-        plots["finetuning"] = history_plot(curves)
-    if found.confusion is not None and len(names) <= MOST_LABELS:
-        plots["confusion"] = confusion_plot(found.confusion, names, "label")
+    baselines = {"linear SVM": results.linear_svm.accuracy} if results.linear_svm else {}
     write_page(
         path,
         "fit.html",
+        _plots(results, order, accuracies, baselines),
         results=results,
         found=found,
-        fitted=fitted,
+        fitted=results.fitted,
         headline=headline(results),
         findings=findings(results),
-        plots=plots,
         accuracies=accuracies,
+        baselines=baselines,
         lengths=np.percentile(results.lengths, (5, 50, 95)).astype(int).tolist(),
         shown_labels=len(order),
-        mistakes=[_cut(mistake) for mistake in found.mistakes[:SHOWN_MISTAKES]],
+        mistakes=[
+            replace(mistake, text=cut(mistake.text, MISTAKE_LENGTH))
+            for mistake in found.mistakes[:SHOWN_MISTAKES]
+        ],
+        rival_training=_rival_training(results.fitted),
     )
+
+
+def _plots(
+    results: FitResults,
+    order: np.ndarray,
+    accuracies: Mapping[str, float],
+    baselines: Mapping[str, float],
+) -> dict[str, Figure]:
+    histories, found = results.fitted.histories, results.test
+    members = [f"member {number}" for number in range(1, len(histories) + 1)]
+    losses = {
+        name: [epoch["loss"] for epoch in history.pretraining]
+        for name, history in zip(members, histories, strict=True)
+        if history.pretraining
+    }
+    scores = {
+        name: history.finetuning.scores
+        for name, history in zip(members, histories, strict=True)
+        if history.finetuning.scores
+    }
+    names = [cut_name(results.label_names[i], NAME_WIDTH) for i in order]
+    plots = {
+        "labels": bar_plot(results.train_counts[order], names, "training texts"),
+        "accuracy": comparison_plot(accuracies, found.interval, baselines),
+        "calibration": calibration_plot(found.bins),
+    }
+    if losses:
+        plots["pretraining"] = epochs_plot(losses, "mean loss of the epoch")
+    if scores:
+        plots["finetuning"] = epochs_plot(scores, "validation score", columns=3)
+    if found.confusion is not None and len(results.label_names) <= MOST_LABELS:
+        plots["confusion"] = confusion_plot(found.confusion, results.label_names)
+    return plots
 
 
 def headline(results: FitResults) -> str:
     """The main result in one line."""
-    low, high = results.test.interval
-    return (
-        f"Accuracy {results.test.accuracy:.3f} ({low:.3f} to {high:.3f}) on {results.test.texts:,} test texts"
-    )
+    found = results.test
+    accuracy = f"Accuracy {number(found.accuracy)} ({range_words(found.interval)})"
+    return f"{accuracy} on {count(found.texts)} test texts"
 
 
 def findings(results: FitResults) -> list[str]:
@@ -143,33 +166,47 @@ def findings(results: FitResults) -> list[str]:
 
     def against(rival: float, what: str) -> str:
         if low <= rival <= high:
-            return f"{what} reaches {rival:.3f}, within the committee's interval: no clear difference."
-        side = "above" if found.accuracy > rival else "below"
-        return f"{what} reaches {rival:.3f}: the committee is {abs(found.accuracy - rival):.3f} {side} it."
+            return f"{what} reaches {number(rival)}, within the committee's interval: no clear difference."
+        side, difference = "above" if found.accuracy > rival else "below", abs(found.accuracy - rival)
+        return f"{what} reaches {number(rival)}: the committee is {number(difference)} {side} it."
 
     sentences = []
-    if results.tfidf is not None:
-        sentences.append(against(results.tfidf, "TF-IDF with logistic regression on the same texts"))
+    if results.linear_svm:
+        sentences.append(
+            against(results.linear_svm.accuracy, "A linear SVM on words and characters of the same texts")
+        )
     if results.without:
-        sentences.append(against(results.without.accuracy, "The same committee without pre-training"))
+        sentences.append(
+            against(results.without.accuracy, "The same committee without pre-training")
+            + f" The gap of pre-training is {signed(results.gap)}."
+        )
     if len(results.member_accuracies) > 1:
-        alone = ", ".join(f"{accuracy:.3f} ({name})" for name, accuracy in results.member_accuracies.items())
+        alone = ", ".join(
+            f"{number(accuracy)} ({name})" for name, accuracy in results.member_accuracies.items()
+        )
         sentences.append(f"Its members alone reach {alone}.")
     sentences.append(
-        f"A text takes {latency.p50:.2f} ms on one thread (median; {latency.p95:.2f} ms for 95 of 100)."
+        f"A text takes {two_digits(latency.p50)} ms on one thread (median; {two_digits(latency.p95)} ms for"
+        " 95 of 100)."
     )
     if found.low_coverage:
         sentences.append(
-            f"{found.low_coverage:,} of {found.texts:,} test texts consist half or more of tokens that"
-            " pre-training hardly saw; answers on such texts are guesses."
+            f"{count(found.low_coverage)} of {count(found.texts)} test texts consist half or more of tokens"
+            " that pre-training hardly met; predictions for such texts are guesses."
         )
     return sentences
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"
-
-
-def _cut(mistake: Any) -> Any:
-    text = " ".join(mistake.text.split())
-    return replace(mistake, text=text if len(text) <= 200 else text[:199] + "…")
+def _rival_training(fitted: Fitted) -> str | None:
+    """How the committee without pre-training was trained; None where there is none."""
+    logs = [history.without for history in fitted.histories if history.without]
+    if not logs:
+        return None
+    kept = ", ".join(f"{log.kept} of {len(log.epochs)}" for log in logs)
+    words = (
+        "Without pre-training, each encoder was trained until its validation score had not risen for"
+        f" {PATIENCE} epochs, within at most {MOST_FINETUNING} epochs; the epochs kept are {kept}."
+    )
+    if (planned := min(log.planned for log in logs)) < MOST_FINETUNING:
+        words += f" The budget was enough for {planned} epochs only, so more time might make it better."
+    return words

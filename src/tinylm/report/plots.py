@@ -1,4 +1,7 @@
-"""Plots of the reports, as SVG inside the page: sharp at any size, their words can be searched."""
+"""Plots of the reports, all in one style.
+
+In a page they are SVG: sharp at any size, and their words can be searched.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from tinylm.report.format import row_and_column_names
+
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 BLACK, BLUE, GREEN, ORANGE, RED, PINK = "#333333", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
 WITH: dict[str, Any] = {"color": BLUE, "label": "with pre-training"}
 WITHOUT: dict[str, Any] = {"color": RED, "label": "without pre-training"}
+NAME_WIDTH = 24  # characters of a label's name
 WIDTH = 4.5  # inches; so narrow that letters remain readable when a phone shrinks the plot
 STYLE: Any = {
     "axes.prop_cycle": cycler(color=[BLACK, PINK, GREEN, ORANGE, BLUE, RED], marker=list("osD^vP")),
@@ -37,33 +43,60 @@ STYLE: Any = {
 }
 
 
+def new_figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """An empty figure of so many inches and its axes."""
+    figure = Figure(figsize=(width, height))
+    return figure, figure.subplots()
+
+
+def add_legend(figure: Figure, columns: int = 2) -> Figure:
+    """The figure with its legend above the axes, where it covers no data."""
+    figure.legend(loc="outside upper left", ncols=columns)
+    return figure
+
+
+@rc_context(STYLE)
+def svg_element(figure: Figure, name: str) -> Markup:
+    """The figure as an `<svg>` element for the body of a page.
+
+    Args:
+        figure: drawn in the style.
+        name: put in front of its ids, which must be unique in the page.
+    """
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    text = file.getvalue()
+    element = text[text.index("<svg") :]  # without the prologue of a file
+    return Markup(re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", element))
+
+
+# --- The demo ---
+
+
 @rc_context(STYLE)
 def accuracy_plot(
     accuracies: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     committee: Sequence[float],
-    tfidf: float,
-) -> Markup:
+    baselines: Mapping[str, float],
+) -> Figure:
     """Accuracy of each model: a dot for each trial, a bar at their mean.
 
     Args:
         accuracies: by the model's name, of the trials with and of those without pre-training.
         committee: of its trials.
-        tfidf: drawn as a dashed line.
+        baselines: by name, drawn as dashed lines.
     """
     names = [*accuracies, "committee"]
-    figure, axes = _figure(0.8 + 0.5 * len(names))
+    figure, axes = new_figure(0.8 + 0.5 * len(names))
     for row, pair in enumerate(accuracies.values()):
         for values, style, shift in zip(pair, (WITH, WITHOUT), (-0.13, 0.13), strict=True):
             _trials(axes, values, row + shift, style if row == 0 else {"color": style["color"]})
     _trials(axes, committee, len(accuracies), {"color": GREEN, "label": "committee"})
-    axes.axvline(tfidf, color=BLACK, linestyle="--", linewidth=1, label="TF-IDF")
+    _vertical_lines(axes, baselines)
     # In two lines, as in "BERT-1, 2 heads," and "1 convolution 8 x 3x3": long names leave no room for dots.
-    axes.set_yticks(range(len(names)), [",\n".join(name.rsplit(", ", 1)) for name in names])
-    axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.grid(visible=False, axis="y")
+    _rows(axes, [",\n".join(name.rsplit(", ", 1)) for name in names])
     axes.set_xlabel("test accuracy")
-    _legend(figure, columns=2)
-    return svg_element(figure, "accuracy")
+    return add_legend(figure)
 
 
 def _trials(axes: Axes, values: Sequence[float], row: float, style: Mapping[str, Any]) -> None:
@@ -72,114 +105,124 @@ def _trials(axes: Axes, values: Sequence[float], row: float, style: Mapping[str,
 
 
 @rc_context(STYLE)
-def loss_plot(losses: Mapping[str, Sequence[float]]) -> Markup:
-    """Pre-training loss (nats per hidden token) by epoch, a line for each model's name."""
-    return svg_element(_lines(losses, 3.5, "mean loss of the epoch", columns=1), "pretraining")
-
-
-@rc_context(STYLE)
-def finetuning_plot(with_pretraining: np.ndarray, without: np.ndarray) -> Markup:
-    """Test accuracy by epoch of fine-tuning: the mean over trials, each trial faint.
+def finetuning_plot(
+    with_pretraining: Sequence[tuple[Sequence[float], int]], without: Sequence[tuple[Sequence[float], int]]
+) -> Figure:
+    """Validation accuracy by epoch of fine-tuning, a line for each trial; a dot marks the epoch kept.
 
     Args:
-        with_pretraining: `[trials, epochs]`.
+        with_pretraining: of each trial the accuracies and the epoch kept, from 1.
         without: the same.
     """
-    figure, axes = _figure(2.9)
+    figure, axes = new_figure(2.9)
     for trials, style in ((with_pretraining, WITH), (without, WITHOUT)):
-        epochs = range(1, trials.shape[1] + 1)
-        axes.plot(epochs, trials.T, color=style["color"], alpha=0.3, linewidth=1, marker="")
-        axes.plot(epochs, trials.mean(0), linewidth=2, marker="o", **style)
+        for number, (values, kept) in enumerate(trials):
+            label = style["label"] if number == 0 else None
+            axes.plot(
+                range(1, len(values) + 1), values, color=style["color"], marker="", alpha=0.6, label=label
+            )
+            axes.plot(kept, values[kept - 1], "o", color=style["color"], markersize=7)
     _epochs(axes)
-    axes.set_ylabel("test accuracy")
-    _legend(figure, columns=2)
-    return svg_element(figure, "finetuning")
+    axes.set_ylabel("validation accuracy")
+    return add_legend(figure)
 
 
 @rc_context(STYLE)
-def latency_plot(models: Mapping[str, tuple[float, Sequence[float]]]) -> Markup:
+def latency_plot(models: Mapping[str, tuple[float, Sequence[float]]]) -> Figure:
     """Accuracy against latency, with the standard deviation of the accuracy.
 
     Args:
-        models: by name, the latency in milliseconds and the accuracy of each trial.
+        models: by name, the latency in two_digits and the accuracy of each trial.
     """
-    figure, axes = _figure(2.9)
+    figure, axes = new_figure(2.9)
     for name, (latency, values) in models.items():
-        axes.errorbar(latency, np.mean(values), np.std(values, ddof=1), capsize=3, markersize=8, label=name)
+        deviation = np.std(values, ddof=1) if len(values) > 1 else 0
+        axes.errorbar(latency, np.mean(values), deviation, capsize=3, markersize=8, label=name)
     axes.set_xlim(left=0)
     axes.set_xlabel("latency, ms per text (median)")
     axes.set_ylabel("test accuracy")
-    _legend(figure, columns=2)
-    return svg_element(figure, "latency")
+    return add_legend(figure)
+
+
+# --- Any classifier ---
 
 
 @rc_context(STYLE)
-def confusion_plot(counts: np.ndarray, label_names: Sequence[str], truth: str = "topic") -> Markup:
-    """Counts by true label (rows) and answer (columns), coloured by their share of the row.
+def confusion_plot(counts: np.ndarray, label_names: Sequence[str], truth: str = "label") -> Figure:
+    """Counts by true label (rows) and predicted label (columns), coloured by their share of the row.
 
     Args:
         counts: `int64 [labels, labels]`.
-        label_names: of rows and columns.
+        label_names: of rows and columns; long ones are cut, or numbered where they would look the same.
         truth: what the rows are called.
     """
-    figure = Figure(figsize=(1.2 * WIDTH, 1.15 * WIDTH))  # room for three digits in a cell
-    axes = figure.subplots()
+    # Room for three digits in a cell.
+    figure, axes = new_figure(1.15 * WIDTH, 1.2 * WIDTH)
     shares = counts / counts.sum(1, keepdims=True).clip(min=1)  # a label may have no test text
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.argwhere(counts):
         color = "white" if shares[row, column] > 0.5 else BLACK
         axes.text(column, row, counts[row, column], color=color, fontsize=8, ha="center", va="center")
-    places = range(len(label_names))
-    axes.set_xticks(places, label_names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(places, label_names)
+    ticks = range(len(label_names))
+    rows, columns = row_and_column_names(label_names, NAME_WIDTH, NAME_WIDTH)
+    if rows == columns:
+        axes.set_xticks(ticks, columns, rotation=45, ha="right", rotation_mode="anchor")
+    else:  # numbers
+        axes.set_xticks(ticks, columns)
+    axes.set_yticks(ticks, rows)
     axes.grid(visible=False)
-    axes.set_xlabel("answer")
+    axes.set_xlabel("prediction")
     axes.set_ylabel(truth)
-    return svg_element(figure, "confusion")
+    return figure
 
 
 @rc_context(STYLE)
-def label_plot(accuracies: np.ndarray, label_names: Sequence[str]) -> Markup:
-    """Accuracy of each label, best first, and their mean as a dashed line (Fig. 1 of the paper).
+def label_plot(
+    accuracies: np.ndarray,
+    label_names: Sequence[str],
+    lines: Mapping[str, float] | None = None,
+    size: float = 9,
+) -> Figure:
+    """Accuracy of each label, best first, with their mean as a dashed line (Fig. 1 of the paper).
 
     Args:
         accuracies: `[labels]`.
         label_names: in the same order.
+        lines: other values by name, dotted.
+        size: of the names, in points.
     """
-    figure, axes = _figure(0.9 + 0.25 * len(label_names))
+    figure, axes = new_figure(0.9 + 0.028 * size * len(label_names))
     order = np.argsort(-accuracies, kind="stable")
     axes.barh(range(len(order)), accuracies[order], color=GREEN, height=0.65)
-    mean = float(np.mean(accuracies))
-    axes.axvline(mean, color=BLACK, linestyle="--", linewidth=1.2, label=f"mean {mean:.3f}")
-    axes.set_yticks(range(len(order)), [label_names[label] for label in order])
-    axes.set_ylim(len(order) - 0.4, -0.6)
-    axes.grid(visible=False, axis="y")
+    _vertical_lines(axes, {"mean": float(np.mean(accuracies))})
+    _vertical_lines(axes, lines or {}, linestyle=":")
+    _rows(axes, [label_names[label] for label in order], size)
     axes.set_xlim(0, 1)
     axes.set_xlabel("test accuracy")
-    _legend(figure, columns=1)
-    return svg_element(figure, "labels")
+    return add_legend(figure)
 
 
 @rc_context(STYLE)
-def bar_plot(values: np.ndarray, names: Sequence[str], axis: str, name: str) -> Markup:
+def bar_plot(values: np.ndarray, names: Sequence[str], axis: str) -> Figure:
     """A bar for each of `values` (`[names]`), with its number; `axis` says of what."""
-    figure, axes = _figure(0.7 + 0.25 * len(names))
+    figure, axes = new_figure(0.7 + 0.25 * len(names))
     bars = axes.barh(range(len(names)), values, color=BLUE, height=0.65)
     axes.bar_label(bars, [f"{value:,}" for value in values], padding=3)
-    axes.set_yticks(range(len(names)), names)
-    axes.set_ylim(len(names) - 0.4, -0.6)
+    _rows(axes, names)
     axes.margins(x=0.15)
-    axes.grid(visible=False, axis="y")
     axes.set_xlabel(axis)
-    return svg_element(figure, name)
+    return figure
+
+
+# --- A fit ---
 
 
 @rc_context(STYLE)
 def comparison_plot(
-    accuracies: Mapping[str, float], interval: tuple[float, float], tfidf: float | None
-) -> Markup:
-    """Test accuracy of each model as a dot; the first one's interval as a line; TF-IDF dashed."""
-    figure, axes = _figure(1.0 + 0.35 * len(accuracies))
+    accuracies: Mapping[str, float], interval: tuple[float, float], baselines: Mapping[str, float]
+) -> Figure:
+    """Test accuracy of each model as a dot; the first one's interval as a line; baselines dashed."""
+    figure, axes = new_figure(1.0 + 0.35 * len(accuracies))
     colors = [GREEN, *(RED if name.startswith("without") else BLUE for name in list(accuracies)[1:])]
     axes.plot(interval, (0, 0), color=GREEN, marker="", linewidth=3, alpha=0.4, label="95 % interval")
     for row, (value, color) in enumerate(zip(accuracies.values(), colors, strict=True)):
@@ -187,76 +230,56 @@ def comparison_plot(
         axes.annotate(
             f"{value:.3f}", (value, row), (0, 7), textcoords="offset points", ha="center", fontsize=8
         )
-    if tfidf is not None:
-        axes.axvline(tfidf, color=BLACK, linestyle="--", linewidth=1, label=f"TF-IDF {tfidf:.3f}")
-    axes.set_yticks(range(len(accuracies)), list(accuracies))
-    axes.set_ylim(len(accuracies) - 0.5, -0.7)
+    _vertical_lines(axes, baselines)
+    _rows(axes, list(accuracies))
+    axes.set_ylim(len(accuracies) - 0.5, -0.7)  # room for the first number
     axes.margins(x=0.15)
-    axes.grid(visible=False, axis="y")
     axes.set_xlabel("test accuracy")
-    _legend(figure, columns=2)
-    return svg_element(figure, "accuracy")
+    return add_legend(figure)
 
 
 @rc_context(STYLE)
-def history_plot(curves: Mapping[str, Sequence[float]]) -> Markup:
-    """Score on the validation texts by epoch, a line for each member."""
-    return svg_element(_lines(curves, 3.0, "validation score", columns=3), "finetuning")
-
-
-@rc_context(STYLE)
-def calibration_plot(bins: Sequence[tuple[float, float, int]]) -> Markup:
-    """Share of right answers by confidence; the area of a dot is the bin's number of answers.
-
-    Args:
-        bins: mean confidence, share of right answers, number of answers.
-    """
-    figure, axes = _figure(3.2)
-    confidence, right, counts = np.array(bins, np.float64).T
-    axes.plot((0, 1), (0, 1), color=BLACK, linestyle="--", linewidth=1, marker="", label="honest")
-    axes.scatter(confidence, right, 10 + 300 * counts / counts.sum(), color=BLUE, alpha=0.8, label="answers")
-    axes.set_xlim(0, 1.03)
-    axes.set_ylim(0, 1.03)
-    axes.set_xlabel("confidence")
-    axes.set_ylabel("share of right answers")
-    _legend(figure, columns=2)
-    return svg_element(figure, "calibration")
-
-
-def _figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height))
-    return figure, figure.subplots()
-
-
-def _lines(curves: Mapping[str, Sequence[float]], height: float, label: str, columns: int) -> Figure:
-    """A line over the epochs for each name, `columns` names beside each other in the legend."""
-    figure, axes = _figure(height)
+def epochs_plot(curves: Mapping[str, Sequence[float]], label: str, columns: int = 1) -> Figure:
+    """A line over the epochs for each name; `label` says of what, `columns` are those of the legend."""
+    figure, axes = new_figure(3.2)
     for name, values in curves.items():
         axes.plot(range(1, len(values) + 1), values, label=name)
     _epochs(axes)
     axes.set_ylabel(label)
-    _legend(figure, columns=columns)
-    return figure
+    return add_legend(figure, columns)
+
+
+@rc_context(STYLE)
+def calibration_plot(bins: Sequence[tuple[float, float, int]]) -> Figure:
+    """Share of right predictions by confidence; the area of a dot is the bin's number of predictions.
+
+    Args:
+        bins: mean confidence, share of right predictions, number of predictions.
+    """
+    figure, axes = new_figure(3.2)
+    confidence, right, counts = np.array(bins, np.float64).T
+    axes.plot((0, 1), (0, 1), color=BLACK, linestyle="--", linewidth=1, marker="", label="perfect")
+    sizes = 10 + 300 * counts / counts.sum()
+    axes.scatter(confidence, right, sizes, color=BLUE, alpha=0.8, label="predictions")
+    axes.set_xlim(0, 1.03)
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel("confidence")
+    axes.set_ylabel("share of right predictions")
+    return add_legend(figure)
+
+
+def _vertical_lines(axes: Axes, values: Mapping[str, float], linestyle: str = "--") -> None:
+    for (name, value), color in zip(values.items(), (BLACK, PINK), strict=False):
+        axes.axvline(value, color=color, linestyle=linestyle, linewidth=1.2, label=f"{name} {value:.3f}")
+
+
+def _rows(axes: Axes, names: Sequence[str], size: float = 9) -> None:
+    """A row for each name, the first on top."""
+    axes.set_yticks(range(len(names)), names, fontsize=size)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
 
 
 def _epochs(axes: Axes) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set_xlabel("epoch")
-
-
-def _legend(figure: Figure, columns: int) -> None:
-    # Above the axes, where it covers no data.
-    figure.legend(loc="outside upper left", ncols=columns)
-
-
-def svg_element(figure: Figure, name: str) -> Markup:
-    """The figure as an `<svg>` element for the body of a page.
-
-    Args:
-        name: put in front of its ids, which must be unique in the page.
-    """
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    text = file.getvalue()
-    element = text[text.index("<svg") :]  # without the prologue of a file
-    return Markup(re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", element))

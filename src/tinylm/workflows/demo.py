@@ -1,62 +1,91 @@
-"""The main job on the embedded corpus: pre-train, fine-tune, compare, combine.
+"""The main job on the built-in sample `vital`: pre-train, fine-tune, compare, combine.
 
 `tinylm demo` shows on 10,000 Wikipedia openings what the paper shows on six million:
 a gap between a model with and one without pre-training, and a soft committee of
 shallow models beside a deep one. Test articles never enter pre-training, and no
-figure is chosen on them.
+figure is chosen on them: a part of the labelled articles, the validation part, ends
+every fine-tuning and calibrates the committee.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
+from scipy.special import softmax
 
-from tinylm.infer.baselines import tfidf_accuracy
+from tinylm.fit.budget import MOST_FINETUNING
+from tinylm.fit.early_stopping import finetune_until_best
+from tinylm.infer.baselines import linear_svm_on
+from tinylm.infer.calibration import fit_temperature, reliability
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
-from tinylm.infer.latency import measure_latency
+from tinylm.infer.latency import Latency, measure_latency
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel
-from tinylm.report.demo import DemoResults, Trained, write_demo_report
+from tinylm.model.logits import logits_of
+from tinylm.report.demo import DemoResults, Trained, Trial, write_demo_report
+from tinylm.report.tables import coverage_table
 from tinylm.system.files import check_new, new_folder, write_record
 from tinylm.system.processes import run_side_by_side
 from tinylm.system.progress import progress_log
-from tinylm.text.coverage import Coverage, coverage
+from tinylm.text.coverage import coverage
 from tinylm.text.prepare import TokenizedCorpus, prepare
-from tinylm.text.tasks import load_task
-from tinylm.train.finetune import EncodedTask, Finetuned, accuracy_of, encode_task, finetune
+from tinylm.text.store import TokenIds
+from tinylm.text.tasks import load_task, split_rows
+from tinylm.train.finetune import EncodedTask, accuracy_of
 from tinylm.train.pretrain import pretrain
-from tinylm.train.recipes import RECIPES
+from tinylm.train.recipes import RECIPES, Recipe
 
-TASK = "vital-topics"
-TRIALS = 3
-# A larger vocabulary than the recipe's: what cross-validation on the training articles
-# preferred among settings that take a few minutes.
-RECIPE = RECIPES["fast"].model_copy(update={"vocabulary": 16_000})
 LATENCY_TEXTS = 100
+Shape = Mapping[str, int]
 
-# A deep model and three shallow ones of different width. Table 8 also varies the
-# convolutions in front, which would not fit into a few minutes.
-DEEP = {"layers": 3, "heads": 2}
-MEMBERS = [{"layers": 1, "heads": heads} for heads in (1, 2, 3)]
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """What the demo trains; tests train something smaller.
+
+    Attributes:
+        task: see `load_task`.
+        train_per_label: labelled texts of each label, beside those for the test.
+        validation: share of the labelled texts that is not learnt from.
+        corpus: for pre-training, see `prepare`.
+        recipe: of everything. Its vocabulary is larger than that of `fast`: what cross-validation on
+            the labelled articles preferred among settings that take a few minutes.
+        most_epochs: of a fine-tuning without pre-training; with it, the recipe's are the most.
+        deep: shape of the deep model.
+        members: shapes of the shallow ones, of different width. Table 8 of the paper also varies
+            the convolutions in front, which would not fit into a few minutes.
+        trials: fine-tunings of each.
+        example: a text that is not in the corpus, to try the committee on.
+    """
+
+    task: str | Path = "vital-topics"
+    train_per_label: int | None = 120
+    validation: float = 1 / 6
+    corpus: str = "vital"
+    recipe: Recipe = RECIPES["fast"].model_copy(update={"vocabulary": 16_000})
+    most_epochs: int = MOST_FINETUNING
+    deep: Shape = field(default_factory=lambda: {"layers": 3, "heads": 2})
+    members: Sequence[Shape] = tuple({"layers": 1, "heads": heads} for heads in (1, 2, 3))
+    trials: int = 3
+    example: str = "Enzymes in the liver break down the fats and proteins of our food."
 
 
 @progress_log()
-def run_demo(out: Path, seed: int = 0) -> DemoResults:
-    """Run the main job on `vital` and write a report and a classifier.
+def run_demo(out: Path, seed: int = 0, settings: DemoSettings = DemoSettings()) -> DemoResults:  # noqa: B008
+    """Run the main job and write a report and a classifier.
 
     Args:
         out: a new folder; it will hold `report.html`, `classifier/` (the committee) and
             `tinylm.json`.
         seed: of the first trial; the others follow.
+        settings: what is trained, and on what.
 
     Returns:
         What the report shows.
@@ -64,67 +93,75 @@ def run_demo(out: Path, seed: int = 0) -> DemoResults:
     console = Console()
     check_new(out)
     start = time.monotonic()
-    task = load_task(TASK)
-    corpus = prepare("vital", vocabulary=RECIPE.vocabulary, max_tokens=RECIPE.max_tokens, strip_accents=True)
+    recipe = settings.recipe
+    task = load_task(settings.task, train_per_label=settings.train_per_label)
+    corpus = prepare(
+        settings.corpus, vocabulary=recipe.vocabulary, max_tokens=recipe.max_tokens, strip_accents=True
+    )
     tokenizer = corpus.tokenizer
-    encoded = encode_task(task, tokenizer, RECIPE.max_tokens)
-    texts = tokenizer.encode([*task.train_texts, *task.test_texts], RECIPE.max_tokens)
-    found = coverage(corpus.paragraphs, texts, len(tokenizer))
-    console.print(_coverage_table(found))
-    tfidf = tfidf_accuracy(task)
+    ids = tokenizer.encode([*task.train_texts, *task.test_texts], recipe.max_tokens)
+    test = ids.take(np.arange(len(task.train_texts), len(ids)))
+    split = split_rows(task.train_texts, task.train_labels, settings.validation, seed)
+    learnt = EncodedTask(
+        ids.take(split.train),
+        task.train_labels[split.train],
+        ids.take(split.validation),
+        task.train_labels[split.validation],
+        len(task.label_names),
+    )
+    found = coverage(corpus.paragraphs, ids, len(tokenizer))
+    console.print(coverage_table(found))
+    baseline = linear_svm_on(task)
+    assert baseline is not None  # articles hold words
 
-    # What takes longest begins first, so that no core is left waiting in the end.
-    shapes = [DEEP, *reversed(MEMBERS)]
-    configs = [RECIPE.model_config_for(len(tokenizer), **shape) for shape in shapes]
+    shapes = [settings.deep, *reversed(settings.members)]
+    configs = [recipe.model_config_for(len(tokenizer), **shape) for shape in shapes]
     console.print(f"Pre-training and fine-tuning {len(configs)} models; this takes a few minutes.")
+    # What takes longest begins first, so that no core is left waiting in the end.
     jobs = [
-        # The report follows the first member through its epochs.
-        (config, corpus, encoded, seed + number, pretrained, shapes[number] == MEMBERS[0])
+        (config, corpus, learnt, test, task.test_labels, settings, seed + number, pretrained)
         for number, config in enumerate(configs)
         for pretrained in (True, False)
     ]
     trials = iter(run_side_by_side(_trials, jobs))
     deep, *members = [Trained(config.name, config, next(trials), next(trials)) for config in configs]
     members.reverse()
-    fields = [
+
+    summed = [
         np.sum([member.with_pretraining[trial].test_logits for member in members], axis=0)
-        for trial in range(TRIALS)
+        for trial in range(settings.trials)
     ]
+    validation_logits = np.sum([member.with_pretraining[0].validation_logits for member in members], axis=0)
     committee = Committee(
-        [Classifier.of(member.with_pretraining[0].model, tokenizer, task.label_names) for member in members]
+        [Classifier.of(member.with_pretraining[0].model, tokenizer, task.label_names) for member in members],
+        temperature=fit_temperature(validation_logits, learnt.test_labels),
     )
-    alone = {
-        "deep": Classifier.of(deep.with_pretraining[0].model, tokenizer, task.label_names),
-        "member": committee.members[0],
-    }
-    rivals = {name: Committee([member]).predict for name, member in alone.items()}
-    rivals["committee"] = committee.predict
-    latencies = measure_latency(
-        list(rivals.values()), task.test_texts[:: len(task.test_texts) // LATENCY_TEXTS]
-    )
+    probabilities = softmax(summed[0] / committee.temperature, axis=1)
+    calibration_error, _ = reliability(probabilities.max(1), probabilities.argmax(1) == task.test_labels)
     results = DemoResults(
         label_names=task.label_names,
         test_labels=task.test_labels,
         coverage=found,
         deep=deep,
         members=members,
-        committee=[accuracy_of(field, task.test_labels) for field in fields],
-        committee_logits=fields[0],
-        tfidf=tfidf,
-        latency=dict(zip(rivals, latencies, strict=True)),
+        committee=[accuracy_of(logits, task.test_labels) for logits in summed],
+        committee_logits=summed[0],
+        calibration_error=calibration_error,
+        linear_svm=baseline,
+        latency=_latencies(
+            Classifier.of(deep.with_pretraining[0].model, tokenizer, task.label_names),
+            committee,
+            task.test_texts[:: max(1, len(task.test_texts) // LATENCY_TEXTS)],
+        ),
         seconds=time.monotonic() - start,
-        train_texts=len(task.train_texts),
+        train_texts=len(split.train),
+        validation_texts=len(split.validation),
     )
-    with new_folder(out) as folder:
-        committee.save(folder / "classifier")
-        write_demo_report(results, folder / "report.html")
-        facts = {"seed": seed, "recipe": RECIPE.model_dump(mode="json"), "corpus": corpus.meta}
-        write_record(folder / "classifier", "committee", **facts)
-        write_record(folder, "demo", **facts, figures=_figures(results))
-    console.print(_accuracy_table(results))
+    _write(out, committee, results, seed, settings, corpus.meta)
+    console.print(results.table())
     console.print(
         f"{results.seconds / 60:.1f} minutes. Report: {out / 'report.html'}. Now try:\n"
-        f'  tinylm predict {out / "classifier"} "The striker scored twice in the final."',
+        f'  tinylm predict {out / "classifier"} "{settings.example}"',
         highlight=False,
         soft_wrap=True,
     )
@@ -134,95 +171,56 @@ def run_demo(out: Path, seed: int = 0) -> DemoResults:
 def _trials(
     config: ModelConfig,
     corpus: TokenizedCorpus,
-    task: EncodedTask,
+    learnt: EncodedTask,
+    test: TokenIds,
+    test_labels: np.ndarray,
+    settings: DemoSettings,
     seed: int,
     pretrained: bool,
-    test_each_epoch: bool,
-) -> list[Finetuned]:
+) -> list[Trial]:
     """Fine-tune one architecture several times, from pre-trained weights or without any."""
     start: MaskedLanguageModel | ModelConfig = config
+    recipe, what = settings.recipe, "fine-tuning"
     if pretrained:
-        start, _ = pretrain(
-            corpus.paragraphs,
-            corpus.tokenizer,
-            config,
-            RECIPE,
-            seed=seed,
-            label=f"{config.name}: pre-training",
-        )
-    what = "fine-tuning" if pretrained else "no pre-training"
-    return [
-        finetune(
-            task,
+        label = f"{config.name}: pre-training"
+        start, _ = pretrain(corpus.paragraphs, corpus.tokenizer, config, recipe, seed=seed, label=label)
+    else:
+        recipe, what = recipe.with_epochs(finetune=settings.most_epochs), "no pre-training"
+    trials = []
+    for trial in range(settings.trials):
+        found = finetune_until_best(
+            learnt,
             corpus.tokenizer,
             start,
-            RECIPE,
+            recipe,
             seed=seed + trial,
-            label=f"{config.name}: {what}, trial {trial + 1} of {TRIALS}",
-            test_each_epoch=test_each_epoch,
+            label=f"{config.name}: {what}, trial {trial + 1} of {settings.trials}",
         )
-        for trial in range(TRIALS)
-    ]
+        logits = logits_of(found.model, test)
+        validation = logits_of(found.model, learnt.test)
+        trials.append(Trial(found.model, found.log, validation, logits, accuracy_of(logits, test_labels)))
+    return trials
 
 
-def _mean_and_deviation(values: Sequence[float]) -> str:
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+def _latencies(deep: Classifier, committee: Committee, texts: Sequence[str]) -> dict[str, Latency]:
+    """Of the deep model, the first member and the committee, from a text to its label."""
+    models = {"deep": Committee([deep]), "member": Committee(committee.members[:1]), "committee": committee}
+    latencies = measure_latency([model.predict for model in models.values()], texts)
+    return dict(zip(models, latencies, strict=True))
 
 
-def _accuracies(runs: list[Finetuned]) -> list[float]:
-    return [run.accuracy for run in runs]
-
-
-def _coverage_table(found: Coverage) -> Table:
-    table = Table(title="Pre-training text and the tokens of the task", box=SIMPLE)
-    for column in ("W_S", "T_W", "T_C", "T_M", "frequency-weighted overlap"):
-        table.add_column(column, justify="right")
-    counts = (found.paragraphs, found.t_w, found.t_c, found.t_m)
-    table.add_row(*(f"{count:,}" for count in counts), f"{found.weighted_overlap:.4f}")
-    return table
-
-
-def _accuracy_table(results: DemoResults) -> Table:
-    title = f"Topic of an article: accuracy on {len(results.test_labels):,} held-out articles"
-    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column("model")
-    for column in ("layers", "no pre-training", "pre-trained", "gap", "ms"):
-        table.add_column(column, justify="right")
-    measured = {
-        results.members[0].name: results.latency["member"],
-        results.deep.name: results.latency["deep"],
-    }
-    for trained in [*results.members, results.deep]:
-        table.add_row(
-            trained.name,
-            str(trained.config.layer_count),
-            _mean_and_deviation(_accuracies(trained.without)),
-            _mean_and_deviation(_accuracies(trained.with_pretraining)),
-            _mean_and_deviation(trained.gaps.tolist()),
-            f"{measured[trained.name].p50:.2f}" if trained.name in measured else "",
-        )
-    committee = _mean_and_deviation(results.committee)
-    latency = f"{results.latency['committee'].p50:.2f}"
-    table.add_section()
-    table.add_row("soft committee of BERT-1", "", "", committee, "", latency)
-    table.add_row("TF-IDF + logistic", "", f"{results.tfidf:.3f}", "", "", "")
-    return table
-
-
-def _figures(results: DemoResults) -> dict[str, Any]:
-    """The figures of the tables, for `tinylm.json`."""
-    return {
-        "coverage": asdict(results.coverage),
-        "models": {
-            trained.name: {
-                "with_pretraining": _accuracies(trained.with_pretraining),
-                "without": _accuracies(trained.without),
-                "gap": trained.gaps.tolist(),
-            }
-            for trained in [*results.members, results.deep]
-        },
-        "committee": results.committee,
-        "tfidf": results.tfidf,
-        "latency_ms": {name: asdict(latency) for name, latency in results.latency.items()},
-        "seconds": results.seconds,
-    }
+def _write(
+    out: Path,
+    committee: Committee,
+    results: DemoResults,
+    seed: int,
+    settings: DemoSettings,
+    corpus: dict[str, Any],
+) -> None:
+    """Write the folder of the demo, all or nothing."""
+    with new_folder(out) as folder:
+        committee.save(folder / "classifier")
+        write_demo_report(results, folder / "report.html")
+        facts = {"seed": seed, "recipe": settings.recipe.model_dump(mode="json"), "corpus": corpus}
+        write_record(folder / "classifier", "committee", **facts)
+        write_record(folder, "demo", **facts, figures=results.figures())

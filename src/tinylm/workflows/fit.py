@@ -16,9 +16,9 @@ import numpy as np
 
 from tinylm.errors import UserError
 from tinylm.export import hub
-from tinylm.fit.budget import MONOTONIC, REPORT_SHARE, Clock
+from tinylm.fit.budget import MONOTONIC, REPORT_SHARE
 from tinylm.fit.estimator import TinyTextClassifier
-from tinylm.infer.baselines import tfidf_pipeline
+from tinylm.infer.baselines import linear_svm_score
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
 from tinylm.infer.evaluation import evaluate
@@ -41,7 +41,6 @@ def fit_and_report(
     sources: tuple[str, str | None],
     compare: bool,
     settings: dict[str, Any],
-    clock: Clock = MONOTONIC,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> FitResults:
     """Fit, test, and write the model, its card and `report.html` into an existing, empty folder.
@@ -56,29 +55,38 @@ def fit_and_report(
         sources: where the texts come from, for messages.
         compare: also train without pre-training.
         settings: for the record.
-        clock: what time is read from.
         tell: is given sentences on what was read, before the training.
     """
-    begin = clock()
+    begin = MONOTONIC()
+    classifier.check_parameters()
     seed = classifier.random_state if isinstance(classifier.random_state, int) else 0
     train, test = _parts(labelled, tested, test_share, seed)
     for table in [labelled] if tested is None else [train, test]:
         tell(table.in_words())
+    label_names = [str(name) for name in train.names]
+    targets, test_targets = targets_of(train, train.names), targets_of(test, train.names)
+    # First: its time is known then, and the encoders get the rest.
+    baseline = None
+    if len(label_names) > 1:
+        baseline = linear_svm_score(train.texts, targets, test.texts, test_targets)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # the report has them too
         classifier.fit_for_report(
-            train.texts, train.labels, compare=compare, share=1 - REPORT_SHARE, held_out=test.texts
+            train.texts,
+            train.labels,
+            compare=compare,
+            share=1 - REPORT_SHARE,
+            begun=begin,
+            held_out=test.texts,
         )
     fitted, committee = classifier.fitted_, classifier.committee_
-    targets = targets_of(train, committee.label_names)
-    test_targets = targets_of(test, committee.label_names)
     found = evaluate(committee, test.texts, test_targets)
     unusable = Counter(train.unusable) + Counter(tested.unusable if tested else {})
     results = FitResults(
         name=name,
         sources=sources,
-        label_names=committee.label_names,
-        train_counts=_counts(targets, len(committee.label_names)),
-        test_counts=_counts(test_targets, len(committee.label_names)),
+        label_names=label_names,
+        train_counts=_counts(targets, len(label_names)),
+        test_counts=_counts(test_targets, len(label_names)),
         lengths=np.array([len(text.split()) for text in train.texts]),
         data_warnings=[
             *(f"{count:,} rows left out: {reason}." for reason, count in unusable.items()),
@@ -91,12 +99,17 @@ def fit_and_report(
             for number, member in enumerate(committee.members, 1)
         },
         without=evaluate(fitted.without, test.texts, test_targets) if fitted.without else None,
-        tfidf=_tfidf(train.texts, targets, test.texts, test_targets),
-        seconds=clock() - begin,
+        linear_svm=baseline,
+        seconds=MONOTONIC() - begin,
         budget=classifier.budget,
     )
-    facts = classifier.facts_ | {"test": found.summary(), "tfidf": results.tfidf}
-    facts["source"], facts["seconds"] = sources[0], results.seconds
+    facts = classifier.facts_ | {
+        "source": sources[0],
+        "test": found.summary(),
+        "without_pretraining": results.without.accuracy if results.without else None,
+        "linear_svm": results.linear_svm.accuracy if results.linear_svm else None,
+        "seconds": results.seconds,
+    }
     hub.write(committee, facts, folder, name)
     write_fit_report(results, folder / "report.html")
     write_record(folder, "committee", settings=settings, facts=facts, test=found.summary())
@@ -145,14 +158,3 @@ def _alone(committee: Committee, member: Classifier, texts: Sequence[str], targe
     if committee.thresholds is not None:
         return float(((field > 0) == (targets > 0)).all(1).mean())
     return float(np.mean(field.argmax(1) == targets))
-
-
-def _tfidf(
-    texts: Sequence[str], targets: np.ndarray, test_texts: Sequence[str], test_targets: np.ndarray
-) -> float | None:
-    if targets.ndim == 2:
-        return None
-    try:
-        return float(tfidf_pipeline().fit(texts, targets).score(test_texts, test_targets))
-    except ValueError:  # scikit-learn finds no word in texts of emoji or single letters
-        return None
