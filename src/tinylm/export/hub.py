@@ -125,7 +125,7 @@ def _download(name: str, revision: str | None) -> Path:
     except Exception as error:  # as above
         raise _hub_error(f"{name} is not a folder here and could not be downloaded", error) from error
     if not (folder / MEMBERS).is_file():
-        raise UserError(f"{name} on the hub holds no {MEMBERS}: it is no classifier of tinylm.")
+        raise UserError(f"{name} on the hub holds no {MEMBERS}: it is not a classifier of tinylm.")
     return folder
 
 

@@ -33,7 +33,7 @@ class OnnxExport:
 
     Attributes:
         megabytes: size of `model.onnx`.
-        checked_on: the texts both answered, in words.
+        checked_on: the texts, in words.
         largest_difference: of any logit of any member.
         largest_logit: the largest absolute logit of any member, to compare it with.
         agreement: share of texts with the same decision.

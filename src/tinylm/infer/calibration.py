@@ -1,7 +1,7 @@
-"""From summed fields to probabilities that can be believed, and to decisions on several labels.
+"""From summed logits to probabilities that can be believed, and to decisions on several labels.
 
-The sum of several confident fields is more confident than it is right. Dividing it by one
-number, the temperature, mends that without changing a decision (Guo et al. 2017).
+The sum of the logits of several confident members is more confident than it is right. Dividing it
+by one number, the temperature, corrects that without changing a decision (Guo et al. 2017).
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ BINS = 10
 RANGE = (-3.0, 5.0)
 
 
-def fit_temperature(field: np.ndarray, targets: np.ndarray) -> float:
+def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     """The temperature with the smallest cross-entropy on texts that were not trained on.
 
     Args:
-        field: `[texts, labels]`, summed.
+        logits: `[texts, labels]`, summed.
         targets: `int64 [texts]`, or `[texts, labels]` of 0 and 1 for several labels per text.
 
     Returns:
         A positive number; 1 where there is no text to fit it on.
     """
-    if not len(field):
+    if not len(logits):
         return 1.0
-    field = field.astype(np.float64)
+    logits = logits.astype(np.float64)
 
     def loss(log_temperature: float) -> float:
-        scaled = field / np.exp(log_temperature)
+        scaled = logits / np.exp(log_temperature)
         if targets.ndim == 2:
             return float(np.mean(np.logaddexp(0, scaled) - targets * scaled))
         return float(-np.mean(log_softmax(scaled, axis=1)[np.arange(len(targets)), targets]))
@@ -38,18 +38,18 @@ def fit_temperature(field: np.ndarray, targets: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=RANGE, method="bounded").x))
 
 
-def fit_thresholds(field: np.ndarray, targets: np.ndarray, temperature: float) -> np.ndarray:
-    """For each label the probability from which it is given, with the best F1 on these texts.
+def fit_thresholds(logits: np.ndarray, targets: np.ndarray, temperature: float) -> np.ndarray:
+    """For each label the probability from which a text has it, with the best F1 on these texts.
 
     Args:
-        field: `[texts, labels]`, summed.
+        logits: `[texts, labels]`, summed.
         targets: `[texts, labels]` of 0 and 1.
-        temperature: the field is divided by it.
+        temperature: the logits are divided by it.
 
     Returns:
         `float64 [labels]`; 0.5 for a label with fewer than five texts here, too few to choose by.
     """
-    probabilities = expit(field / temperature)
+    probabilities = expit(logits / temperature)
     thresholds = np.full(targets.shape[1], 0.5)
     for label in range(targets.shape[1]):
         positive = targets[:, label] > 0
@@ -68,15 +68,15 @@ def fit_thresholds(field: np.ndarray, targets: np.ndarray, temperature: float) -
 
 
 def reliability(confidence: np.ndarray, right: np.ndarray) -> tuple[float, list[tuple[float, float, int]]]:
-    """How far confidence and share of right answers are apart.
+    """How far confidence and accuracy are apart.
 
     Args:
-        confidence: `[answers]`, the probability of each answer.
-        right: `bool [answers]`.
+        confidence: `[predictions]`, the probability of each.
+        right: `bool [predictions]`.
 
     Returns:
-        The expected calibration error over ten bins of equal width, and for each bin with
-        answers its mean confidence, its share of right answers and its number of answers.
+        The expected calibration error over ten bins of equal width, and for each bin that is not
+        empty its mean confidence, its accuracy and its number of predictions.
     """
     number = np.minimum((confidence * BINS).astype(int), BINS - 1)
     bins = [

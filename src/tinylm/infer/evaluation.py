@@ -17,13 +17,13 @@ Z = 1.959964  # normal quantile of a 95 % interval
 
 @dataclass(frozen=True)
 class Mistake:
-    """A wrong answer.
+    """A wrong prediction.
 
     Attributes:
         row: of the text, from 0.
         text: the text.
         truth: its label or labels.
-        answer: what the committee said.
+        answer: the label or labels that the committee predicts.
         confidence: how sure it was of what is wrong, 0 to 1.
     """
 
@@ -42,11 +42,11 @@ class Evaluation:
         texts: their number.
         accuracy: share of texts with exactly the right label or labels.
         interval: of the accuracy, 95 % (Wilson).
-        macro_f1: mean over the labels that occur, in truth or answers.
-        confusion: `int64 [truth, answer]`; None with several labels per text.
+        macro_f1: mean over the labels that occur, in truth or predictions.
+        confusion: `int64 [truth, prediction]`; None with several labels per text.
         calibration_error: expected, over ten bins of confidence.
-        bins: mean confidence, share of right answers and number of answers of each bin.
-        mistakes: all wrong answers, the surest first.
+        bins: mean confidence, accuracy and number of predictions of each bin.
+        mistakes: all wrong predictions, the surest first.
         low_coverage: number of texts half of whose tokens pre-training hardly met; None if unknown.
         rare_token_share: share of such tokens in a text, mean over texts; None if unknown.
     """
@@ -75,7 +75,7 @@ class Evaluation:
 
 
 def evaluate(committee: Predictor, texts: Sequence[str], targets: np.ndarray) -> Evaluation:
-    """Compare a committee's answers with the truth.
+    """Compare a committee's predictions with the truth.
 
     Args:
         committee: its labels are those of `targets`.

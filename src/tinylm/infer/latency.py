@@ -1,4 +1,4 @@
-"""Latency of answering one text, tokenizing included."""
+"""Latency of a prediction for one text, tokenizing included."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ class Latency:
 
 
 def measure_latency(
-    answers: Sequence[Callable[[Sequence[str]], object]], texts: Sequence[str]
+    predictors: Sequence[Callable[[Sequence[str]], object]], texts: Sequence[str]
 ) -> list[Latency]:
     """Time several models on the same texts, in turn, one text at a time.
 
     In turn, because a shared machine changes its speed: every model sees the same
-    moments. Each answers some texts in a row, as it would in use; after every single
+    moments. Each predicts some texts in a row, as it would in use; after every single
     text, the weights of the others would have pushed its own out of the processor's cache.
 
     Args:
-        answers: functions that take a list of texts, such as `Committee.predict`.
+        predictors: functions that take a list of texts, such as `Committee.predict`.
         texts: each is given alone.
 
     Returns:
-        A `Latency` for each of `answers`.
+        A `Latency` for each of `predictors`.
     """
-    for answer in answers:
+    for predict in predictors:
         for text in texts[:WARM_UP]:
-            answer([text])
-    milliseconds = np.zeros((len(answers), len(texts)))
+            predict([text])
+    milliseconds = np.zeros((len(predictors), len(texts)))
     for first in range(0, len(texts), IN_A_ROW):
-        for row, answer in enumerate(answers):
+        for row, predict in enumerate(predictors):
             for column, text in enumerate(texts[first : first + IN_A_ROW], first):
                 start = time.perf_counter()
-                answer([text])
+                predict([text])
                 milliseconds[row, column] = 1000 * (time.perf_counter() - start)
     p50, p95 = np.percentile(milliseconds, (50, 95), axis=1).tolist()
     means = milliseconds.mean(1).tolist()

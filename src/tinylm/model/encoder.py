@@ -3,8 +3,8 @@
 Two things differ from a textbook BERT, neither of them in what is computed:
 
 - hidden states are `[tokens, width]`, the texts of a batch one after the other
-  (see `batch.py`); only the attention, and a convolutional front end, pad;
-- the last block works only where its output is read: at the hidden tokens of masked
+  (see `ops/packed.py`); only the attention, and a convolutional front end, pad;
+- the last block works only where its output is read: at the masked tokens of masked
   language modelling, or at [CLS], for which not even keys and values are formed.
 """
 
@@ -58,15 +58,15 @@ class Attention(nn.Module):
         self.output = Linear(config.width, config.width)
         self.dropout = config.dropout
 
-    def forward(self, asking: Tensor, x: Tensor, groups: Groups) -> Tensor:
-        """Rows `asking [queries, width]` look at all of `x [tokens, width]`: `[queries, width]`."""
+    def forward(self, queries: Tensor, x: Tensor, groups: Groups) -> Tensor:
+        """Rows `queries [queries, width]` look at all of `x [tokens, width]`: `[queries, width]`."""
         probability = self.dropout if self.training else 0.0
-        query, key_value = self.query(asking), self.key_value(x)
+        query, key_value = self.query(queries), self.key_value(x)
         out: Tensor = self.output(attention(query, key_value, groups, self.heads, probability))
         return out
 
     def first_tokens(self, x: Tensor, batch: Batch | StaticBatch) -> Tensor:
-        """What `forward` gives where the first token of each text asks, `[texts, width]`.
+        """What `forward` gives with the first token of each text as query, `[texts, width]`.
 
         With one query per text the keys need not be formed: q . (W_k x + b_k) is
         (W_k^T q) . x plus a constant that softmax ignores. Nor need the values:
@@ -112,8 +112,8 @@ class Block(nn.Module):
         """`[tokens, width]` to `[tokens, width]`, or to the rows `read` (rising) of that."""
         if read is None:
             return self._finish(self.attention(x, x, batch.groups), x)
-        asking = batch.take(x, read)
-        return self._finish(self.attention(asking, x, batch.groups_asking(read)), asking)
+        queries = batch.take(x, read)
+        return self._finish(self.attention(queries, x, batch.groups_asking(read)), queries)
 
     def first_tokens(self, x: Tensor, batch: Batch | StaticBatch) -> Tensor:
         """`forward` at the first token of each text, `[texts, width]`."""

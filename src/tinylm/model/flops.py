@@ -6,10 +6,10 @@ operations for each product of two numbers. With width W, for a text of n tokens
 - a full block: 24 W^2 per token for its linear layers (8 in the attention, 16 in the
   feed-forward) and 4 n W per token for scores and weighted sums;
 - the last block of masked language modelling: keys and values at every token (4 W^2),
-  the rest only at the r hidden tokens (20 W^2 + 4 n W each);
+  the rest only at the r masked tokens (20 W^2 + 4 n W each);
 - the last block of a classifier: 24 W^2 at [CLS], W_k and W_v being applied there, and
   4 W per token and head for scores and weighted sums of the block's input;
-- MLM head: 2 W^2 + 2 W V at the hidden tokens only, V the size of the vocabulary;
+- MLM head: 2 W^2 + 2 W V at the masked tokens only, V the size of the vocabulary;
 - classifier: 2 W^2 + 2 W labels at [CLS];
 - convolutions: every pixel of an image W wide, with `max_tokens` rows in training, with those
   that reach a row which is read in a classifier that predicts.

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def most_parts() -> int:
@@ -21,7 +17,7 @@ def most_parts() -> int:
     return 4 * threads if threads > 1 else 1
 
 
-def parallel(function: Any, rows: int, *arguments: Any, together: int = 1) -> None:
+def parallel(function: Any, rows: int, *arguments: Any) -> None:
     """Run a kernel over `range(rows)` on PyTorch's number of threads.
 
     A thread that has finished a part takes the next one, since parts take unequal times and
@@ -31,9 +27,8 @@ def parallel(function: Any, rows: int, *arguments: Any, together: int = 1) -> No
         function: the kernel.
         rows: how many there are.
         arguments: the kernel's, after `part, lo, hi`.
-        together: rows that gain by being in one part.
     """
-    count = max(1, min(most_parts(), -(-rows // together)))
+    count = max(1, min(most_parts(), rows))
     bounds = [rows * part // count for part in range(count + 1)]
     parts, lock = iter(range(count)), threading.Lock()
 
@@ -51,18 +46,6 @@ def parallel(function: Any, rows: int, *arguments: Any, together: int = 1) -> No
     for other in others:
         if not other.cancel():
             other.result()
-
-
-def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """`function` of each item, shared out among PyTorch's number of threads."""
-    threads = torch.get_num_threads()
-
-    def share(part: int) -> list[Result]:
-        return [function(item) for item in items[part::threads]]
-
-    others = [_pool(threads - 1).submit(share, part) for part in range(1, min(threads, len(items)))]
-    shares = [share(0), *(other.result() for other in others)]
-    return [shares[number % threads][number // threads] for number in range(len(items))]
 
 
 @lru_cache(maxsize=1)
