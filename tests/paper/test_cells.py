@@ -70,6 +70,9 @@ class StoredMaterials:
             tokens_fingerprint=identity["tokens"],
         )
 
+    def coverage(self, selection: Selection, size: int | None, spec: TaskSpec) -> None:
+        return None
+
     def paragraphs(self, selection: Selection, size: int | None, spec: TaskSpec) -> range:
         assert size is not None
         return range(size)

@@ -113,7 +113,7 @@ def random_row(w_s: int, gaps: list[float], t_m: int = 0) -> dict[str, object]:
 
 def verdicts(*panels: PanelResult) -> list[str]:
     spec = Table.model_validate({"title": "t", "uses": ["table1"]})
-    table = TableResult("t", spec, list(panels), {}, "cpu")
+    table = TableResult("t", spec, list(panels), {}, "cpu", {})
     return [claim.verdict for claim in claims([table])]
 
 

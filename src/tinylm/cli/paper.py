@@ -19,7 +19,7 @@ paper = typer.Typer(
 Preset = Annotated[
     str,
     typer.Option(
-        help="Size of the experiments: smoke (a minute), cpu (hours) or paper (as in the paper).",
+        help="Size of the experiments: smoke (a minute), cpu or laptop (hours), or paper (as in the paper).",
         metavar="NAME",
     ),
 ]
@@ -27,6 +27,29 @@ ResultsFolder = Annotated[
     Path | None,
     typer.Option(
         "--results", help="Folder of the results. By default results/paper/PRESET.", metavar="FOLDER"
+    ),
+]
+
+Tables = Annotated[
+    list[str],
+    typer.Argument(
+        help="Names of tables as in 'tinylm paper list', all, or YAML files of your own.", metavar="TABLE..."
+    ),
+]
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of fine-tunings for each row. By default that of the preset.",
+        min=2,
+        max=100,
+        metavar="N",
+    ),
+]
+Corpus = Annotated[
+    str | None,
+    typer.Option(
+        help="Text for pre-training, as in 'tinylm corpus', in place of that of the preset.",
+        metavar="CORPUS",
     ),
 ]
 
@@ -52,34 +75,14 @@ def list_command() -> None:
 
 @paper.command("run", cls=Command)
 def run_command(
-    tables: Annotated[
-        list[str],
-        typer.Argument(
-            help="Names of tables as in 'tinylm paper list', all, or YAML files of your own.",
-            metavar="TABLE...",
-        ),
-    ],
+    tables: Tables,
     preset: Preset = "cpu",
-    trials: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of fine-tunings for each cell. By default that of the preset.",
-            min=2,
-            max=100,
-            metavar="N",
-        ),
-    ] = None,
+    trials: Trials = None,
     rows: Annotated[
         str | None, typer.Option(help="Run only these rows, such as 90000,5000.", metavar="NAMES")
     ] = None,
     results: ResultsFolder = None,
-    corpus: Annotated[
-        str | None,
-        typer.Option(
-            help="Text for pre-training, as in 'tinylm corpus', in place of that of the preset.",
-            metavar="CORPUS",
-        ),
-    ] = None,
+    corpus: Corpus = None,
     device: Device = "cpu",
     settings: Settings = None,
 ) -> None:
@@ -111,6 +114,49 @@ def run_command(
     )
     if summary.failed:
         raise UserError(f"{len(summary.failed)} cells failed; start the same command again to run them.")
+
+
+@paper.command("plan", cls=Command)
+def plan_command(
+    tables: Tables,
+    preset: Preset = "cpu",
+    trials: Trials = None,
+    results: ResultsFolder = None,
+    corpus: Corpus = None,
+    settings: Settings = None,
+) -> None:
+    """Count the tokens of every W_S, and the cells that a run would train, without training.
+
+    The counts (W_S, T_W, T_C and T_M) are stored for the report.
+
+    Example: `tinylm paper plan all --preset laptop`
+    """
+    from tinylm.paper.cells import FinetuningCell, Pretraining
+    from tinylm.paper.runner import plan_tables
+
+    folder = results or _default_folder(preset)
+    prepared = plan_tables(tables, preset_name=preset, folder=folder, trials=trials, corpus=corpus)
+    grid = Table("cells", "to run", "hours of one core")
+    kinds = {"pre-trainings": Pretraining, "fine-tunings": FinetuningCell}
+    for name, kind in kinds.items():
+        jobs = [job for job in prepared.jobs if isinstance(job, kind)]
+        grid.add_row(name, f"{len(jobs):,}", _hours(prepared.hours(jobs)))
+    baselines = len(prepared.jobs) - sum(isinstance(job, tuple(kinds.values())) for job in prepared.jobs)
+    grid.add_row("baselines", f"{baselines:,}", "")
+    console.print(grid)
+    for plan in prepared.plans:
+        for panel in plan.panels:
+            for row in panel.rows:
+                if row.note:
+                    remark(f"{plan.name} {row.row.name}: {row.note}")
+    say(
+        f"{prepared.found} cells are found in {folder}. Hours are judged by the seconds of stored cells."
+        f" Now: tinylm paper run {' '.join(tables)} --preset {preset}"
+    )
+
+
+def _hours(hours: float | None) -> str:
+    return "no cell to judge by" if hours is None else f"{hours:.1f}"
 
 
 @paper.command("report", cls=Command)

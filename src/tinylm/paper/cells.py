@@ -8,7 +8,7 @@ the same thing get the same cell, which is computed once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,7 @@ from tinylm.paper.preset import MOST_TRIALS, Preset
 from tinylm.paper.public import Public, find_public
 from tinylm.paper.spec import Finetuning, Panel, Row, Selection, Table, TaskSpec, panel_name
 from tinylm.system.files import key_of
+from tinylm.text.coverage import Coverage
 from tinylm.train.recipes import Recipe
 
 # Raised when the meaning of a stored cell changes, so that older ones are not found any more.
@@ -108,6 +109,7 @@ class RowPlan:
 
     Attributes:
         size: W_S; None where the row has none.
+        coverage: of the W_S that its trials begin from; None where they begin from none.
         note: why the row has no cells, empty if it has.
     """
 
@@ -116,6 +118,7 @@ class RowPlan:
     size: int | None
     trials: list[FinetuningCell]
     without: list[FinetuningCell]
+    coverage: Coverage | None = None
     note: str = ""
 
     @property
@@ -137,11 +140,16 @@ class PanelPlan:
 
 @dataclass(frozen=True)
 class TablePlan:
-    """Cells of one table."""
+    """Cells of one table.
+
+    Attributes:
+        corpus: facts for the report.
+    """
 
     name: str
     table: Table
     panels: list[PanelPlan]
+    corpus: dict[str, Any]
 
     def cells(self, rows: list[str] | None = None) -> Iterator[FinetuningCell | BaselineCell]:
         """All cells but the pre-trainings, which are the `start` of others; or those of these rows."""
@@ -159,6 +167,7 @@ class TablePlan:
             "preset": preset_name,
             "knobs": preset.model_dump(mode="json"),
             "spec": self.table.model_dump(mode="json"),
+            "corpus": self.corpus,
             "panels": [
                 {
                     "name": plan.panel.name,
@@ -172,6 +181,7 @@ class TablePlan:
                             "trials": [cell.key for cell in row.trials],
                             "without": [cell.key for cell in row.without],
                             "pretrainings": [cell.key for cell in row.pretrainings],
+                            "coverage": asdict(row.coverage) if row.coverage else {},
                             "note": row.note,
                         }
                         for row in plan.rows
@@ -214,7 +224,12 @@ class Planner:
 
     def table(self, name: str, table: Table) -> TablePlan:
         """All cells of a table."""
-        return TablePlan(name, table, [self._panel(name, panel) for panel in table.panels])
+        corpus = {
+            "paragraphs": len(self.materials.corpus.paragraphs),
+            "mean_tokens": round(self._mean_tokens, 1),
+            "vocabulary": self._vocab_size,
+        }
+        return TablePlan(name, table, [self._panel(name, panel) for panel in table.panels], corpus)
 
     def _panel(self, table: str, panel: Panel) -> PanelPlan:
         data = self.materials.of(panel.task)
@@ -247,7 +262,7 @@ class Planner:
                 for number in range(min(self.preset.pretrainings, self.trials))
             ]
         except UserError as error:
-            return RowPlan(row, arm.config, size, [], [], str(error))
+            return RowPlan(row, arm.config, size, [], [], note=str(error))
         without: list[FinetuningCell] = []
         if hyper := row.without or panel.without:
             # Also beside a public model: an architecture of the same kind, trained here.
@@ -266,7 +281,8 @@ class Planner:
             self._finetuning(arm, starts[trial % len(starts)], row.w_s, size, hyper, trial)
             for trial in range(self.trials)
         ]
-        return RowPlan(row, arm.config, size, trials, without)
+        found = None if first is None else self.materials.coverage(row.w_s, size, panel.task)
+        return RowPlan(row, arm.config, size, trials, without, found)
 
     def _start(
         self, arm: _Arm, selection: Selection, size: int | None, number: int

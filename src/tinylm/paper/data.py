@@ -91,7 +91,7 @@ class Materials:
         used = load_task(
             spec.name, labels=spec.labels, train_per_label=train + validation, test_per_label=test
         )
-        task, held_texts, held_labels = hold_out(used, train)
+        task, held_texts, held_labels = hold_out(used, train, self.preset.validation_share)
         max_tokens = self.preset.max_tokens
         tokens = self.tokenizer.encode([*full.train_texts, *full.test_texts], max_tokens)
         return TaskData(
@@ -132,9 +132,11 @@ class Materials:
         elif selection.select == "mismatched":
             assert size is not None
             missing = selection.missing if self.preset.paper_t_m else None
-            rows = mismatched_rows(paragraphs, in_task, size, missing, SELECTION_SEED)
+            rows = mismatched_rows(paragraphs, in_task, size, missing, SELECTION_SEED, nearest=True)
         else:
             assert size is not None and selection.absent is not None
+            custom_made = custom_made_rows(paragraphs, in_task, None, SELECTION_SEED)
+            size = min(size, len(custom_made))  # a reverse selection has one of them
             rows = reverse_rows(paragraphs, in_task, size, SELECTION_SEED)[selection.absent]
         return paragraphs.take(rows)
 

@@ -70,7 +70,7 @@ class Preset(BaseModel):
         max_train_texts: training texts of a task, all labels together; None takes all.
         max_test_texts: the same for test texts.
         validation_per_label: validation texts, at most, of the training texts that are left over.
-        validation_share: at least this share of each label's training texts is left over.
+        validation_share: of each label's training texts, this share is used for validation instead.
         task_instead: a task that stands for every task of the specs.
         labels_instead: its number of labels.
         rows_instead: as many training and test rows of each label does it have at most.
@@ -110,8 +110,8 @@ class Preset(BaseModel):
 
     @model_validator(mode="after")
     def _patience_needs_validation(self) -> Preset:
-        if self.patience is not None and not self.validation_per_label:
-            raise ValueError("patience needs validation texts: give validation_per_label")
+        if self.patience is not None and not (self.validation_per_label or self.validation_share):
+            raise ValueError("patience needs validation texts: give validation_share")
         return self
 
     def base_recipe(self) -> Recipe:
@@ -170,7 +170,7 @@ class Preset(BaseModel):
 
     def rows_per_label(self, train: int, hold_out: int, test: int, n_labels: int) -> tuple[int, int, int]:
         """Training, validation and test rows of each label, out of the spec's."""
-        used = train - max(hold_out, round(self.validation_share * train))
+        used = train - hold_out
         if self.max_train_texts is not None:
             used = min(used, max(1, self.max_train_texts // n_labels))
         if self.max_test_texts is not None:

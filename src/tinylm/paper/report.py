@@ -188,7 +188,7 @@ def _data_rows(panel: PanelResult) -> Grid:
         [
             row.spec.name,
             count(row.paper.w_s),
-            count(row.w_s if row.accuracy else None),
+            count(row.w_s if row.accuracy or row.coverage else None),
             count(row.paper.t_w),
             count(row.coverage.get("t_w")),
             count(row.paper.t_m),

@@ -29,10 +29,10 @@ from tinylm.paper.cells import (
     TablePlan,
 )
 from tinylm.paper.committees import store_committees
-from tinylm.paper.data import materials
+from tinylm.paper.data import Materials, materials
 from tinylm.paper.execute import run_cell, weights_folder
 from tinylm.paper.latencies import store_latencies
-from tinylm.paper.preset import load_preset
+from tinylm.paper.preset import Preset, load_preset
 from tinylm.paper.results import Results
 from tinylm.paper.spec import load_table, table_names
 from tinylm.system.cores import cores
@@ -58,7 +58,53 @@ class Summary:
     notes: list[str]
 
 
-def run_tables(
+@dataclass(frozen=True)
+class Prepared:
+    """Tables whose cells are known.
+
+    Attributes:
+        jobs: cells that are to be run, in their order.
+        found: number of the cells that are stored.
+    """
+
+    preset: Preset
+    plans: list[TablePlan]
+    results: Results
+    source: Materials
+    jobs: list[Cell]
+    found: int
+
+    def hours(self, jobs: Sequence[Cell] | None = None) -> float | None:
+        """Processor hours that jobs (all of them by default) will take, judged by the cells that are stored.
+
+        None where no cell of one of their kinds is stored.
+        """
+        seconds = 0.0
+        jobs = self.jobs if jobs is None else jobs
+        for kind in (Pretraining, FinetuningCell):
+            work = sum(job.work for job in jobs if isinstance(job, kind))
+            if not work:
+                continue
+            stored = [(cell, self.results.read(cell.key)) for cell in self._cells() if isinstance(cell, kind)]
+            done = [(cell.work, content["seconds"]) for cell, content in stored if content is not None]
+            if not done:
+                return None
+            seconds += work * sum(taken for _, taken in done) / sum(each for each, _ in done)
+        return seconds / 3600
+
+    def _cells(self) -> list[Cell]:
+        """All cells, with what they begin from, each once."""
+        cells: dict[str, Cell] = {}
+        for plan in self.plans:
+            for cell in plan.cells():
+                cells[cell.key] = cell
+                start = cell.start if isinstance(cell, FinetuningCell) else None
+                if isinstance(start, Pretraining):
+                    cells[start.key] = start
+        return list(cells.values())
+
+
+def plan_tables(
     names: Sequence[str],
     *,
     preset_name: str,
@@ -66,23 +112,11 @@ def run_tables(
     trials: int | None = None,
     rows: Sequence[str] | None = None,
     corpus: str | None = None,
-    device: torch.device = CPU,
-) -> Summary:
-    """Run tables of the paper, or of the user's own spec files.
+) -> Prepared:
+    """Choose every W_S, count its tokens and store which cells make the rows; trains nothing.
 
-    Args:
-        names: table names or spec files; `all` stands for every table that comes with the package.
-        preset_name: `smoke`, `cpu` or `paper`.
-        folder: of the results.
-        trials: of each cell; the preset's when None.
-        rows: only the rows of these names.
-        corpus: a corpus in place of the preset's, as `open_corpus` takes it.
-        device: where models are trained.
-
-    Raises:
-        UserError: an unknown table, row or preset, a bad spec or a missing data set.
+    Arguments and errors as of `run_tables`.
     """
-    console = Console(stderr=True)
     preset = load_preset(preset_name)
     if corpus is not None:
         preset = preset.model_copy(update={"corpus": corpus})
@@ -101,24 +135,56 @@ def run_tables(
     results.begin(preset_name)
     for plan in plans:
         results.write_plan(plan.name, plan.as_json(preset_name, preset))
-
     jobs = _jobs(plans, wanted, results)
-    found = len({c.key for plan in plans for c in plan.cells(wanted)} - {job.key for job in jobs})
+    found = {cell.key for plan in plans for cell in plan.cells(wanted)} - {job.key for job in jobs}
+    results.pack()
+    return Prepared(preset, plans, results, source, jobs, len(found))
+
+
+def run_tables(
+    names: Sequence[str],
+    *,
+    preset_name: str,
+    folder: Path,
+    trials: int | None = None,
+    rows: Sequence[str] | None = None,
+    corpus: str | None = None,
+    device: torch.device = CPU,
+) -> Summary:
+    """Run tables of the paper, or of the user's own spec files.
+
+    Args:
+        names: table names or spec files; `all` stands for every table that comes with the package.
+        preset_name: see `preset_names`.
+        folder: of the results.
+        trials: of each row; the preset's when None.
+        rows: only the rows of these names.
+        corpus: a corpus in place of the preset's, as `open_corpus` takes it.
+        device: where models are trained.
+
+    Raises:
+        UserError: an unknown table, row or preset, a bad spec or a missing data set.
+    """
+    console = Console(stderr=True)
+    prepared = plan_tables(
+        names, preset_name=preset_name, folder=folder, trials=trials, rows=rows, corpus=corpus
+    )
+    plans, jobs, results = prepared.plans, prepared.jobs, prepared.results
     console.print(
-        f"{', '.join(tables)} with preset {preset_name}: {len(jobs)} cells to run,"
-        f" {found} found in {folder}.",
+        f"{', '.join(plan.name for plan in plans)} with preset {preset_name}: {len(jobs)} cells to run,"
+        f" {prepared.found} found in {folder}.",
         highlight=False,
         soft_wrap=True,
     )
     try:
-        store_latencies(plans, results, source)  # first, while nothing else runs
-        failed = _run(jobs, preset.model_dump_json(), results, console, device) if jobs else []
+        store_latencies(plans, results, prepared.source)  # first, while nothing else runs
+        failed = _run(jobs, prepared.preset.model_dump_json(), results, console, device) if jobs else []
         notes = [f"{plan.name} {row.row.name}: {row.note}" for plan in plans for panel in plan.panels
                  for row in panel.rows if row.note]  # fmt: skip
         notes += store_committees(results)
     finally:  # also of an interrupted run: what is finished can be committed
         results.pack()
-    return Summary(len(jobs) - len(failed), found, failed, notes + results.notes)
+    return Summary(len(jobs) - len(failed), prepared.found, failed, notes + results.notes)
 
 
 def _expanded(names: Sequence[str]) -> list[str]:

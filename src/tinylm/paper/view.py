@@ -99,13 +99,18 @@ class PanelResult:
 
 @dataclass(frozen=True)
 class TableResult:
-    """One table."""
+    """One table.
+
+    Attributes:
+        corpus: number of paragraphs, their mean tokens and the vocabulary; empty in earlier plans.
+    """
 
     name: str
     spec: Table
     panels: list[PanelResult]
     knobs: dict[str, Any]
     preset: str
+    corpus: dict[str, Any]
 
 
 def paired(first: dict[int, float], second: dict[int, float]) -> list[float]:
@@ -140,7 +145,7 @@ def _table(results: Results, name: str, plan: dict[str, Any]) -> TableResult:
         _panel(results, name, panel, stored)
         for panel, stored in zip(spec.panels, plan["panels"], strict=True)
     ]
-    return TableResult(name, spec, panels, plan["knobs"], plan["preset"])
+    return TableResult(name, spec, panels, plan["knobs"], plan["preset"], plan.get("corpus", {}))
 
 
 def _spec(name: str, stored: dict[str, Any]) -> Table:
@@ -189,7 +194,8 @@ def _row(results: Results, row: Row, stored: dict[str, Any]) -> RowResult:
             if a is not None and b is not None
         },
         per_label=np.mean([cell["per_label"] for cell in done], axis=0) if done else np.zeros(0),
-        coverage=first.get("coverage", {}),
+        # Counted when the run was planned; earlier plans do not hold it, but their cells do.
+        coverage=first.get("coverage") or stored.get("coverage", {}),
         mean_tokens=first.get("mean_tokens"),
         absent_share=first.get("absent_share"),
         loss=[cell["history"][-1]["loss"] for cell in pretrainings if cell is not None],

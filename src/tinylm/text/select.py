@@ -77,7 +77,13 @@ def custom_made_rows(
 
 
 def mismatched_rows(
-    paragraphs: TokenIds, in_task: np.ndarray, w_s: int, missing: int | None = None, seed: int = 42
+    paragraphs: TokenIds,
+    in_task: np.ndarray,
+    w_s: int,
+    missing: int | None = None,
+    seed: int = 42,
+    *,
+    nearest: bool = False,
 ) -> np.ndarray:
     """Mismatched W_S: a given size, but many tokens of the task missing (Tables 4 and 7).
 
@@ -90,6 +96,7 @@ def mismatched_rows(
         w_s: Paragraphs wanted.
         missing: The wanted T_M, or None for that of the smallest r at which `w_s` paragraphs qualify.
         seed: Which of the qualifying paragraphs.
+        nearest: Take the nearest T_M in reach where `missing` is out of it.
 
     Returns:
         Row numbers, `int64 [w_s]`. Their measured T_M is the nearest to `missing` that the search
@@ -110,7 +117,7 @@ def mismatched_rows(
 
     low, high = fewest, int(needed.max())
     t_m = {r: measure(r) for r in (low, high)}
-    if not t_m[high] <= missing <= t_m[low]:
+    if not nearest and not t_m[high] <= missing <= t_m[low]:
         raise UserError(
             f"T_M {missing} is out of reach for W_S {w_s} in this corpus: it can be from {t_m[high]} "
             f"(random paragraphs) to {t_m[low]} (as many of the task's tokens avoided as possible)."
@@ -120,8 +127,8 @@ def mismatched_rows(
         r = (low + high) // 2
         t_m[r] = measure(r)
         low, high = (r, high) if t_m[r] >= missing else (low, r)
-    nearest = min(t_m, key=lambda r: abs(t_m[r] - missing))
-    return _first_within(order, needed, nearest, w_s)
+    best = min(t_m, key=lambda r: abs(t_m[r] - missing))
+    return _first_within(order, needed, best, w_s)
 
 
 def reverse_rows(

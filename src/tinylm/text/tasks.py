@@ -144,21 +144,27 @@ def load_task(
     )
 
 
-def hold_out(task: Task, train_per_label: int) -> tuple[Task, list[str], np.ndarray]:
+def hold_out(task: Task, train_per_label: int, share: float = 0) -> tuple[Task, list[str], np.ndarray]:
     """Keep the first training rows of each label and set the others aside, for validation.
+
+    Args:
+        task: its training rows are grouped by label.
+        train_per_label: training rows of each label, at most.
+        share: of each label's rows, at least this share is set aside.
 
     Returns:
         The task with at most `train_per_label` training rows of each label, and the texts and
         labels (`int64`) of the rows that are left over.
     """
-    number_in_label = np.concatenate([np.arange(count) for count in np.bincount(task.train_labels)])
-    learn = np.flatnonzero(number_in_label < train_per_label)
-    held = np.flatnonzero(number_in_label >= train_per_label)
+    counts = np.bincount(task.train_labels)
+    number_in_label = np.concatenate([np.arange(count) for count in counts])
+    kept = np.minimum(train_per_label, np.round((1 - share) * counts))[task.train_labels]
+    learn, held = np.flatnonzero(number_in_label < kept), np.flatnonzero(number_in_label >= kept)
     smaller = replace(
         task,
         train_texts=[task.train_texts[i] for i in learn],
         train_labels=task.train_labels[learn],
-        fingerprint=f"{task.fingerprint}-{train_per_label}",
+        fingerprint=f"{task.fingerprint}-{train_per_label}" + (f"-{share}" if share else ""),
     )
     return smaller, [task.train_texts[i] for i in held], task.train_labels[held]
 
