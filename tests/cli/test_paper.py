@@ -54,6 +54,18 @@ def test_a_damaged_record_is_reported_and_the_rest_is_shown(tmp_path: Path):
     assert f"{cell.name} is damaged" in answer.err and "report in" in answer.out
 
 
+def test_plan_counts_tokens_and_cells_and_trains_nothing(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "cache"))
+    answer = done("paper plan table5 table7 --preset smoke --results", tmp_path / "r")
+    assert "0 cells are found" in answer.out and "no cell to judge by" in answer.out
+    assert "Now: tinylm paper run table5 table7 --preset smoke" in answer.out
+    assert {path.name for path in (tmp_path / "r").glob("*.jsonl")} == {"table5.jsonl", "table7.jsonl"}
+    assert not (tmp_path / "cache" / "paper" / "pretrained").exists()
+    done("paper report --results", tmp_path / "r")
+    text = (tmp_path / "r" / "report.md").read_text()
+    assert "| 90000 | 90,000 | 900 | 28,302 |" in text  # W_S is counted before anything is trained
+
+
 def test_run_refuses_what_it_does_not_know(tmp_path: Path):
     assert "preset 'huge' is unknown; there are smoke, cpu" in refused(
         tinylm("paper run table5 --preset huge --results", tmp_path)

@@ -12,10 +12,10 @@ from tinylm.infer.baselines import fasttext_accuracy
 from tinylm.paper.data import Materials
 from tinylm.paper.preset import Preset, Sources, load_preset
 from tinylm.paper.public import find_public
-from tinylm.paper.spec import TaskSpec
+from tinylm.paper.spec import Selection, TaskSpec
 from tinylm.text.select import reverse_rows
 from tinylm.text.store import TokenIds
-from tinylm.text.tasks import load_task
+from tinylm.text.tasks import hold_out, load_task
 
 
 def write_rows(path, rows):
@@ -69,6 +69,49 @@ def test_held_out_rows_are_no_training_rows(materials):
         TaskSpec(name="vital-topics", labels=[0, 1], train_per_label=12, test_per_label=5, hold_out=4)
     )
     assert len(held.task.train_texts) == 2 * 8 and len(held.validation) == 2 * 3
+
+
+def test_a_share_of_the_training_rows_serves_validation(materials):
+    share = materials.preset.model_copy(update={"validation_share": 0.25, "max_train_texts": None})
+    data = Materials(share).of(
+        TaskSpec(name="vital-topics", labels=[0, 1], train_per_label=12, test_per_label=5, hold_out=4)
+    )
+    # A quarter of 12 rows of each label; `hold_out` asks for nothing beyond it.
+    assert np.bincount(data.validation_labels).tolist() == [3, 3]
+    assert np.bincount(data.task.train_labels).tolist() == [9, 9]
+    whole = load_task("vital-topics", labels=[0, 1], train_per_label=12, test_per_label=5)
+    assert data.task.fingerprint != whole.fingerprint != hold_out(whole, 9)[0].fingerprint
+
+
+def test_a_t_m_out_of_reach_is_approached(materials):
+    spec = TaskSpec(name="vital-topics", labels=[0, 1], train_per_label=40, test_per_label=20)
+    found = Materials(materials.preset.model_copy(update={"paper_t_m": True}))
+
+    def t_m(missing: int | None) -> int:
+        selection = Selection(select="mismatched", size=500, missing=missing)
+        return found.coverage(selection, 500, spec).t_m
+
+    t_c, largest = int(found.of(spec).in_task.sum()), t_m(None)
+    assert t_m(t_c) == largest < t_c  # what 500 paragraphs allow
+    assert t_m(largest // 2) == pytest.approx(largest // 2, abs=0.05 * t_c)
+
+
+def test_a_reverse_selection_has_no_more_paragraphs_than_are_custom_made(materials):
+    spec = TaskSpec(name="vital-topics", labels=[0, 1], train_per_label=60, test_per_label=20)
+    custom_made = materials.paragraphs(Selection(select="custom-made"), None, spec)
+    size = len(custom_made) + 1000
+    for absent in ("none", "many"):
+        chosen = materials.paragraphs(Selection(select="reverse", size=size, absent=absent), size, spec)
+        assert len(chosen) == len(custom_made) > 0
+
+
+def test_the_rows_of_stored_cells_are_still_those_of_the_real_tasks(data_folder):
+    """Fingerprints that cells of results/paper/cpu hold."""
+    agnews = load_task("agnews", train_per_label=325 + 20, test_per_label=350)
+    assert hold_out(agnews, 325)[0].fingerprint == "6d871de30f480f2a-325"
+    labels = [5, 10, 11, 16, 17, 25, 27, 33, 36, 39]
+    fewrel = load_task("fewrel", labels=labels, train_per_label=130 + 20, test_per_label=70)
+    assert hold_out(fewrel, 130)[0].fingerprint == "3b9fa86d5141124d-130"
 
 
 def test_reverse_selections_differ_only_in_the_tokens_absent_from_the_task():

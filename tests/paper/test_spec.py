@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tinylm.errors import UserError
-from tinylm.paper.preset import load_preset, preset_names
-from tinylm.paper.spec import Architecture, Finetuning, Selection, load_table, parse_table, table_names
+from tinylm.paper.preset import Preset, load_preset, preset_names
+from tinylm.paper.spec import Architecture, Finetuning, Selection, load_table, parse, parse_table, table_names
 from tinylm.train.recipes import RECIPES
 
 GOOD = """\
@@ -118,7 +118,7 @@ def test_unknown_names_list_the_known_ones(tmp_path):
         UserError, match="'table10' is unknown; there are figure1, table1, .*weighted-overlap"
     ):
         load_table("table10")
-    with pytest.raises(UserError, match="'huge' is unknown; there are smoke, cpu, paper"):
+    with pytest.raises(UserError, match="'huge' is unknown; there are smoke, cpu, laptop, paper"):
         load_preset("huge")
     with pytest.raises(UserError, match="nowhere.yaml does not exist"):
         load_table(str(tmp_path / "nowhere.yaml"))
@@ -135,11 +135,34 @@ def test_the_paper_preset_changes_nothing():
     assert paper.size_of(Selection(select="custom-made"), 37936) is None  # whatever qualifies
     assert paper.rows_per_label(630, 0, 70, 10) == (630, 0, 70)
     assert paper.rows_per_label(630, 63, 70, 10) == (567, 63, 70)
-    recipe = paper.finetuning_recipe(Finetuning(learning_rate=7e-5, weight_decay=1.5e-2))
+    recipe = paper.finetuning_recipe(Finetuning(learning_rate=7e-5, weight_decay=1.5e-2), 6300)
     assert (recipe.finetune.learning_rate, recipe.finetune.weight_decay) == (7e-5, 1.5e-2)
     pretrain = paper.pretraining_recipe(2000).pretrain
     assert (pretrain.epochs, pretrain.batch_size, pretrain.learning_rate) == (50, 32, 5.5e-5)
     assert paper.trials >= 5 and paper.pretrainings >= 2
+
+
+def test_the_laptop_preset_keeps_the_scale_of_the_text():
+    laptop, paper = load_preset("laptop"), load_preset("paper")
+    kept = ("vocabulary", "max_tokens", "w_s_divided_by", "paper_t_m", "max_train_texts", "max_test_texts")
+    assert [getattr(laptop, knob) for knob in kept] == [getattr(paper, knob) for knob in kept]
+    assert laptop.pretrainings == laptop.trials == 5  # a fine-tuning of each
+    assert laptop.size_of(Selection(select="all"), 6_000_000) is None  # the whole corpus
+    assert laptop.size_of(Selection(select="random", size=200_000), 200_000) == 200_000
+    assert laptop.rows_per_label(630, 0, 70, 64) == (630, 0, 70)
+    assert laptop.model_config_of(Architecture(), 30522, role="deep").layers == 6
+
+
+def test_a_large_task_takes_fewer_epochs():
+    preset = load_preset("laptop").model_copy(update={"finetune_epochs": 20, "most_finetune_texts": 1000})
+    hyper = Finetuning(learning_rate=1e-4, weight_decay=0)
+    epochs = [preset.finetuning_recipe(hyper, texts).finetune.epochs for texts in (10, 100, 400, 5000)]
+    assert epochs == [20, 10, 2, 2]
+
+
+def test_patience_needs_validation_texts():
+    with pytest.raises(UserError, match="patience needs validation texts"):
+        parse(Preset, "{recipe: fast, vocabulary: 300, corpus: vital, patience: 3}", "presets.yaml")
 
 
 def test_the_deep_model_of_a_committee_has_its_own_depth():
@@ -159,7 +182,7 @@ def test_the_paper_tells_hidden_tokens_from_the_whole_vocabulary():
 
 
 def test_every_preset_is_valid():
-    assert preset_names() == ["smoke", "cpu", "paper"]
+    assert preset_names() == ["smoke", "cpu", "laptop", "paper"]
     for name in preset_names():
         load_preset(name)
 

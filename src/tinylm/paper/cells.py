@@ -345,7 +345,8 @@ class Planner:
         hyper: Finetuning,
         trial: int,
     ) -> FinetuningCell:
-        data, recipe, patience = arm.data, self.preset.finetuning_recipe(hyper), self.preset.patience
+        data, patience = arm.data, self.preset.patience
+        recipe = self.preset.finetuning_recipe(hyper, len(data.encoded.train))
         seed = seed_of(arm.copy, trial)
         identity = {
             "kind": "finetuning",

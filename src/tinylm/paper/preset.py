@@ -61,6 +61,8 @@ class Preset(BaseModel):
         least_paragraphs: small W_S are passed over so often that at least so many paragraphs
             are seen.
         finetune_epochs: None keeps the recipe's.
+        most_finetune_texts: a large task has so many epochs fewer that about so many texts are seen,
+            in two epochs at least; None sets no bound.
         patience: fine-tuning ends when so many epochs in a row brought no better validation accuracy,
             and the weights of the best epoch are kept, with pre-training and without; None takes all
             epochs and keeps the last one's.
@@ -97,6 +99,7 @@ class Preset(BaseModel):
     pretrain_epochs: int | None = Field(default=None, ge=1)
     least_paragraphs: int = Field(default=0, ge=0)
     finetune_epochs: int | None = Field(default=None, ge=1)
+    most_finetune_texts: int | None = Field(default=None, ge=1)
     patience: int | None = Field(default=None, ge=1)
     finetune_muon_lr: float | None = Field(default=None, gt=0)
     spec_hyperparameters: bool = True
@@ -136,9 +139,12 @@ class Preset(BaseModel):
         epochs = max(recipe.pretrain.epochs, -(-self.least_paragraphs // w_s))
         return recipe.with_epochs(pretrain=epochs)
 
-    def finetuning_recipe(self, hyper: Finetuning) -> Recipe:
-        """The recipe with a row's hyper-parameters, where the preset takes them."""
+    def finetuning_recipe(self, hyper: Finetuning, texts: int) -> Recipe:
+        """The recipe for so many training texts; with the hyper-parameters of Tables 10 to 12 if wanted."""
         recipe = self.base_recipe()
+        if self.most_finetune_texts is not None:
+            most = max(2, round(self.most_finetune_texts / texts))
+            recipe = recipe.with_epochs(finetune=min(recipe.finetune.epochs, most))
         if not self.spec_hyperparameters:
             return recipe
         finetune = recipe.finetune.model_copy(update=hyper.model_dump())
@@ -170,7 +176,8 @@ class Preset(BaseModel):
 
     def rows_per_label(self, train: int, hold_out: int, test: int, n_labels: int) -> tuple[int, int, int]:
         """Training, validation and test rows of each label, out of the spec's."""
-        used = train - hold_out
+        # Validation texts that every fine-tuning has serve those that are to have some just as well.
+        used = train - (0 if self.validation_share else hold_out)
         if self.max_train_texts is not None:
             used = min(used, max(1, self.max_train_texts // n_labels))
         if self.max_test_texts is not None:

@@ -75,21 +75,26 @@ class Prepared:
     found: int
 
     def hours(self, jobs: Sequence[Cell] | None = None) -> float | None:
-        """Processor hours that jobs (all of them by default) will take, judged by the cells that are stored.
+        """Hours that one core needs for jobs (all of them by default), judged by the cells that are stored.
 
-        None where no cell of one of their kinds is stored.
+        A cell is compared with those of its kind and architecture, or else with all of its kind; None
+        where a kind has none.
         """
+        taken: dict[tuple[object, ...], list[tuple[float, float]]] = {}  # seconds and work
+        for cell in self._cells():
+            stored = self.results.read(cell.key)
+            if stored is not None and not isinstance(cell, BaselineCell):
+                for group in ((type(cell), cell.config), (type(cell),)):
+                    taken.setdefault(group, []).append((stored["seconds"], cell.work))
+        pace = {group: sum(s for s, _ in of) / sum(w for _, w in of) for group, of in taken.items()}
         seconds = 0.0
-        jobs = self.jobs if jobs is None else jobs
-        for kind in (Pretraining, FinetuningCell):
-            work = sum(job.work for job in jobs if isinstance(job, kind))
-            if not work:
-                continue
-            stored = [(cell, self.results.read(cell.key)) for cell in self._cells() if isinstance(cell, kind)]
-            done = [(cell.work, content["seconds"]) for cell, content in stored if content is not None]
-            if not done:
+        for job in self.jobs if jobs is None else jobs:
+            if isinstance(job, BaselineCell):
+                continue  # seconds
+            found = pace.get((type(job), job.config)) or pace.get((type(job),))
+            if found is None:
                 return None
-            seconds += work * sum(taken for _, taken in done) / sum(each for each, _ in done)
+            seconds += job.work * found
         return seconds / 3600
 
     def _cells(self) -> list[Cell]:
