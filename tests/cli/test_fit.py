@@ -7,6 +7,7 @@ import io
 import json
 import random
 import re
+import subprocess
 import sys
 import tracemalloc
 from collections.abc import Iterator
@@ -253,6 +254,65 @@ def test_predict_streams_standard_input(home: Path, monkeypatch: pytest.MonkeyPa
     assert done("predict model -").out.startswith("farm\t")
     feed(monkeypatch, "")
     assert "standard input is empty" in refused(tinylm("predict model -"))
+
+
+def test_every_row_has_a_line_and_columns_are_kept(home: Path) -> None:
+    rows = [
+        {"id": 7, "title": "the cow", "label": "x"},
+        {"id": 8},
+        {"id": 9, "title": "the ship", "body": "the tide"},
+    ]
+    (home / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    done("predict model rows.jsonl --text title --text body --keep id --keep label --out kept.jsonl")
+    found = [json.loads(line) for line in (home / "kept.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["id"] for row in found] == [7, 8, 9]
+    assert [row["label"] for row in found] == ["farm", None, "sea"]
+    assert [row["reason"] for row in found] == [None, "no text", None]
+    assert [row["text"] for row in found] == ["the cow", "", "the ship the tide"]
+    assert [row["label (kept)"] for row in found] == ["x", None, None]
+    lines = done("predict model rows.jsonl --text title --text body --keep id").out.splitlines()
+    assert [line.split("\t")[:2] for line in lines] == [["7", "farm"], ["8", ""], ["9", "sea"]]
+
+
+def test_standard_input_is_answered_as_it_comes(home: Path) -> None:
+    command = [sys.executable, "-c", "from tinylm.cli import main; main()", "predict", "model", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        for text, label in (("the cow meets the hay", "farm"), ("the ship meets the wave", "sea")):
+            process.stdin.write(text + "\n")
+            process.stdin.flush()
+            assert process.stdout.readline().startswith(label)  # before there is another line
+        process.stdin.close()
+
+
+def test_a_fit_of_columns_of_zero_and_one_and_two_texts(home: Path) -> None:
+    chance = random.Random(2)
+    topics = [chance.choice(("farm", "sea", "both")) for _ in range(120)]
+    both = [tuple(sentence(topic, chance) for topic in ("farm", "sea")) for _ in topics]
+    rows = [
+        [
+            farm if topic != "sea" else "",
+            sea if topic != "farm" else "",
+            int(topic != "sea"),
+            int(topic != "farm"),
+            n,
+        ]
+        for n, (topic, (farm, sea)) in enumerate(zip(topics, both, strict=True))
+    ]
+    with (home / "marks.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=";").writerows([["title", "body", "farm", "sea", "n"], *rows])
+    columns = "--text title --text body --label farm --label sea"
+    answer = done(f"fit marks.csv {columns} --out marks {FIT} --no-compare")
+    assert "cells separated by semicolons, UTF-8; 120 texts with 2 labels, several per text" in answer.err
+    assert "`title`, `body`, joined with a space" in (home / "marks" / "README.md").read_text(
+        encoding="utf-8"
+    )
+    assert "macro F1" in done("evaluate marks marks.csv").out  # columns as in the fit
+    done("predict marks marks.csv --keep n --out marks-out.csv")
+    found = read(home / "marks-out.csv")
+    assert [row["n"] for row in found] == [str(n) for n in range(120)]
+    for row in found:
+        assert row["label"] == "; ".join(name for name in ("farm", "sea") if row[name] == "1")
 
 
 def test_probabilities_and_the_mark_of_texts_of_low_coverage(home: Path) -> None:

@@ -82,6 +82,19 @@ def test_several_labels_per_text(tmp_path: Path) -> None:
         assert prediction["label"] == max(prediction["probabilities"], key=prediction["probabilities"].get)
 
 
+def test_columns_are_joined_as_in_the_fit(tmp_path: Path) -> None:
+    folder = export_toys(tmp_path)
+    path = folder / "tinylm-onnx.json"
+    decision = json.loads(path.read_text(encoding="utf-8"))
+    assert decision["text_columns"] is None  # the toys were fitted on no table
+    path.write_text(json.dumps(decision | {"text_columns": ["three", "one"]}), encoding="utf-8")
+    columns = {"one": "one two", "empty": " ", "three": "three"}
+    with serve(folder) as server:
+        _, answer, _ = server.ask("/predict", {"texts": [columns, "three one two", "one two three"]})
+    joined, same, other = answer["predictions"]
+    assert joined == same != other
+
+
 def test_details_tell_votes_and_tokens(server: Server) -> None:
     text = "seven 🙂 one " + "two " * 60
     _, answer, _ = server.ask("/predict", {"text": text, "details": True})

@@ -261,11 +261,18 @@ def task_facts(task: Task) -> dict[str, Any]:
     }
 
 
-def columns_fitted_on(model: Path, option: str, given: list[str] | None) -> list[str]:
-    """Columns as given, or else those that the model was fitted on."""
+def record_of_fit(model: Path) -> dict[str, Any]:
+    """The record of a model, or of the one that it was exported from."""
     from tinylm.system.files import read_record
 
-    columns = given or read_record(model).get("settings", {}).get(option) or option
+    record = read_record(model)
+    exported: dict[str, Any] = record.get("model", {}) if record.get("kind") == "onnx" else record
+    return exported
+
+
+def columns_fitted_on(model: Path, option: str, given: list[str] | None) -> list[str]:
+    """Columns as given, or else those that the model was fitted on."""
+    columns = given or record_of_fit(model).get("settings", {}).get(option) or option
     return [columns] if isinstance(columns, str) else list(columns)
 
 

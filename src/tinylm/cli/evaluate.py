@@ -21,6 +21,7 @@ from tinylm.cli.common import (
     console,
     load_task,
     print_notes,
+    record_of_fit,
     remark,
     say,
 )
@@ -56,7 +57,6 @@ def evaluate_command(
     Example: `tinylm evaluate model test.csv` or `tinylm evaluate bert1-agnews --task agnews`
     """
     from tinylm.export.runtime import load_predictor
-    from tinylm.system.files import read_record
 
     if (data is None) == (task is None):
         raise UserError("evaluate needs labelled texts or --task, one of them.")
@@ -65,7 +65,7 @@ def evaluate_command(
     if data is not None:
         from tinylm.text.labelled import read_labelled
 
-        separator = separator or read_record(model).get("settings", {}).get("separator")
+        separator = separator or record_of_fit(model).get("settings", {}).get("separator")
         _evaluate_table(committee, read_labelled(data, text, label, separator, encoding), worst)
         return
     assert task is not None

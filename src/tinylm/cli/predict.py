@@ -23,6 +23,7 @@ from tinylm.cli.common import (
     TextEncoding,
     columns_fitted_on,
     counts,
+    record_of_fit,
     remark,
     say,
 )
@@ -85,13 +86,12 @@ def predict_command(
     Example: `tinylm predict model "The striker scored twice in the final."`
     """
     from tinylm.export.runtime import load_predictor
-    from tinylm.system.files import read_record
 
     if out is not None and out.suffix not in (".csv", ".jsonl"):
         raise UserError(f"--out was {out}; expected a name that ends in .csv or .jsonl.")
     if out is not None and (out.exists() or not out.parent.is_dir()):
         raise UserError(f"--out was {out}; expected a new file in a folder that exists.")
-    committee, record = load_predictor(model), read_record(model)
+    committee, record = load_predictor(model), record_of_fit(model)
     rows = _rows(data, columns_fitted_on(model, "text", text), keep or [], encoding)
     unusable: Counter[str] = Counter()
     number = 0

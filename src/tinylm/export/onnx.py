@@ -20,6 +20,7 @@ from tinylm.model.graph import committee_graph
 from tinylm.model.huggingface import module_of
 from tinylm.model.logits import logits_of
 from tinylm.model.storage import StoredClassifier
+from tinylm.system.files import read_record
 from tinylm.text.corpus import read_vital
 from tinylm.text.tokenizer import Tokenizer
 
@@ -80,6 +81,7 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
         "multi_label": committee.multi_label,
         "thresholds": [] if committee.thresholds is None else committee.thresholds.tolist(),
         "hardly_seen": None if committee.rare is None else np.flatnonzero(committee.rare).tolist(),
+        "text_columns": read_record(model).get("facts", {}).get("text_columns"),
     }
     (folder / DECISION).write_text(json.dumps(decision, ensure_ascii=False) + "\n", encoding="utf-8")
     export = _check(committee, folder)

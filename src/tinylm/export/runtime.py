@@ -30,6 +30,7 @@ class OnnxClassifier(Predictor):
         self.member_names = decision["members"]
         self.max_tokens = decision["max_tokens"]
         self.temperature = decision["temperature"]
+        self.text_columns = decision.get("text_columns")  # exports of before have none
         self.thresholds = np.array(decision["thresholds"], np.float64) if decision["multi_label"] else None
         self.rare = None
         if decision["hardly_seen"] is not None:  # the ids of the tokens that are rare
@@ -79,5 +80,8 @@ def load_predictor(folder: str | Path) -> Predictor:
     if (Path(folder) / DECISION).is_file():
         return load_onnx(folder)
     from tinylm.infer.committee import load_committee
+    from tinylm.system.files import read_record
 
-    return load_committee(Path(folder))
+    committee = load_committee(Path(folder))
+    committee.text_columns = read_record(Path(folder)).get("facts", {}).get("text_columns")
+    return committee

@@ -43,6 +43,7 @@ class Predictor(ABC):
         max_tokens: of the first member, which cuts texts there; [CLS] and [SEP] included.
         rare: `bool [vocab]`, which tokens of the first member pre-training hardly met; None where nobody
             counted. [UNK] is one of them however often it was met: it stands for ever other words.
+        text_columns: columns of the table of the fit, whose texts were joined; None where they are not known.
     """
 
     label_names: list[str]
@@ -52,6 +53,7 @@ class Predictor(ABC):
     tokenizer: Tokenizer
     max_tokens: int
     rare: np.ndarray | None
+    text_columns: list[str] | None = None
 
     @abstractmethod
     def member_logits(self, texts: Sequence[str]) -> np.ndarray:

@@ -36,14 +36,16 @@ BEARER = HTTPBearer(auto_error=False, description="Needed only if the server was
 
 
 class PredictRequest(BaseModel):
-    """One text or several."""
+    """One text or several; a text may be an object of columns, which are joined as in the fit."""
 
     model_config = ConfigDict(
         extra="forbid", json_schema_extra={"examples": [{"texts": ["The first text.", "Another."]}]}
     )
 
-    text: str | None = Field(default=None, description="One text; instead of texts.")
-    texts: list[str] | None = Field(default=None, min_length=1, description="Several texts; instead of text.")
+    text: str | dict[str, str] | None = Field(default=None, description="One text; instead of texts.")
+    texts: list[str | dict[str, str]] | None = Field(
+        default=None, min_length=1, description="Several texts; instead of text."
+    )
     details: bool = Field(
         default=False, description="Also return the vote of each member and what the model read."
     )
@@ -54,10 +56,17 @@ class PredictRequest(BaseModel):
             raise ValueError("give either text or texts")
         return self
 
-    @property
-    def all_texts(self) -> list[str]:
-        """The texts, in either form."""
-        return self.texts if self.text is None else [self.text]  # type: ignore[return-value]
+    def all_texts(self, columns: Sequence[str] | None) -> list[str]:
+        """The texts, in either form; `columns` are those of the fit, in their order."""
+        texts = [self.text] if self.texts is None else self.texts
+        return [_joined(text, columns) for text in texts if text is not None]
+
+
+def _joined(text: str | dict[str, str], columns: Sequence[str] | None) -> str:
+    """A text, or its columns joined with a space as those of a table are."""
+    if isinstance(text, str):
+        return text
+    return " ".join(text[name] for name in columns or text if text.get(name, "").strip())
 
 
 REQUEST_SCHEMA = PredictRequest.model_json_schema()
@@ -203,7 +212,7 @@ def create_app(
             wanted = PredictRequest.model_validate_json(await request.body())
         except ValidationError as error:
             raise HTTPException(422, _sentence(error)) from None
-        texts = wanted.all_texts
+        texts = wanted.all_texts(classifier.text_columns)
         if len(texts) > limits.texts:
             raise HTTPException(
                 422, f"{len(texts):,} texts were given; at most {limits.texts:,} are allowed."
@@ -292,5 +301,6 @@ def _predict(classifier: Predictor, items: Sequence[_Item]) -> list[Prediction]:
 def _sentence(error: ValidationError) -> str:
     """One sentence about the first mistake in a body."""
     first = error.errors(include_input=False, include_url=False)[0]
-    place = ".".join(str(part) for part in first["loc"])
+    # Of what a text may be, the first stands for both: a string, or an object of strings.
+    place = ".".join(str(part) for part in first["loc"] if part != "str")
     return f"The body{place and f', at {place}'}: {first['msg']}; expected {EXAMPLE}."

@@ -103,8 +103,10 @@ def fit_and_report(
         seconds=MONOTONIC() - begin,
         budget=classifier.budget,
     )
+    columns = settings.get("text") or ["text"]
     facts = classifier.facts_ | {
         "source": sources[0],
+        "text_columns": [columns] if isinstance(columns, str) else columns,
         "test": found.summary(),
         "without_pretraining": results.without.accuracy if results.without else None,
         "linear_svm": results.linear_svm.accuracy if results.linear_svm else None,
