@@ -7,6 +7,7 @@ import csv
 import gzip
 import json
 import lzma
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -153,6 +154,13 @@ def test_unknown_names(tmp_path: Path) -> None:
             open_corpus(name)
     with pytest.raises(UserError, match="holds no file"):
         open_corpus(str(tmp_path))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_no_corpus(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe is a pipe, and a corpus is read more than once"):
+        open_corpus(str(tmp_path / "pipe"))
 
 
 def test_fingerprint_follows_the_content(tmp_path: Path) -> None:

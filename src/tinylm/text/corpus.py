@@ -217,6 +217,8 @@ def _find_files(name: str) -> list[Path]:
         return files_of(path)
     if path.is_file():
         return [path]
+    if path.exists():
+        raise UserError(f"{name} is a pipe, and a corpus is read more than once; give a file or a folder.")
     # Path.glob refuses absolute patterns.
     files = [Path(found) for found in sorted(glob.glob(name, recursive=True))]  # noqa: PTH207
     if not files:
