@@ -62,7 +62,7 @@ class DemoSettings:
         members: shapes of the shallow ones, of different width. Table 8 of the paper also varies
             the convolutions in front, which would not fit into a few minutes.
         trials: fine-tunings of each.
-        example: a text that is not in the corpus, to try the committee on.
+        example: a text to try the committee on, about a topic that there is and not of the corpus.
     """
 
     task: str | Path = "vital-topics"
@@ -74,7 +74,7 @@ class DemoSettings:
     deep: Shape = field(default_factory=lambda: {"layers": 3, "heads": 2})
     members: Sequence[Shape] = tuple({"layers": 1, "heads": heads} for heads in (1, 2, 3))
     trials: int = 3
-    example: str = "Enzymes in the liver break down the fats and proteins of our food."
+    example: str = "The planet has a thin atmosphere and two small moons."
 
 
 @progress_log()

@@ -156,7 +156,7 @@ def _member_name(number: int, member: Classifier) -> str:
 
 def _alone(committee: Committee, member: Classifier, texts: Sequence[str], targets: np.ndarray) -> float:
     """Accuracy of one member; of several labels per text at thresholds of one half."""
-    field = Committee([member]).decision_function(texts)
+    logits = Committee([member]).decision_function(texts)
     if committee.thresholds is not None:
-        return float(((field > 0) == (targets > 0)).all(1).mean())
-    return float(np.mean(field.argmax(1) == targets))
+        return float(((logits > 0) == (targets > 0)).all(1).mean())
+    return float(np.mean(logits.argmax(1) == targets))
