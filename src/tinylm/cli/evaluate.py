@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,8 @@ from tinylm.cli.common import (
 from tinylm.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tinylm.infer.predictor import Predictor
     from tinylm.text.labelled import Labelled
     from tinylm.text.tasks import Task
@@ -36,10 +39,16 @@ if TYPE_CHECKING:
 def evaluate_command(
     model: Annotated[Path, typer.Argument(help="Folder of a classifier, a committee or its ONNX export.")],
     data: Annotated[
-        str | None, typer.Argument(help="Labelled texts, as for 'tinylm fit'; or --task.")
+        str | None, typer.Argument(help="Labelled texts, as for 'tinylm fit'. Or give --task.")
     ] = None,
     task: Annotated[
-        str | None, typer.Option("--task", help="fewrel, agnews, dbpedia, vital-topics or a table to split.")
+        str | None,
+        typer.Option(
+            "--task",
+            help="Evaluate on the test texts of a task, with a linear SVM beside it: fewrel, agnews, dbpedia,"
+            " vital-topics, or a table that is split as in 'tinylm finetune'.",
+            metavar="TASK",
+        ),
     ] = None,
     labels: Labels = None,
     train_per_label: PerLabel = None,
@@ -49,10 +58,17 @@ def evaluate_command(
     label: LabelColumns = None,
     separator: Separator = None,
     encoding: TextEncoding = None,
-    worst: Annotated[int, typer.Option(help="Wrong answers on DATA to show, the surest first.", min=0)] = 5,
+    worst: Annotated[
+        int,
+        typer.Option(
+            help="Number of wrong predictions to show, the most confident first.", min=0, metavar="N"
+        ),
+    ] = 5,
     settings: Settings = None,
 ) -> None:
-    """Measure a classifier or a committee, on a table of your own or on a task with a linear SVM beside it.
+    """Evaluate a classifier or a committee on labelled texts.
+
+    Shows accuracy with its 95 % interval, macro F1, calibration, confused labels and wrong predictions.
 
     Example: `tinylm evaluate model test.csv` or `tinylm evaluate bert1-agnews --task agnews`
     """
@@ -62,54 +78,43 @@ def evaluate_command(
         raise UserError("evaluate needs labelled texts or --task, one of them.")
     committee = load_predictor(model)
     text, label = columns_fitted_on(model, "text", text), columns_fitted_on(model, "label", label)
-    if data is not None:
+    if task is None:
         from tinylm.text.labelled import read_labelled
 
+        assert data is not None
         separator = separator or record_of_fit(model).get("settings", {}).get("separator")
-        _evaluate_table(committee, read_labelled(data, text, label, separator, encoding), worst)
+        labelled = read_labelled(data, text, label, separator, encoding)
+        targets = _targets(committee, labelled)
+        remark(labelled.in_words())
+        _show(committee, labelled.texts, targets, labelled.source, worst)
         return
-    assert task is not None
+    from tinylm.infer.baselines import LINEAR_SVM, linear_svm_on
+
     loaded = load_task(task, labels, train_per_label, test_per_label, text, label[0], test)
-    _evaluate_task(model, committee, task, loaded)
+    _check_task(model, committee, task, loaded)
+    baseline = linear_svm_on(loaded)
+    if baseline is None:
+        remark("no linear SVM beside it: the training texts hold no words.")
+    rival = (LINEAR_SVM, baseline.accuracy, baseline.macro_f1) if baseline else None
+    _show(committee, loaded.test_texts, loaded.test_labels, loaded.name, worst, rival)
 
 
-def _evaluate_table(committee: Predictor, labelled: Labelled, worst: int) -> None:
-    from tinylm.infer.evaluation import evaluate
-    from tinylm.report.tables import confusion_table
+def _targets(committee: Predictor, labelled: Labelled) -> np.ndarray:
+    """The labels of a table as numbers, in the form that the model predicts."""
     from tinylm.text.labelled import targets_of
 
     if labelled.several != committee.multi_label:
         found_labels = "several labels" if labelled.several else "one label"
         raise UserError(
-            f"{labelled.source} has {found_labels} per text, which the model has not;"
+            f"{labelled.source} has {found_labels} per text, which the model does not predict;"
             f" {'leave --separator out' if labelled.several else 'give --separator'}."
         )
-    targets = targets_of(labelled, committee.label_names)
-    remark(labelled.in_words())
-    found = evaluate(committee, labelled.texts, targets)
-    low, high = found.interval
-    table = Table("", "", title=f"{found.texts:,} texts of {labelled.source}", show_header=False)
-    table.add_row("accuracy", f"{found.accuracy:.3f} (95 % interval {low:.3f} to {high:.3f})")
-    table.add_row("macro F1", f"{found.macro_f1:.3f}")
-    table.add_row("calibration error", f"{found.calibration_error:.3f} (expected, 10 bins of confidence)")
-    if found.rare_token_share is not None:
-        table.add_row("tokens that pre-training hardly met", f"{found.rare_token_share:.1%}")
-        table.add_row("texts of low coverage (half of the tokens or more)", f"{found.low_coverage:,}")
-    console.print(table)
-    if found.confusion is not None:
-        console.print(confusion_table(found.confusion, committee.label_names, console.width))
-    for mistake in found.mistakes[:worst]:
-        text = " ".join(mistake.text.split())[:100]
-        say(f"{mistake.confidence:.2f} {mistake.answer} instead of {mistake.truth}: {text}")
+    return targets_of(labelled, committee.label_names)
 
 
-def _evaluate_task(model: Path, committee: Predictor, task: str, loaded: Task) -> None:
-    import numpy as np
-    from sklearn.metrics import f1_score
-
-    from tinylm.infer.baselines import LINEAR_SVM, linear_svm_on
+def _check_task(model: Path, committee: Predictor, task: str, loaded: Task) -> None:
+    """Refuse a task with other labels, and say what to know about its rows."""
     from tinylm.system.files import read_record
-    from tinylm.train.finetune import accuracy_of
 
     if loaded.label_names != committee.label_names:
         raise UserError(
@@ -123,15 +128,44 @@ def _evaluate_task(model: Path, committee: Predictor, task: str, loaded: Task) -
     }
     if trained_on - {loaded.fingerprint}:
         remark("fine-tuned on another split: some of these test texts may be among the training texts.")
-    fields = committee.member_logits(loaded.test_texts)
-    total = np.sum(fields, axis=0)
-    table = Table("", "accuracy", "macro F1", title=f"{loaded.name}: {len(loaded.test_texts):,} test texts")
-    rows = [(f"member {i}", field) for i, field in enumerate(fields, 1)] if len(fields) > 1 else []
-    for name, field in [*rows, ("committee" if rows else "classifier", total)]:
-        score = f1_score(loaded.test_labels, field.argmax(1), average="macro")
-        table.add_row(name, f"{accuracy_of(field, loaded.test_labels):.3f}", f"{score:.3f}")
-    if baseline := linear_svm_on(loaded):
-        table.add_row(LINEAR_SVM, f"{baseline.accuracy:.3f}", f"{baseline.macro_f1:.3f}")
-    else:
-        remark("no linear SVM beside it: the training texts hold no words.")
+
+
+def _show(
+    committee: Predictor,
+    texts: Sequence[str],
+    targets: np.ndarray,
+    source: str,
+    worst: int,
+    rival: tuple[str, float, float] | None = None,
+) -> None:
+    """Evaluate, and print all figures; `rival` has a name, an accuracy and a macro F1."""
+    from sklearn.metrics import f1_score
+
+    from tinylm.infer.evaluation import evaluate
+    from tinylm.report.tables import confusion_table
+
+    found = evaluate(committee, texts, targets)
+    table = Table("", "accuracy", "95 % interval", "macro F1", title=f"{found.texts:,} texts of {source}")
+    logits = committee.member_logits(texts)
+    if len(logits) > 1:
+        for number, alone in enumerate(logits, 1):  # of several labels per text at probabilities of one half
+            predicted = alone > 0 if committee.multi_label else alone.argmax(1)
+            right = predicted == targets
+            accuracy = (right.all(1) if committee.multi_label else right).mean()
+            macro_f1 = f1_score(targets, predicted, average="macro", zero_division=0)
+            table.add_row(f"member {number}", f"{accuracy:.3f}", "", f"{macro_f1:.3f}")
+    low, high = found.interval
+    name = "committee" if len(logits) > 1 else "classifier"
+    table.add_row(name, f"{found.accuracy:.3f}", f"{low:.3f} to {high:.3f}", f"{found.macro_f1:.3f}")
+    if rival is not None:
+        table.add_row(rival[0], f"{rival[1]:.3f}", "", f"{rival[2]:.3f}")
     console.print(table)
+    say(f"calibration error: {found.calibration_error:.3f} (expected, over 10 bins of confidence)")
+    if found.rare_token_share is not None:
+        say(f"tokens that were rare in pre-training: {found.rare_token_share:.1%}")
+        say(f"texts at least half of whose tokens were rare: {found.low_coverage:,}")
+    if found.confusion is not None:
+        console.print(confusion_table(found.confusion, committee.label_names, console.width))
+    for mistake in found.mistakes[:worst]:
+        text = " ".join(mistake.text.split())[:100]
+        say(f"{mistake.confidence:.2f} {mistake.answer} instead of {mistake.truth}: {text}")
