@@ -514,3 +514,15 @@ def test_texts_that_are_cut_are_counted() -> None:
     assert fitted.fitted_.cut == 5
     assert any("5 of 40 texts are longer than the 24 tokens" in line for line in fitted.data_warnings_)
     assert not any("longer than" in line for line in tiny(max_tokens=64).fit(texts, labels).data_warnings_)
+
+
+def test_the_end_of_long_texts_is_read_where_it_is_asked_for(tmp_path: Path) -> None:
+    texts, labels = labelled(60)
+    filling = "it is so and so and then again so " * 5
+    texts = [filling + text for text in texts]
+    classifier = tiny(max_tokens=24, long_texts="head-tail").fit(texts, labels)
+    assert classifier.fitted_.cut == 60
+    assert classifier.score(texts, labels) > 0.9 > tiny(max_tokens=24).fit(texts, labels).score(texts, labels)
+    classifier.save_pretrained(tmp_path / "model")
+    again = TinyTextClassifier.from_pretrained(tmp_path / "model")
+    np.testing.assert_allclose(again.predict_proba(texts), classifier.predict_proba(texts), atol=1e-5)

@@ -197,6 +197,31 @@ def test_training_is_deterministic_and_orders_the_vocabulary() -> None:
     assert first.unk_id not in first.encode(texts).ids
 
 
+def test_head_and_tail_of_long_texts(small: Tokenizer, tmp_path: Path) -> None:
+    both = small.reading("head-tail")
+    words = made_up_texts(60, seed=4)
+    for text in (words[0], " ".join(words), "ba ca " + " ".join(words) * 20 + " do"):
+        whole = ids_of(small, [text], 1_000_000)[0][1:-1]
+        for max_tokens in (3, 17, 128):
+            room = max_tokens - 2
+            head = room // 2
+            cut = whole if len(whole) <= room else whole[:head] + whole[len(whole) - (room - head) :]
+            assert ids_of(both, [text], max_tokens) == [[small.cls_id, *cut, small.sep_id]]
+            ids, spans, end = both.spans(text, max_tokens)
+            assert (ids, len(spans), end) == (cut, len(cut), len(text))
+            assert spans == sorted(spans) and spans[-1][1] == len(text)
+    assert both.fingerprint != small.fingerprint
+    for left in ("vocab.txt", "tokenizer.json"):
+        folder = tmp_path / left
+        folder.mkdir()
+        both.save(folder, 17)
+        for name in {"vocab.txt", "tokenizer.json"} - {left}:
+            (folder / name).unlink()
+        assert load_tokenizer(folder).fingerprint == both.fingerprint
+    with pytest.raises(UserError, match="long_texts is 'tail'; expected head or head-tail"):
+        small.reading("tail")
+
+
 # Other languages
 
 

@@ -91,6 +91,10 @@ def fit_command(
     max_tokens: Annotated[
         int, typer.Option(help="Longer texts are cut there; more tokens take longer.", min=3)
     ] = 128,
+    long_texts: Annotated[
+        str,
+        typer.Option(help="What is read of longer texts: head, or head-tail (beginning and end)."),
+    ] = "head",
     max_size: Annotated[
         str | None,
         typer.Option(
@@ -133,6 +137,7 @@ def fit_command(
             members=members,
             tfidf_member=tfidf_member,
             max_tokens=max_tokens,
+            long_texts=long_texts,
             max_size=max_size,
             budget=None if budget == "none" else budget,
             class_weight="balanced" if balanced else None,

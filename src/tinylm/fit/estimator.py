@@ -31,7 +31,7 @@ from tinylm.infer.committee import Committee
 from tinylm.infer.predictor import decide
 from tinylm.system.cores import worker_count
 from tinylm.system.units import bytes_of_size, seconds_of
-from tinylm.text.tokenizer import check_vocabulary_size
+from tinylm.text.tokenizer import LONG_TEXTS, check_vocabulary_size
 from tinylm.train.recipes import Recipe, recipe_named
 
 # How labels are written in a saved model, by numpy's kind of the labels.
@@ -56,6 +56,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         vocabulary: tokens at most, learnt from the texts; a recipe with the vocabulary of
             bert-base-uncased keeps it.
         max_tokens: texts are cut there, [CLS] and [SEP] included.
+        long_texts: what is read of a longer text: "head", its beginning, or "head-tail", half as much of
+            it and as many tokens of its end.
         max_size: of what `save_pretrained` writes, such as "10MB": the most accurate committee that
             fits, by 8-bit weights, fewer encoders and a smaller vocabulary. None for any size.
         budget: wall-clock time of `fit`, such as "90s", "5min" or "1h"; how many epochs fit into
@@ -97,6 +99,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         tfidf_member: bool = True,
         vocabulary: int = 30_000,
         max_tokens: int = 128,
+        long_texts: Literal["head", "head-tail"] = "head",
         max_size: str | float | None = None,
         budget: str | float | None = "5min",
         validation: float = 0.1,
@@ -112,6 +115,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.tfidf_member = tfidf_member
         self.vocabulary = vocabulary
         self.max_tokens = max_tokens
+        self.long_texts = long_texts
         self.max_size = max_size
         self.budget = budget
         self.validation = validation
@@ -203,7 +207,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             texts = len(fitted.split.train) + len(fitted.split.validation)
             sentences.append(
                 f"{fitted.cut:,} of {texts:,} texts are longer than the {self.max_tokens} tokens that are"
-                " read; the rest of them is ignored. A larger max_tokens reads more and takes longer."
+                " read; the rest of them is ignored. A larger max_tokens reads more and takes longer;"
+                " long_texts 'head-tail' reads their beginning and their end."
             )
         if fitted.kept_out:
             sentences.append(
@@ -331,6 +336,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             raise InputError(f"members is {self.members!r}; expected a whole number from 1.")
         if not isinstance(self.max_tokens, int | np.integer) or self.max_tokens < 3:
             raise InputError(f"max_tokens is {self.max_tokens!r}; expected a whole number from 3.")
+        if self.long_texts not in LONG_TEXTS:
+            raise InputError(f"long_texts is {self.long_texts!r}; expected {' or '.join(LONG_TEXTS)}.")
         if not 0 <= self.validation < 1:
             raise InputError(f"validation is {self.validation!r}; expected a share from 0 to below 1.")
         if self.n_jobs is not None and (not isinstance(self.n_jobs, int | np.integer) or self.n_jobs == 0):
@@ -363,6 +370,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             compare=compare,
             held_out=held_out,
             begun=begun,
+            long_texts=self.long_texts,
         )
 
     def _class_weights(self, targets: np.ndarray) -> np.ndarray | None:

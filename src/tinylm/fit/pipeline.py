@@ -45,7 +45,7 @@ from tinylm.text.prepare import held_out_titles
 from tinylm.text.store import TokenIds
 from tinylm.text.tables import why_unusable
 from tinylm.text.tasks import Split, copy_key, split_rows
-from tinylm.text.tokenizer import BERT, Tokenizer, load_tokenizer, train_tokenizer
+from tinylm.text.tokenizer import BERT, HEAD, Tokenizer, load_tokenizer, train_tokenizer
 from tinylm.train.cooccurrence import MOST_TOKENS, token_vectors
 from tinylm.train.finetune import EncodedTask
 from tinylm.train.recipes import Recipe
@@ -106,6 +106,7 @@ class Settings:
     compare: bool = False
     held_out: Sequence[str] = ()
     begun: float | None = None
+    long_texts: str = HEAD
     clock: Clock = MONOTONIC
 
 
@@ -263,7 +264,8 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     if not len(paragraphs):
         raise UserError("there is no text to pre-train on: the texts hold no token and there is no corpus.")
     one_more = tokenizer.encode(labelled.texts, max_tokens + 1)  # which tells the texts that are cut
-    ids = one_more.cut(max_tokens)
+    tokenizer = tokenizer.reading(settings.long_texts)
+    ids = tokenizer.encode(labelled.texts, max_tokens)
     return Encoded(
         paragraphs,
         EncodedTask(

@@ -23,12 +23,13 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from tinylm.errors import UserError
 from tinylm.system.paths import cached, find_local
-from tinylm.text.prefix import MAX_WORD, encode_prefixes, why_no_text
+from tinylm.text.prefix import CHARACTERS_PER_TOKEN, MAX_WORD, encode_prefixes, why_no_text
 from tinylm.text.store import TokenIds
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
 OPTIONS = "tinylm"  # entry of the configuration with what transformers has no name for
+HEAD, HEAD_TAIL = LONG_TEXTS = ("head", "head-tail")
 CONTINUED = "##"  # in front of a token that is not the beginning of a word
 BERT = "bert-base-uncased"
 MAX_VOCAB = 1 << 16  # ids are stored as uint16
@@ -48,15 +49,19 @@ class Tokenizer:
             other marks, and a word with one unknown character is unknown as a whole. Otherwise
             marks stay, only the unknown characters are unknown, emoji stand alone, and sentences in
             scripts without spaces are cut into the pieces that the vocabulary knows.
+        long_texts: what is read of a text that is too long: "head", its beginning, or "head-tail", half
+            as much of it and as many tokens of its end.
 
     Attributes:
-        vocab, strip_accents: as above.
+        vocab, strip_accents, long_texts: as above.
         pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
         special_ids: `int64 [5]`, all of these.
     """
 
-    def __init__(self, vocab: Sequence[str], *, strip_accents: bool = True) -> None:
-        self.vocab, self.strip_accents = list(vocab), strip_accents
+    def __init__(self, vocab: Sequence[str], *, strip_accents: bool = True, long_texts: str = HEAD) -> None:
+        self.vocab, self.strip_accents, self.long_texts = list(vocab), strip_accents, long_texts
+        if long_texts not in LONG_TEXTS:
+            raise UserError(f"long_texts is {long_texts!r}; expected {' or '.join(LONG_TEXTS)}.")
         ids = {token: i for i, token in enumerate(self.vocab)}
         if len(ids) < len(self.vocab):
             twice = next(token for i, token in enumerate(self.vocab) if ids[token] != i)
@@ -89,6 +94,8 @@ class Tokenizer:
         content = "\n".join(self.vocab)
         if not self.strip_accents:
             content += "\n\naccents stay"
+        if self.long_texts != HEAD:
+            content += f"\n\n{self.long_texts}"
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def encode(self, texts: Sequence[str], max_tokens: int = 128) -> TokenIds:
@@ -118,8 +125,30 @@ class Tokenizer:
         except TypeError as error:
             row = next(i for i, text in enumerate(texts) if why_no_text(text) in ("no text", "not UTF-8"))
             raise UserError(f"Text {row + 1} is {texts[row]!r:.60}; expected a string of Unicode.") from error
-        rows = [[self.cls_id, *encoding.ids[:room], self.sep_id] for encoding in encodings]
+        rows = [
+            [
+                self.cls_id,
+                *(part for piece in self._read(text, encoding, room) for part in piece[0]),
+                self.sep_id,
+            ]
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
         return TokenIds.from_lists(rows)
+
+    def _read(self, text: str, encoding: Any, room: int) -> list[tuple[list[int], Any, int]]:
+        """What is read of a text: for one or two pieces ids, encoding and the text's first character in it.
+
+        `encoding` is that of a prefix with more than `room` tokens, or of the whole text.
+        """
+        ids = encoding.ids
+        if self.long_texts == HEAD or len(ids) <= room:
+            return [(ids[:room], encoding, 0)]
+        head = room // 2
+        # As with prefixes, enough characters for the tokens and a word that the cut may change.
+        begin = max(0, len(text) - CHARACTERS_PER_TOKEN * (room + MAX_WORD))
+        (suffix,) = self._backend.encode_batch([text[begin:]], add_special_tokens=False)
+        tail = suffix.ids[len(suffix.ids) - min(room - head, len(suffix.ids)) :]
+        return [(ids[:head], encoding, 0), (tail, suffix, begin)]
 
     def spans(self, text: str, max_tokens: int = 128) -> tuple[list[int], list[tuple[int, int]], int]:
         """How `encode` reads one text.
@@ -130,8 +159,14 @@ class Tokenizer:
         """
         room = max_tokens - 2
         (encoding,) = encode_prefixes(self._backend.encode_batch, [text], room)
-        ids, spans = encoding.ids[:room], encoding.offsets[:room]
-        return ids, spans, len(text) if len(encoding) <= room else spans[-1][1]
+        ids: list[int] = []
+        spans: list[tuple[int, int]] = []
+        for piece, origin, begin in (pieces := self._read(text, encoding, room)):
+            first = 0 if origin is encoding else len(origin.ids) - len(piece)
+            ids += piece
+            spans += [(begin + a, begin + b) for a, b in origin.offsets[first : first + len(piece)]]
+        reads_the_end = len(encoding) <= room or len(pieces) > 1
+        return ids, spans, len(text) if reads_the_end else spans[-1][1]
 
     def reduced(self, keep: np.ndarray) -> Tokenizer:
         """A tokenizer that knows only the tokens `keep` and the special tokens, in the old order.
@@ -145,17 +180,24 @@ class Tokenizer:
             keep: `int [n]`, ids in this vocabulary, in any order.
         """
         ids = np.union1d(keep, self.special_ids)
-        return Tokenizer([self.vocab[i] for i in ids], strip_accents=self.strip_accents)
+        vocab = [self.vocab[i] for i in ids]
+        return Tokenizer(vocab, strip_accents=self.strip_accents, long_texts=self.long_texts)
+
+    def reading(self, long_texts: str) -> Tokenizer:
+        """The same tokenizer with another way to read long texts."""
+        return Tokenizer(self.vocab, strip_accents=self.strip_accents, long_texts=long_texts)
 
     def save_vocab(self, folder: Path) -> None:
         """Write only what `load_tokenizer` needs into an existing folder: `vocab.txt`, and options if any."""
         (Path(folder) / VOCAB_FILE).write_bytes(("\n".join(self.vocab) + "\n").encode())
-        if not self.strip_accents:
+        if self._options():
             _write_json(Path(folder) / CONFIG_FILE, self._options())
 
     def save_backend(self, folder: Path) -> None:
         """Write only `tokenizer.json`, which the library `tokenizers` reads, into an existing folder."""
         self._backend.save(str(Path(folder) / TOKENIZER_FILE))
+        if self._options():
+            _write_json(Path(folder) / CONFIG_FILE, self._options())
 
     def save(self, folder: Path, max_tokens: int) -> None:
         """Write `vocab.txt` and what `transformers.AutoTokenizer` reads, into an existing folder.
@@ -182,7 +224,9 @@ class Tokenizer:
 
     def _options(self) -> dict[str, Any]:
         """What `load_tokenizer` must know beside the vocabulary; nothing where it is as BERT's."""
-        return {} if self.strip_accents else {OPTIONS: {"strip_accents": False}}
+        if self.strip_accents and self.long_texts == HEAD:
+            return {}
+        return {OPTIONS: {"strip_accents": self.strip_accents, "long_texts": self.long_texts}}
 
 
 def load_tokenizer(name: str | Path) -> Tokenizer:
@@ -201,7 +245,10 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
     options: dict[str, Any] = {}
     if path.is_dir():
         if not (path / VOCAB_FILE).is_file() and (path / TOKENIZER_FILE).is_file():
-            return _from_tokenizer_file(path / TOKENIZER_FILE)
+            tokenizer = _from_tokenizer_file(path / TOKENIZER_FILE)
+            if (path / CONFIG_FILE).is_file():
+                tokenizer = tokenizer.reading(_read_options(path / CONFIG_FILE).get("long_texts", HEAD))
+            return tokenizer
         if (path / CONFIG_FILE).is_file():
             options = _read_options(path / CONFIG_FILE)
         path = path / VOCAB_FILE
@@ -226,7 +273,11 @@ def _read_options(path: Path) -> dict[str, Any]:
     """Arguments of `Tokenizer` out of a `tokenizer_config.json`, ours or that of a BERT."""
     raw = _read_json(path)
     if OPTIONS in raw:
-        return {"strip_accents": bool(raw[OPTIONS]["strip_accents"])}
+        options = raw[OPTIONS]
+        return {
+            "strip_accents": bool(options["strip_accents"]),
+            "long_texts": options.get("long_texts", HEAD),
+        }
     if raw.get("do_lower_case") is False or raw.get("strip_accents") is False:
         raise UserError(f"{path} keeps capitals or accents; expected the tokenizer of an uncased BERT.")
     return {}
