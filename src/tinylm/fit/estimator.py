@@ -99,7 +99,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         tfidf_member: bool = True,
         vocabulary: int = 30_000,
         max_tokens: int = 128,
-        long_texts: Literal["head", "head-tail"] = "head",
+        long_texts: str = "head",
         max_size: str | float | None = None,
         budget: str | float | None = "5min",
         validation: float = 0.1,
