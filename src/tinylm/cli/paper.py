@@ -172,6 +172,14 @@ def report_command(
         Path | None,
         typer.Option(help="HTML file to write. By default report.html in that folder.", metavar="FILE"),
     ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder whose token counts are shown, as 'tinylm paper plan' stores them. By default that"
+            " of the results.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     settings: Settings = None,
 ) -> None:
     """Write a report of stored results: Markdown, plots, and one HTML page that needs no other file.
@@ -182,7 +190,7 @@ def report_command(
     """
     from tinylm.paper.report import write_report
 
-    for sentence in write_report(results, out, page):
+    for sentence in write_report(results, out, page, tokens):
         remark(sentence)
     say(f"report in {out or results / 'report.md'} and {page or results / 'report.html'}")
 

@@ -17,7 +17,7 @@ import torch
 
 from tinylm.errors import UserError
 from tinylm.fit.early_stopping import finetune_until_best
-from tinylm.infer.baselines import fasttext_accuracy, tfidf_accuracy
+from tinylm.infer.baselines import fasttext_accuracy, linear_svm_on, tfidf_accuracy
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.model.huggingface import load_masked_language_model, save_model
@@ -29,6 +29,7 @@ from tinylm.paper.public import Public
 from tinylm.paper.results import Results
 from tinylm.system.files import LIBRARIES, locked, new_folder
 from tinylm.system.paths import cache_folder, cached
+from tinylm.text.tasks import Task
 from tinylm.train.checkpoint import Checkpoint
 from tinylm.train.finetune import accuracy_of, finetune
 from tinylm.train.pretrain import pretrain
@@ -192,11 +193,18 @@ def _finetune(cell: FinetuningCell, source: Materials, results: Results, device:
 
 
 def _baseline(cell: BaselineCell, source: Materials, results: Results) -> Outcome:
-    measure = {"tfidf": tfidf_accuracy, "fasttext": fasttext_accuracy}[cell.method]
+    measures = {"tfidf": tfidf_accuracy, "linear-svm": _svm_accuracy, "fasttext": fasttext_accuracy}
     began = time.monotonic()
-    accuracy = measure(source.of(cell.task).task)
+    accuracy = measures[cell.method](source.of(cell.task).task)
     results.write(cell.key, _record(cell.identity, time.monotonic() - began) | {"accuracy": accuracy})
     return Outcome(f"accuracy {accuracy:.3f}")
+
+
+def _svm_accuracy(task: Task) -> float:
+    found = linear_svm_on(task)
+    if found is None:
+        raise UserError(f"the linear SVM finds no word in the texts of {task.name}.")
+    return found.accuracy
 
 
 @lru_cache(maxsize=2)

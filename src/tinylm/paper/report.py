@@ -20,6 +20,7 @@ from tinylm.paper.preset import load_preset
 from tinylm.paper.results import Results
 from tinylm.paper.spec import table_names
 from tinylm.paper.statistics import fit_curve, interval
+from tinylm.paper.tokens import token_section
 from tinylm.paper.view import PanelResult, RowResult, TableResult, gaps_of, load_results
 from tinylm.report.document import (
     Block,
@@ -36,11 +37,17 @@ from tinylm.report.document import (
 from tinylm.report.format import count, interval_words, mean_deviation, number
 from tinylm.system.files import write_text
 
-METHODS = {"tfidf": "TF-IDF + logistic regression", "fasttext": "fastText"}
+METHODS = {
+    "tfidf": "TF-IDF + logistic regression",
+    "linear-svm": "linear SVM, words and characters",
+    "fasttext": "fastText",
+}
 NOT_KNOBS = {"corpus"}
 
 
-def write_report(folder: Path, out: Path | None = None, page: Path | None = None) -> list[str]:
+def write_report(
+    folder: Path, out: Path | None = None, page: Path | None = None, tokens: Path | None = None
+) -> list[str]:
     """Write Markdown, HTML and plots from a results folder.
 
     Args:
@@ -48,6 +55,7 @@ def write_report(folder: Path, out: Path | None = None, page: Path | None = None
         out: of the Markdown; `report.md` in the results folder when None. The plots stay in
             `plots/` of the results folder.
         page: of the HTML; `report.html` in the results folder when None.
+        tokens: another results folder whose token counts are shown; this one's when None.
 
     Returns:
         A sentence for each stored file that was set aside.
@@ -57,7 +65,8 @@ def write_report(folder: Path, out: Path | None = None, page: Path | None = None
     """
     results = Results(folder)
     store_committees(results)  # of a run that was stopped before it could
-    document = build(load_results(results))
+    tables = load_results(results)
+    document = build(tables, load_results(Results(tokens)) if tokens else tables)
     out, page = out or folder / "report.md", page or folder / "report.html"
     plot_folder = folder / "plots"
     for each in (plot_folder, out.parent, page.parent):
@@ -69,12 +78,13 @@ def write_report(folder: Path, out: Path | None = None, page: Path | None = None
     return results.notes
 
 
-def build(tables: Sequence[TableResult]) -> Document:
-    """The report of some tables."""
+def build(tables: Sequence[TableResult], counted: Sequence[TableResult]) -> Document:
+    """The report of some tables; the token counts are those of `counted`."""
     preset = tables[0].preset
     answers = claims(tables)
     sections = [
         _answers(answers),
+        *([section] if (section := token_section(counted)) else []),
         _knobs(tables[0]),
         *(
             section
@@ -210,7 +220,8 @@ def _data_rows(panel: PanelResult) -> Grid:
         head,
         rows,
         "overlap: share of the token occurrences in the task whose token is in W_S; tokens: mean length of a"
-        " paragraph of W_S. TF-IDF and fastText learn from the same training texts and need no pre-training.",
+        " paragraph of W_S. The models in the last rows learn from the same training texts, without"
+        " pre-training.",
     )
 
 

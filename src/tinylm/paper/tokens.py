@@ -1,0 +1,113 @@
+"""Numbers that must agree with the paper's and need no training: T_W, T_C and T_M.
+
+They are counted when tables are planned, so the report can show them before any model is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tinylm.paper.view import PanelResult, RowResult, TableResult
+from tinylm.report.document import Block, Grid, Section, Text
+from tinylm.report.format import count
+
+WIKIPEDIA = 6_000_000  # paragraphs, as the paper rounds them
+VOCABULARY = 30_522  # tokens of bert-base-uncased, which the paper's counts belong to
+
+
+def token_section(tables: Sequence[TableResult]) -> Section | None:
+    """The paper's counts beside ours; None where the vocabulary is another or nothing was counted."""
+    corpus = next((table.corpus for table in tables if table.corpus), None)
+    if corpus is None or corpus["vocabulary"] != VOCABULARY:
+        return None
+    panels = [panel for table in tables for panel in table.panels]
+    blocks: list[Block] = [
+        Text(
+            f"Counted by `tinylm paper plan all --preset {tables[0].preset}`, without any training. All of"
+            f" Wikipedia is {corpus['paragraphs']:,} paragraphs here, of {corpus['mean_tokens']} tokens on"
+            " average and from several snapshots; the paper has 6 million articles, cut to 128 tokens."
+        ),
+        _random(panels),
+        _tasks(panels),
+        _missing(panels, corpus["paragraphs"]),
+    ]
+    return Section("Tokens: the paper's counts beside ours", blocks=blocks)
+
+
+def _random(panels: Sequence[PanelResult]) -> Grid:
+    """T_W of each random W_S, which does not depend on the task."""
+    found: dict[int, RowResult] = {}
+    for panel in panels:
+        for row in panel.rows:
+            known = row.spec.w_s.select in ("random", "all") and row.coverage
+            if known and row.paper.t_w is not None:
+                found.setdefault(row.w_s, row)
+    rows = [
+        [count(row.paper.w_s), f"{w_s:,}", count(row.paper.t_w), f"{row.coverage['t_w']:,}",
+         _difference(row.paper.t_w, row.coverage["t_w"])]
+        for w_s, row in sorted(found.items(), reverse=True)
+    ]  # fmt: skip
+    return Grid(
+        ["W_S paper", "W_S", "T_W paper", "T_W", "difference"],
+        rows,
+        "Random W_S. Equal shuffles of other paragraphs: what differs is the text, so T_W agrees within"
+        " 2 %, and only the largest W_S lacks the rarest tokens.",
+    )
+
+
+def _tasks(panels: Sequence[PanelResult]) -> Grid:
+    """T_C of each task."""
+    rows: dict[int, list[str]] = {}
+    for panel in panels:
+        if panel.spec.t_c is not None:
+            task, spec = panel.task, panel.spec.task
+            wanted = len(task["labels"]) * (spec.train_per_label + spec.test_per_label)
+            texts = task["train_texts"] + task["validation_texts"] + task["test_texts"]
+            rows.setdefault(
+                panel.spec.t_c,
+                [panel.name, task["name"], f"{wanted:,}", f"{texts:,}", count(panel.spec.t_c),
+                 f"{task['t_c']:,}", _difference(panel.spec.t_c, task["t_c"])],
+            )  # fmt: skip
+    return Grid(
+        ["panel", "task", "texts paper", "texts", "T_C paper", "T_C", "difference"],
+        list(rows.values()),
+        "Where texts are missing, the files at hand are not complete; where none are, other texts of the"
+        " same data set were drawn.",
+    )
+
+
+def _missing(panels: Sequence[PanelResult], paragraphs: int) -> Grid:
+    """T_M of each row."""
+    rows = []
+    for panel in panels:
+        for row in panel.rows:
+            if row.coverage and row.paper.t_m is not None:
+                rows.append(
+                    [panel.name, row.spec.name, row.spec.w_s.select, count(row.paper.w_s), f"{row.w_s:,}",
+                     count(row.paper.t_m), f"{row.coverage['t_m']:,}", _remark(row, paragraphs)]
+                )  # fmt: skip
+    return Grid(
+        ["panel", "row", "selection", "W_S paper", "W_S", "T_M paper", "T_M", "why they differ"], rows
+    )
+
+
+def _remark(row: RowResult, paragraphs: int) -> str:
+    """Why T_M, or W_S, is another than the paper's."""
+    found, select = row.paper, row.spec.w_s.select
+    if found.t_m is not None and found.t_w is not None and found.t_m > VOCABULARY - found.t_w:
+        return (
+            f"the printed T_M cannot be right: with T_W {found.t_w:,}, only {VOCABULARY - found.t_w:,}"
+            " tokens of the vocabulary are missing"
+        )
+    if select == "custom-made" and found.w_s:
+        return f"{paragraphs / WIKIPEDIA:.1%} of the paper's corpus, so fewer paragraphs qualify"
+    if select == "mismatched" and found.t_m and row.coverage["t_m"] < 0.95 * found.t_m:
+        share, paper = row.w_s / paragraphs, (found.w_s or 0) / WIKIPEDIA
+        return f"the largest in reach: {share:.1%} of all paragraphs must qualify, in the paper {paper:.1%}"
+    if select == "all":
+        return "rare tokens need more text"
+    return ""
+
+
+def _difference(paper: int | None, ours: int) -> str:
+    return "" if not paper else f"{ours / paper - 1:+.1%}"
