@@ -50,8 +50,7 @@ def _random(panels: Sequence[PanelResult]) -> Grid:
     return Grid(
         ["W_S paper", "W_S", "T_W paper", "T_W", "difference"],
         rows,
-        "Random W_S. Equal shuffles of other paragraphs: what differs is the text, so T_W agrees within"
-        " 2 %, and only the largest W_S lacks the rarest tokens.",
+        "Random W_S, chosen by the same shuffle: what differs is the text.",
     )
 
 
