@@ -128,14 +128,14 @@ def test_mlm_loss_and_gradients_equal_huggingface(texts: TokenIds) -> None:
 
     batch, rows = whole(texts)
     rng = np.random.default_rng(3)
-    places = torch.from_numpy(np.flatnonzero(rng.random(len(batch.ids)) < 0.3))
-    targets = torch.from_numpy(rng.integers(5, VOCAB, len(places)))
-    loss = nn.functional.cross_entropy(ours(batch, places), targets)
+    positions = torch.from_numpy(np.flatnonzero(rng.random(len(batch.ids)) < 0.3))
+    targets = torch.from_numpy(rng.integers(5, VOCAB, len(positions)))
+    loss = nn.functional.cross_entropy(ours(batch, positions), targets)
     loss.backward()
-    torch.testing.assert_close(ours(batch, places, targets), loss)
+    torch.testing.assert_close(ours(batch, positions, targets), loss)
 
     attention_mask = torch.arange(MAX_TOKENS) < torch.from_numpy(batch.lengths)[:, None]
-    packed_labels = torch.full_like(batch.ids, -100).index_copy(0, places, targets)
+    packed_labels = torch.full_like(batch.ids, -100).index_copy(0, positions, targets)
     input_ids = torch.zeros(len(rows), MAX_TOKENS, dtype=torch.long)
     labels = torch.full_like(input_ids, -100)
     input_ids[attention_mask], labels[attention_mask] = batch.ids, packed_labels

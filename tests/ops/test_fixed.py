@@ -44,15 +44,15 @@ def _no_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autograd, "has_kernels", lambda x: False)
 
 
-def inputs_of(lengths: list[int], hidden: int | None, seed: int = 0) -> Inputs:
-    """Random texts of these lengths; some tokens `hidden`, or a label for each text."""
+def inputs_of(lengths: list[int], masked: int | None, seed: int = 0) -> Inputs:
+    """Random texts of these lengths; `masked` of their tokens as targets, or a label for each text."""
     random = np.random.default_rng(seed)
     texts = [random.integers(5, 300, length).tolist() for length in lengths]
     batch, rows = make_batch(TokenIds.from_lists(texts), np.arange(len(texts)), 80)
-    if hidden is None:
+    if masked is None:
         return Inputs(batch, torch.from_numpy(rows % 4))
-    places = np.sort(random.permutation(len(batch.ids))[:hidden])
-    return Inputs(batch, torch.from_numpy(random.integers(5, 300, hidden)), torch.from_numpy(places))
+    positions = np.sort(random.permutation(len(batch.ids))[:masked])
+    return Inputs(batch, torch.from_numpy(random.integers(5, 300, masked)), torch.from_numpy(positions))
 
 
 def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
@@ -62,7 +62,7 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
 
 
 # A text of one token, one cut to the longest possible, as many tokens as a multiple of ROWS, and
-# as many hidden ones as a multiple of PLACES.
+# as many masked ones as a multiple of MASKED.
 LENGTHS = {
     "mixed": ([17, 3, 80, 1, 100, 41], 20),
     "multiples": ([64, 64], 128),
@@ -75,11 +75,11 @@ LENGTHS = {
 def test_masked_language_modelling_is_the_same_in_fixed_shapes(config: ModelConfig, name: str) -> None:
     inputs = inputs_of(*LENGTHS[name])
     static = inputs.static(config.max_tokens)
-    assert static.batch.shape.rows % 128 == static.batch.shape.places % 128 == 0
+    assert static.batch.shape.rows % 128 == static.batch.shape.masked % 128 == 0
     torch.manual_seed(0)
     model = MaskedLanguageModel(config).train()
-    found = model(static.batch, static.places, static.targets)
-    expected = model(inputs.batch, inputs.places, inputs.targets)
+    found = model(static.batch, static.masked_positions, static.targets)
+    expected = model(inputs.batch, inputs.masked_positions, inputs.targets)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     compare(gradients(model, found), gradients(model, expected))
 
@@ -107,7 +107,7 @@ def compare(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 def test_a_step_that_hides_nothing_changes_nothing() -> None:
     inputs = inputs_of([6, 4], 0).static(80)
     model = MaskedLanguageModel(CONFIGS["one block"]).train()
-    loss = model(inputs.batch, inputs.places, inputs.targets)
+    loss = model(inputs.batch, inputs.masked_positions, inputs.targets)
     assert loss.item() == 0
     assert not any(gradient.any() for gradient in gradients(model, loss).values())
 
@@ -126,17 +126,17 @@ def test_shapes_are_few() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["paper", "fast"])
-@pytest.mark.parametrize("hidden", [30, None], ids=["pretrain", "finetune"])
+@pytest.mark.parametrize("masked", [30, None], ids=["pretrain", "finetune"])
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_a_step_stays_on_its_device(config: ModelConfig, hidden: int | None, recipe: str) -> None:
+def test_a_step_stays_on_its_device(config: ModelConfig, masked: int | None, recipe: str) -> None:
     config = config.model_copy(update={"dropout": 0.1})
-    model = (MaskedLanguageModel(config) if hidden else SequenceClassifier(config, 4)).to("meta").train()
+    model = (MaskedLanguageModel(config) if masked else SequenceClassifier(config, 4)).to("meta").train()
     optimizers = make_optimizers(model, RECIPES[recipe].pretrain, bf16=True)
     assert isinstance(optimizers[0], GpuAdamW)
-    inputs = inputs_of([17, 3, 80, 1, 41], hidden).static(80).to(torch.device("meta"))
+    inputs = inputs_of([17, 3, 80, 1, 41], masked).static(80).to(torch.device("meta"))
     set_lr_factor(optimizers, 0.5)
-    if hidden:
-        loss = model(inputs.batch, inputs.places, inputs.targets)
+    if masked:
+        loss = model(inputs.batch, inputs.masked_positions, inputs.targets)
     else:
         loss = nn.functional.cross_entropy(model(inputs.batch).float(), inputs.targets)
     loss.backward()

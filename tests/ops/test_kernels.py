@@ -93,18 +93,18 @@ def test_attention(dtype: torch.dtype, asking: str) -> None:
     rng = np.random.default_rng(0)
     texts = TokenIds.from_lists(rng.integers(5, 99, n) for n in (7, 24, 3, 23, 12, 11))
     batch, _ = make_batch(texts, range(6), 24)
-    places = torch.arange(80)
+    positions = torch.arange(80)
     if asking == "some tokens":  # none of the last text
-        places = torch.tensor([0, 1, 5, 23, 24, 30, 48, 60, 72])
-    groups = batch.groups_asking(places)
-    (query, exact_query), (kv, exact_kv) = pair(dtype, len(places), 128), pair(dtype, 80, 256)
-    grad = torch.randn(len(places), 128).to(dtype)
+        positions = torch.tensor([0, 1, 5, 23, 24, 30, 48, 60, 72])
+    groups = batch.query_groups(positions)
+    (query, exact_query), (kv, exact_kv) = pair(dtype, len(positions), 128), pair(dtype, 80, 256)
+    grad = torch.randn(len(positions), 128).to(dtype)
     ours = autograd.attention(query, kv, groups, 2, 0.0)
     ours.backward(grad)
 
     # By hand: every query with every token of its own text.
     text = batch.text_of_token
-    own = text[places][:, None] == text[None]
+    own = text[positions][:, None] == text[None]
     outputs = []
     for head in range(2):
         columns = slice(64 * head, 64 * head + 64)

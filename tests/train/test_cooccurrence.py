@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tinylm.text.tokenizer import Tokenizer, train_tokenizer
-from tinylm.train.cooccurrence import begin_from, token_vectors
+from tinylm.train.cooccurrence import start_from, token_vectors
 
 TEXTS = [
     "the cat drinks milk",
@@ -67,7 +67,7 @@ def test_beginning_keeps_angles_lengths_and_what_has_no_vector(tokenizer: Tokeni
     torch.manual_seed(0)
     weight = torch.randn(len(tokenizer), 8)
     before = weight.clone()
-    begin_from(weight, vectors, seed=1)
+    start_from(weight, vectors, seed=1)
     has_vector = np.linalg.norm(vectors, axis=1) > 1e-6  # others are rounding errors
     assert 0 < has_vector.sum() < len(tokenizer)
     assert torch.equal(weight[~has_vector], before[~has_vector])
@@ -75,7 +75,7 @@ def test_beginning_keeps_angles_lengths_and_what_has_no_vector(tokenizer: Tokeni
     now = weight[has_vector].numpy() / float(before.norm(dim=1).median())
     np.testing.assert_allclose(now @ now.T, given @ given.T, atol=1e-5)
     other = before.clone()
-    begin_from(other, vectors, seed=2)
+    start_from(other, vectors, seed=2)
     assert not torch.allclose(other, weight)
 
 

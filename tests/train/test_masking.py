@@ -38,19 +38,19 @@ def test_masking_statistics(tokenizer: Tokenizer, rate: float) -> None:
     rng = np.random.default_rng(0)
     ids = rng.integers(0, VOCAB, 400_000)
     masked = Masking(tokenizer, rate).draw(torch.from_numpy(ids), np.random.default_rng(1))
-    hidden, places, targets = (tensor.numpy() for tensor in (masked.ids, masked.places, masked.targets))
+    after, positions, targets = (tensor.numpy() for tensor in (masked.ids, masked.positions, masked.targets))
 
-    assert len(np.unique(places)) == len(places)
-    assert (targets == ids[places]).all()
+    assert len(np.unique(positions)) == len(positions)
+    assert (targets == ids[positions]).all()
     assert not np.isin(targets, tokenizer.special_ids).any()
     untouched = np.ones(len(ids), bool)
-    untouched[places] = False
-    assert (hidden[untouched] == ids[untouched]).all()
+    untouched[positions] = False
+    assert (after[untouched] == ids[untouched]).all()
 
     ordinary = int((~np.isin(ids, tokenizer.special_ids)).sum())
-    assert within_four_sigma(len(places), ordinary, rate)
-    # A random token is [MASK], or what stood there, one time in VOCAB each.
-    became, chosen = hidden[places], len(places)
+    assert within_four_sigma(len(positions), ordinary, rate)
+    # A random token is [MASK], or the token itself, one time in VOCAB each.
+    became, chosen = after[positions], len(positions)
     assert within_four_sigma((became == tokenizer.mask_id).sum(), chosen, 0.8 + 0.1 / VOCAB)
     assert within_four_sigma((became == targets).sum(), chosen, 0.1 + 0.1 / VOCAB)
     other = (became != tokenizer.mask_id) & (became != targets)
@@ -58,7 +58,7 @@ def test_masking_statistics(tokenizer: Tokenizer, rate: float) -> None:
 
 
 def test_chance_of_a_candidate(tokenizer: Tokenizer) -> None:
-    """Counted over many steps; the hidden tokens of each are drawn by frequency."""
+    """Counted over many steps; the masked tokens of each are drawn by frequency."""
     random = np.random.default_rng(0)
     frequencies = np.zeros(VOCAB)
     ordinary = np.setdiff1d(np.arange(VOCAB), tokenizer.special_ids)
@@ -69,8 +69,8 @@ def test_chance_of_a_candidate(tokenizer: Tokenizer) -> None:
     seen, claimed = np.zeros(VOCAB), np.zeros(VOCAB)
     for _ in range(steps):
         targets = torch.from_numpy(random.choice(VOCAB, 20, p=frequencies))
-        candidates, places = sampling.draw(targets, random)
-        assert torch.equal(candidates.ids[places], targets)
+        candidates, indices = sampling.draw(targets, random)
+        assert torch.equal(candidates.ids[indices], targets)
         assert (candidates.ids.diff() > 0).all() and len(candidates.ids) <= 20 + 15
         seen[candidates.ids] += 1
         claimed[candidates.ids] = candidates.log_chance.exp()
@@ -85,26 +85,26 @@ def test_all_tokens_as_candidates_are_the_whole_softmax() -> None:
     model.bias.data.normal_()
     ids = TokenIds.from_lists([[CLS, 7, 9, 11, SEP], [CLS, 30, SEP]])
     batch, _ = make_batch(ids, np.arange(2), 16)
-    places, targets = torch.tensor([1, 3, 6]), torch.tensor([7, 200, 30])
+    positions, targets = torch.tensor([1, 3, 6]), torch.tensor([7, 200, 30])
     everything = Candidates(torch.arange(VOCAB), torch.zeros(VOCAB))
     losses, gradients = [], []
     for candidates in (None, everything):
         model.zero_grad()
-        loss = model(batch, places, targets, candidates)
+        loss = model(batch, positions, targets, candidates)
         loss.backward()
-        model.encoder.embeddings.word.weight.grad[PAD_ID] = 0  # never a candidate, it learns nothing
+        model.encoder.embeddings.word.weight.grad[PAD_ID] = 0  # never a candidate, so it has no gradient
         losses.append(loss.item())
         gradients.append([p.grad.clone() for p in model.parameters()])
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     for whole, sampled in zip(*gradients, strict=True):
         torch.testing.assert_close(whole, sampled, rtol=1e-4, atol=1e-6)
-    # A candidate that is there in every tenth step stands for ten: as if its logit were larger by log 10.
+    # A candidate that is drawn in every tenth step counts ten times: its logit is raised by log 10.
     rare = Candidates(torch.arange(VOCAB), torch.full((VOCAB,), -math.log(10)))
     rare.log_chance[targets] = 0
-    field = model(batch, places).exp()
-    others = field.sum(1) - field[:, targets].sum(1)
-    by_hand = -(field[range(3), targets] / (10 * others + field[:, targets].sum(1))).log().mean()
-    assert model(batch, places, targets, rare).item() == pytest.approx(by_hand.item(), rel=1e-4)
+    weights = model(batch, positions).exp()
+    others = weights.sum(1) - weights[:, targets].sum(1)
+    by_hand = -(weights[range(3), targets] / (10 * others + weights[:, targets].sum(1))).log().mean()
+    assert model(batch, positions, targets, rare).item() == pytest.approx(by_hand.item(), rel=1e-4)
 
 
 def test_random_tokens_come_from_the_whole_vocabulary(tokenizer: Tokenizer) -> None:
@@ -122,7 +122,7 @@ def test_random_tokens_come_from_the_whole_vocabulary(tokenizer: Tokenizer) -> N
 def test_positions_are_chosen_independently_of_their_place(tokenizer: Tokenizer) -> None:
     masked = Masking(tokenizer, 0.15).draw(torch.full((200_000,), 7), np.random.default_rng(3))
     chosen = np.zeros(200_000, bool)
-    chosen[masked.places] = True
+    chosen[masked.positions] = True
     for tenth in chosen.reshape(10, -1):
         assert within_four_sigma(tenth.sum(), len(tenth), 0.15)
     neighbours = chosen[1:] & chosen[:-1]
@@ -153,8 +153,8 @@ def test_every_step_has_masks_of_its_own(tokenizer: Tokenizer, monkeypatch: pyte
     config = ModelConfig(vocab_size=VOCAB, layers=1, heads=1, max_tokens=64)
     for seed in (1, 1, 2):
         pretrain(text, tokenizer, config, recipe, seed=seed)
-    places = [tuple(masked.places.tolist()) for masked in drawn]
-    first, again, other = places[:6], places[6:12], places[12:]
+    positions = [tuple(masked.positions.tolist()) for masked in drawn]
+    first, again, other = positions[:6], positions[6:12], positions[12:]
     assert len(set(first)) == 6
     assert again == first
     assert not set(other) & set(first)
@@ -231,16 +231,17 @@ def test_groups_hold_every_token_once_in_order() -> None:
     assert next(texts, None) is None
 
 
-def test_groups_ask_for_the_given_places_of_their_own_texts() -> None:
+def test_query_groups_hold_the_positions_of_their_own_texts() -> None:
     batch = random_batch()
-    places = np.flatnonzero(np.random.default_rng(6).random(len(batch.ids)) < 0.03)
-    text_of_place = batch.text_of_token[places].tolist()
+    positions = np.flatnonzero(np.random.default_rng(6).random(len(batch.ids)) < 0.03)
+    text_of_query = batch.text_of_token[positions].tolist()
     text = 0
-    for group, asking in zip(batch.groups, batch.groups_asking(torch.from_numpy(places)), strict=True):
-        assert asking.keys == group.keys
-        for start, length in zip(asking.queries.starts, asking.queries.lengths, strict=True):
-            assert text_of_place.count(text) == length
-            assert all(text_of_place[row] == text for row in range(start, start + length))
+    masked = batch.query_groups(torch.from_numpy(positions))
+    for group, masked_group in zip(batch.groups, masked, strict=True):
+        assert masked_group.keys == group.keys
+        for start, length in zip(masked_group.queries.starts, masked_group.queries.lengths, strict=True):
+            assert text_of_query.count(text) == length
+            assert all(text_of_query[row] == text for row in range(start, start + length))
             text += 1
     assert text == len(batch)
-    assert len(set(text_of_place)) < len(batch)  # some texts ask for nothing
+    assert len(set(text_of_query)) < len(batch)  # some texts have no query

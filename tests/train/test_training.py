@@ -476,7 +476,7 @@ def test_the_output_bias_starts_at_the_log_frequencies(tokenizer: Tokenizer) -> 
     recipe = scaled("paper", learning_rate=1e-12, epochs=1).model_copy(update={"frequency_bias": True})
     corpus = tokenizer.encode(["w3 w3 w3 w8", "w3 w9"], 16)
     model, _ = pretrain(corpus, tokenizer, config_for(recipe, tokenizer), recipe, seed=1)
-    # Half a count for each token; [CLS] and [SEP] count nothing, for they are never hidden.
+    # Half a count for each token; [CLS] and [SEP] do not count, since they are never masked.
     expected = np.full(len(tokenizer), 0.5)
     for word, count in (("w3", 4), ("w8", 1), ("w9", 1)):
         expected[tokenizer.vocab.index(word)] += count
@@ -509,7 +509,7 @@ def test_no_paragraph_and_another_vocabulary_are_refused(
 
 
 @pytest.mark.usefixtures("precision")
-def test_texts_so_short_that_nothing_is_hidden_do_no_harm(tokenizer: Tokenizer) -> None:
+def test_texts_so_short_that_nothing_is_masked_do_no_harm(tokenizer: Tokenizer) -> None:
     recipe = scaled("paper")
     corpus = tokenizer.encode(["", "", ""], 16)
     model, history = pretrain(corpus, tokenizer, config_for(recipe, tokenizer), recipe, seed=1)

@@ -43,13 +43,17 @@ def encode_and_take_first(self: Encoder, batch: Batch) -> Tensor:
 
 
 def predict_everywhere(
-    self: MaskedLanguageModel, batch: Batch, places: Tensor, targets: Tensor, candidates: None = None
+    self: MaskedLanguageModel,
+    batch: Batch,
+    masked_positions: Tensor,
+    targets: Tensor,
+    candidates: None = None,
 ) -> Tensor:
     """Logits at every token, and so the last block too; the loss is that of the masked tokens.
 
     `candidates` is always None: the recipe `paper` does not sample the vocabulary.
     """
-    return F.cross_entropy(predict(self, batch, torch.arange(len(batch.ids)))[places], targets)
+    return F.cross_entropy(predict(self, batch, torch.arange(len(batch.ids)))[masked_positions], targets)
 
 
 def without_kernels() -> AbstractContextManager[object]:

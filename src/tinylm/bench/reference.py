@@ -146,7 +146,7 @@ def pretraining_reference(
         rows = epoch_batches(len(paragraphs), batch_size, seed, epoch)[step]
         batch, _ = make_batch(paragraphs, rows, config.max_tokens)
         masked = masking.draw(batch.ids, generator(seed, MASKS, number))
-        labels = torch.full_like(batch.ids, IGNORED).index_copy(0, masked.places, masked.targets)
+        labels = torch.full_like(batch.ids, IGNORED).index_copy(0, masked.positions, masked.targets)
         padded = pad(batch.with_ids(masked.ids), config.max_tokens)
         return padded | {"labels": _to_rows(batch, labels, config.max_tokens, IGNORED)}
 

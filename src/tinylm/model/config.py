@@ -1,4 +1,4 @@
-"""What the members of a committee look like: every number that decides the shape of their weights."""
+"""The architecture of a committee's members: every number that decides the shape of their weights."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ModelConfig(BaseModel):
 
     @property
     def name(self) -> str:
-        """How tables call it, as in "BERT-1, 12 heads, 2 convolutions 64 x 3x3"."""
+        """Its name in tables, such as "BERT-1, 12 heads, 2 convolutions 64 x 3x3"."""
         name = f"BERT-{self.layers}, {self.heads} head{'s' if self.heads > 1 else ''}"
         if front := self.convolution:
             plural = "s" if front.layers > 1 else ""
@@ -149,12 +149,16 @@ class ModelConfig(BaseModel):
         }
 
 
+# The first folders stored these tensors under these names; they keep them, so that all folders load.
+STORED_IDF, STORED_TOKEN_WEIGHTS = "rarity", "votes.weight"
+
+
 class TfidfConfig(BaseModel):
     """The member without a block, logistic regression on the TF-IDF of tokens.
 
     Attributes:
         vocab_size: tokens of the vocabulary.
-        max_tokens: texts are cut there, [CLS] and [SEP] included, though neither counts.
+        max_tokens: texts are cut to this many tokens, [CLS] and [SEP] included, which have no weight.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -165,14 +169,14 @@ class TfidfConfig(BaseModel):
 
     @property
     def name(self) -> str:
-        """How reports call it."""
+        """Its name in reports."""
         return "TF-IDF of tokens"
 
     def classifier_shapes(self, n_labels: int) -> dict[str, tuple[int, ...]]:
-        """As of `ModelConfig`; the names are those that stored members have."""
+        """As of `ModelConfig`."""
         return {
-            "rarity": (self.vocab_size,),
-            "votes.weight": (self.vocab_size, n_labels),
+            STORED_IDF: (self.vocab_size,),
+            STORED_TOKEN_WEIGHTS: (self.vocab_size, n_labels),
             "cls.predictions.bias": (n_labels,),
         }
 
@@ -200,7 +204,7 @@ def describe_invalid(error: ValidationError, what: str) -> UserError:
 
 
 def check_vocabulary(config: MemberConfig, tokenizer: Tokenizer) -> None:
-    """Refuse a model that has not one weight, or row of weights, per token."""
+    """Refuse a model whose vocabulary is not as large as the tokenizer's."""
     if config.vocab_size != len(tokenizer):
         raise UserError(
             f"the model is for {config.vocab_size:,} tokens, the tokenizer has {len(tokenizer):,};"

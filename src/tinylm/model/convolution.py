@@ -28,7 +28,7 @@ class ConvolutionalFrontEnd(nn.Module):
         self.stages = nn.Sequential(*stages)
 
     def forward(self, x: Tensor, rows: int) -> Tensor:
-        """The first `rows` rows of what it makes of `x [texts, height, width]`."""
+        """The first `rows` rows of its output for `x [texts, height, width]`."""
         # With these strides PyTorch keeps all images channels-last, which saves a third of a
         # training step: the gradients of the convolutions run over contiguous channels.
         image = x.unsqueeze(-1).permute(0, 3, 1, 2)

@@ -1,8 +1,8 @@
 """DistilBERT read as a BERT-n: the same blocks under other names.
 
 DistilBERT (the paper's model for all of Wikipedia) is a BERT-6 without token types and without
-pooler, and its parameters are called otherwise. Renamed to BERT's names and with zeros for the
-token type, it computes the same.
+pooler, and its parameters have other names. With BERT's names, and zeros for the token type, it
+computes the same as a BERT-6.
 """
 
 from __future__ import annotations

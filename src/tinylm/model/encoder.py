@@ -1,6 +1,6 @@
 """The encoder of BERT-n on packed batches.
 
-Two things differ from a textbook BERT, neither of them in what is computed:
+It computes what a textbook BERT computes, but does less work for it:
 
 - hidden states are `[tokens, width]`, the texts of a batch one after the other
   (see `ops/packed.py`); only the attention, and a convolutional front end, pad;
@@ -42,8 +42,8 @@ class Embeddings(nn.Module):
     def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
         """`ids` and `positions`, both `[tokens]`, to `[tokens, width]`."""
         words = self.word(ids)
-        places = F.embedding(positions, self.position.weight + self.segment)
-        x = dropout_add_norm(words, places, self.norm, 0.0)  # nothing is dropped before the LayerNorm
+        shifts = F.embedding(positions, self.position.weight + self.segment)
+        x = dropout_add_norm(words, shifts, self.norm, 0.0)  # nothing is dropped before the LayerNorm
         return dropout(x, self.dropout) if self.training else x
 
 
@@ -81,9 +81,9 @@ class Attention(nn.Module):
         groups: Groups = batch.groups
         probes = probe.split([len(group.keys) for group in groups])
         sums, shares = [], []
-        for group, questions in zip(groups, probes, strict=True):
+        for group, queries in zip(groups, probes, strict=True):
             padded = group.keys.pad(x)
-            scores = questions @ padded.transpose(1, 2)  # [texts, heads, longest]
+            scores = queries @ padded.transpose(1, 2)  # [texts, heads, longest]
             mask = group.keys.mask(x.device)
             if mask is not None:
                 scores = scores.masked_fill(~mask[:, None, :], float("-inf"))
@@ -113,7 +113,7 @@ class Block(nn.Module):
         if read is None:
             return self._finish(self.attention(x, x, batch.groups), x)
         queries = batch.take(x, read)
-        return self._finish(self.attention(queries, x, batch.groups_asking(read)), queries)
+        return self._finish(self.attention(queries, x, batch.query_groups(read)), queries)
 
     def first_tokens(self, x: Tensor, batch: Batch | StaticBatch) -> Tensor:
         """`forward` at the first token of each text, `[texts, width]`."""

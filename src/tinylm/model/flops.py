@@ -1,7 +1,7 @@
 """How much arithmetic a BERT-n needs, as this library computes it.
 
-Counted are the multiplications and additions of matrix products and convolutions, two
-operations for each product of two numbers. With width W, for a text of n tokens:
+Only matrix products and convolutions count, with two operations, a multiplication and an
+addition, for each product of two numbers. With width W, for a text of n tokens:
 
 - a full block: 24 W^2 per token for its linear layers (8 in the attention, 16 in the
   feed-forward) and 4 n W per token for scores and weighted sums;
@@ -11,11 +11,11 @@ operations for each product of two numbers. With width W, for a text of n tokens
   4 W per token and head for scores and weighted sums of the block's input;
 - MLM head: 2 W^2 + 2 W V at the masked tokens only, V the size of the vocabulary;
 - classifier: 2 W^2 + 2 W labels at [CLS];
-- convolutions: every pixel of an image W wide, with `max_tokens` rows in training, with those
-  that reach a row which is read in a classifier that predicts.
+- convolutions: every pixel of an image W wide. It has `max_tokens` rows in training; in
+  prediction, only the rows that change a row which is read.
 
 Training costs three times this: the backward pass forms two products, the gradients of
-input and of weights, for each one of the forward pass.
+the input and of the weights, for each product of the forward pass.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from tinylm.model.config import Convolution, ModelConfig
 
 TRAINING = 3  # times the arithmetic of inference
 # What `training_work` adds to the arithmetic: convolutions run at a fraction of the speed of matrix
-# products, and a step of the optimizers costs so much for every weight of the embedding.
+# products, and a step of the optimizers costs this much for every weight of the embedding.
 CONVOLUTION_COST = 4
 UPDATE_COST = 100
 
 
-def masked_language_model(config: ModelConfig, lengths: np.ndarray, hidden: np.ndarray) -> float:
+def masked_language_model(config: ModelConfig, lengths: np.ndarray, masked: np.ndarray) -> float:
     """Operations of one forward pass.
 
     Args:
         config: the architecture.
         lengths: `int [texts]`, real tokens of each text.
-        hidden: `int [texts]`, how many of them carry the loss.
+        masked: `int [texts]`, how many of them carry the loss.
     """
     w, tokens = config.width, lengths.sum()
-    last = 4 * w**2 * tokens + 20 * w**2 * hidden.sum() + 4 * w * (lengths * hidden).sum()
-    head = (2 * w**2 + 2 * w * config.vocab_size) * hidden.sum()
+    last = 4 * w**2 * tokens + 20 * w**2 * masked.sum() + 4 * w * (lengths * masked).sum()
+    head = (2 * w**2 + 2 * w * config.vocab_size) * masked.sum()
     front = _trained_front_end(config) * len(lengths)
     return float(_blocks(config, lengths) + front + last + head)
 
@@ -85,13 +85,13 @@ def _convolutions(front: Convolution, pixels: int) -> int:
 def training_work(
     config: ModelConfig, *, trained: float, evaluated: float = 0, masked: float = 0, steps: float = 0
 ) -> float:
-    """Rough work of a training, in multiplications: tells how long it takes beside another one.
+    """Rough work of a training, in multiplications, to compare the time of trainings.
 
     Args:
         config: the architecture.
         trained: tokens that are trained on, each as often as it is seen.
         evaluated: tokens that are only passed forward.
-        masked: masked tokens times the tokens that each is told apart from.
+        masked: masked tokens times the size of the vocabulary that each is predicted over.
         steps: of the optimizers.
     """
     w = config.width

@@ -1,16 +1,16 @@
 """The whole committee as one ONNX graph: how every prediction is computed.
 
 The graph is written node by node, not traced from our encoder: packed batches (see `ops/packed.py`)
-are the work of Python loops, which no graph holds, so here texts are padded. What is computed is
-the same: the last block's short way for [CLS] (`Attention.first_tokens`), the convolutions'
-image, and what a member with fewer `max_tokens` than the others sees.
+need Python loops, which a graph cannot hold. So here texts are padded. The results are the same,
+with the last block's shortcut for [CLS] (`Attention.first_tokens`), the convolutions' image, and
+shorter texts for a member with fewer `max_tokens` than the others.
 
 In int8, weights are stored in 8 bits with a scale for every 64 of them. The large products are
 computed in 8 bits too, by an operator of onnxruntime (`MatMulNBits`) that rounds the other factor
-token by token: unlike with a scale for the whole batch, which is what onnxruntime's own dynamic
-quantization has, a prediction does not depend on what else is in the batch.
+token by token. onnxruntime's own dynamic quantization has one scale for the whole batch, so that a
+prediction would depend on what else is in the batch.
 
-Nothing here needs PyTorch: a member is its configuration and its weights as they lie on disk.
+Nothing here needs PyTorch: a member is its configuration and its weights as stored on disk.
 """
 
 from __future__ import annotations
@@ -25,7 +25,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from tinylm.model.config import LAYER_NORM_EPS, ModelConfig, TfidfConfig
+from tinylm.model.config import (
+    LAYER_NORM_EPS,
+    STORED_IDF,
+    STORED_TOKEN_WEIGHTS,
+    ModelConfig,
+    TfidfConfig,
+)
 from tinylm.model.protocol import MemberConfig, Weight, Weights
 from tinylm.ops import HEAD_WIDTH, PAD_ID
 from tinylm.ops.quantize import to_int8
@@ -272,11 +278,11 @@ def _tfidf_logits(graph: _Graph, config: TfidfConfig, weights: Weights, ids: str
     counts = graph.add("MatMul", graph.add("Cast", same, to=TensorProto.FLOAT), column)
     counts = graph.add("Max", graph.add("Squeeze", counts, axis(2)), np.ones(1, np.float32))
     growth = graph.add("Add", graph.add("Log", counts), np.ones(1, np.float32))
-    strength = graph.add("Mul", growth, graph.add("Gather", weights["rarity"], ids))
+    strength = graph.add("Mul", growth, graph.add("Gather", weights[STORED_IDF], ids))
     share = graph.add("Div", graph.add("Mul", strength, real), counts)
     squares = graph.add("ReduceSum", graph.add("Mul", share, strength), axis(1))  # [texts, 1]
     length = graph.add("Max", graph.add("Sqrt", squares), np.array([1e-12], np.float32))
-    rows = graph.rows(weights["votes.weight"], ids)  # [texts, tokens, labels]
+    rows = graph.rows(weights[STORED_TOKEN_WEIGHTS], ids)  # [texts, tokens, labels]
     summed = graph.add("MatMul", graph.add("Unsqueeze", share, axis(1)), rows)
     logits = graph.add("Div", graph.add("Squeeze", summed, axis(1)), length)
     return graph.add("Add", logits, weights["cls.predictions.bias"])

@@ -17,12 +17,13 @@ from tinylm.ops.packed import Batch
 
 @dataclass(frozen=True)
 class Candidates:
-    """Tokens among which the hidden ones of a step are sought, in place of the whole vocabulary.
+    """The sampled vocabulary over which the masked tokens of a step are predicted.
 
     Attributes:
         ids: `int64 [candidates]`, rising.
-        log_chance: `float32 [candidates]`, log of each one's chance to be a candidate in a step. A
-            logit less by this stands for all tokens like it that were not drawn.
+        log_chance: `float32 [candidates]`, log of the probability that each is a candidate in a step.
+            It is subtracted from the logits, so that the sum over the sample estimates that over
+            the whole vocabulary.
     """
 
     ids: Tensor
@@ -44,20 +45,24 @@ class MaskedLanguageModel(nn.Module):
     def forward(
         self,
         batch: Batch | StaticBatch,
-        places: Tensor,
+        masked_positions: Tensor,
         targets: Tensor | None = None,
         candidates: Candidates | None = None,
     ) -> Tensor:
-        """Vocabulary logits at the packed token numbers `places` (rising), `[places, vocab]`.
+        """Vocabulary logits, `[masked, vocab]`, or with `targets` their mean cross-entropy.
 
-        Only these positions pass through the last block and the vocabulary
+        Only the masked positions pass through the last block and the vocabulary
         projection: the others carry no loss, and the projection alone would cost
         more than a transformer block.
 
-        With `targets`, the tokens there (`int64 [places]`), it is their mean cross-entropy; with
-        `candidates`, that of a sampled softmax, and `targets` are places in `candidates.ids`.
+        Args:
+            batch: texts after masking.
+            masked_positions: `int64 [masked]`, rising: rows of the packed tokens.
+            targets: `int64 [masked]`, the tokens to predict; with `candidates`, indices of
+                `candidates.ids`.
+            candidates: a sampled vocabulary, over which the cross-entropy is then taken.
         """
-        x = self.norm(gelu(self.transform(self.encoder(batch, places))))
+        x = self.norm(gelu(self.transform(self.encoder(batch, masked_positions))))
         word = self.encoder.embeddings.word
         if targets is None:
             return F.linear(x, word.weight, self.bias)

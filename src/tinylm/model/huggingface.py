@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tinylm.errors import UserError
-from tinylm.model.config import ModelConfig, TfidfConfig
+from tinylm.model.config import STORED_IDF, STORED_TOKEN_WEIGHTS, ModelConfig, TfidfConfig
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.model.protocol import Member
 from tinylm.model.storage import (
@@ -48,9 +48,8 @@ NAMES = {
     r"norm\.": "cls.predictions.transform.LayerNorm.",
     r"bias$": "cls.predictions.bias",
     r"pooler\.": "bert.pooler.dense.",
-    # The TF-IDF member, whose weights were called so when the first were stored.
-    r"idf$": "rarity",
-    r"token_weights\.": "votes.",
+    r"idf$": STORED_IDF,
+    r"token_weights\.weight$": STORED_TOKEN_WEIGHTS,
 }
 SEGMENT = "bert.embeddings.token_type_embeddings.weight"
 KEY_VALUE = re.compile(r"encoder\.blocks\.(\d+)\.attention\.key_value\.(weight|bias)")

@@ -1,4 +1,4 @@
-"""Logits of many texts from PyTorch modules: what training looks at between its epochs."""
+"""Logits of many texts from PyTorch modules, for the measurements between the epochs of a training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def logits_of(model: Member, paragraphs: TokenIds) -> np.ndarray:
 
     Paragraphs of similar length share a batch, so that the attention pads little.
     """
-    if model.training:  # a query costs nothing; setting all parts takes longer than a small model
+    if (
+        model.training
+    ):  # reading the flag costs nothing; setting it in all parts takes longer than a small model
         model.eval()
     out = np.zeros((len(paragraphs), model.n_labels), np.float32)
     order = np.argsort(paragraphs.lengths, kind="stable")

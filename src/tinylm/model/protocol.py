@@ -1,4 +1,4 @@
-"""What every member of a committee offers, whatever it is made of.
+"""The interface that every member of a committee has, whatever its kind.
 
 A kind of member is a configuration (`MemberConfig`), a PyTorch module to train it (`Member`) and the
 nodes that it adds to the committee's graph. A new kind needs these three, an entry in `KINDS` of
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-if TYPE_CHECKING:  # PyTorch, which predictions do without
+if TYPE_CHECKING:  # PyTorch, which predictions do not need
     from torch import Tensor, nn
 
     from tinylm.ops.packed import Batch
@@ -27,7 +27,7 @@ class Weight:
     Attributes:
         data: fp32, or int8 with `scale`.
         scale: `float32 [..., 1]`, one for each row of `data`, or None.
-        place: file and first byte of `data`; None where it is in memory alone.
+        place: file and first byte of `data`; None if it is only in memory.
     """
 
     data: np.ndarray
@@ -40,7 +40,7 @@ class Weight:
         return self.data if self.scale is None else self.data * self.scale
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Where it is unpickled, the file may be missing or another one.
+        # The process that unpickles it may not find the file, or find another one.
         return Weight, (np.array(self.data), self.scale)
 
 
@@ -62,11 +62,11 @@ class MemberConfig(Protocol):
 
     @property
     def max_tokens(self) -> int:
-        """Texts are cut there, [CLS] and [SEP] included."""
+        """Texts are cut to this many tokens, [CLS] and [SEP] included."""
 
     @property
     def name(self) -> str:
-        """How reports call it."""
+        """Its name in reports."""
 
     def classifier_shapes(self, n_labels: int) -> dict[str, tuple[int, ...]]:
         """Shape of each weight of a classifier, under the name that it has on disk."""
@@ -96,7 +96,7 @@ class Member(Protocol):
         """All weights that were trained."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """These and the constants that were counted."""
+        """The trained weights and the constants, such as idf."""
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits, `[texts, labels]`, in the batch's order of texts."""

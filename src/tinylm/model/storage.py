@@ -4,11 +4,11 @@ A saved BERT-n is a HuggingFace folder: `config.json` of model type "bert" and
 `model.safetensors` with HuggingFace's names, so `transformers` reads it and this
 package reads what `transformers` writes. What HuggingFace's BERT does not have,
 convolutions, is stored the same way under model type "tinylm", which
-`transformers` refuses rather than misreads. So are TF-IDF members and weights in
-8 bits, which have their scales beside them.
+`transformers` refuses rather than misreads. So are TF-IDF members, and weights in
+8 bits, whose scales are tensors beside them.
 
-The weights of a file stay there until they are read: the file is mapped into memory,
-and of a word embedding a prediction reads a few rows.
+A file of weights is mapped into memory, and weights are read from disk when they are
+used: a prediction reads only a few rows of a word embedding.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ KINDS: dict[str, type[TfidfConfig] | type[ModelConfig]] = {
     "tinylm_linear": TfidfConfig,
     "tinylm": ModelConfig,
 }
-# How safetensors calls types. bf16, which numpy lacks, is the upper half of an fp32 number.
+# The names that safetensors has for types. bf16, which numpy lacks, is the upper half of an fp32 number.
 TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I8": "i1"}
 
 
@@ -127,7 +127,7 @@ def read_classifier(folder: Path) -> StoredClassifier:
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
-    """The architecture of a saved BERT-n, and `config.json` as it stands.
+    """The architecture of a saved BERT-n, and the content of `config.json`.
 
     Raises:
         UserError: no `config.json`, or one that does not describe a BERT-n.
@@ -148,7 +148,7 @@ def read_any_config(folder: Path) -> tuple[MemberConfig, dict[str, Any]]:
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}.") from error
     if not isinstance(raw, dict):
-        raise UserError(f"{path} describes no model: expected a JSON object.")
+        raise UserError(f"{path} does not describe a model: expected a JSON object.")
     try:
         for key, kind in KINDS.items():
             if key in raw:
@@ -179,7 +179,7 @@ def read_weights(folder: Path) -> dict[str, Weight]:
 
 
 def _map_safetensors(path: Path) -> dict[str, Weight]:
-    """The tensors of a file, mapped into memory, with the place of each, which safetensors does not tell."""
+    """The tensors of a file, mapped into memory, with the place of each, which safetensors does not give."""
     mapped = np.asarray(np.memmap(path, np.uint8, "r"))
     start = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
     header = json.loads(mapped[8:start].tobytes())

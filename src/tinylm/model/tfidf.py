@@ -1,7 +1,7 @@
-"""The shallowest member of a committee, without a block: which tokens a text holds, and how often.
+"""The TF-IDF member of a committee: logistic regression on which tokens a text holds, and how often.
 
-Logistic regression on TF-IDF, over the tokens that the encoders of its committee read. On few
-texts it is hard to beat, it errs elsewhere than an encoder does, and it costs next to nothing.
+It reads the same tokens as the encoders of its committee. On few texts it is hard to beat, it makes
+other mistakes than an encoder does, and it costs next to nothing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The operations of a BERT-n: on the CPU through our kernels, elsewhere through PyTorch.
 
-fp32 models that answer and do not learn use PyTorch as well. Both ways compute the same thing; the
-tests hold one against the other.
+An fp32 model that predicts without gradients uses PyTorch on the CPU too. Both ways compute the
+same; the tests compare them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tinylm.ops.packed import Group, Span
 from tinylm.ops.threads import most_parts, parallel
 
 Groups = Sequence[Group | StaticGroup]
-IGNORED = -100  # target of a place that carries no loss
+IGNORED = -100  # target of a position that carries no loss
 
 
 def has_kernels(x: Tensor) -> bool:
@@ -40,7 +40,7 @@ def dropout(x: Tensor, probability: float) -> Tensor:
 
 
 def dropout_add_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, probability: float) -> Tensor:
-    """LayerNorm(dropout(x) + residual), what ends both halves of a block; all `[rows, width]`."""
+    """LayerNorm(dropout(x) + residual), the end of both halves of a block; all `[rows, width]`."""
     if has_kernels(x):
         return _DropoutAddNorm.apply(x, residual, norm.weight, norm.bias, probability, norm.eps)
     return norm(dropout(x, probability) + residual)
@@ -52,7 +52,7 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def norm_gelu(image: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """GELU(BatchNorm(image)), `[texts, channels, rows, columns]`; in training, `norm` notes statistics."""
+    """GELU(BatchNorm(image)), `[texts, channels, rows, columns]`; training updates `norm`."""
     if not (has_kernels(image) and norm.training):
         return F.gelu(norm(image))
     assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
@@ -212,10 +212,10 @@ class _Attention(Function):
         factor = np.float32(HEAD_WIDTH**-0.5)
         # Texts without a query are left out; their keys get no gradient.
         groups = [group for group in groups if group.queries.longest]
-        asked = _Padding([group.queries for group in groups], heads)
-        seen = _Padding([group.keys for group in groups], heads)
-        q, k, v = asked.pad(query, 0), seen.pad(key_value, 0), seen.pad(key_value, width)
-        context, kept = asked.new(query), []
+        queries = _Padding([group.queries for group in groups], heads)
+        keys = _Padding([group.keys for group in groups], heads)
+        q, k, v = queries.pad(query, 0), keys.pad(key_value, 0), keys.pad(key_value, width)
+        context, kept = queries.new(query), []
         for number, group in enumerate(groups):
             weights = torch.bmm(q[number], k[number].transpose(1, 2))  # scores, which become weights in place
             dropped = torch.empty_like(weights)
@@ -227,8 +227,8 @@ class _Attention(Function):
             torch.bmm(dropped, v[number], out=context[number])
             kept.append((group.keys.lengths, per_text, parameters, weights, dropped))
         out = torch.empty_like(query)
-        asked.unpad(context, out, 0)
-        ctx.kept, ctx.padded, ctx.paddings, ctx.factor = kept, (q, k, v), (asked, seen), factor
+        queries.unpad(context, out, 0)
+        ctx.kept, ctx.padded, ctx.paddings, ctx.factor = kept, (q, k, v), (queries, keys), factor
         ctx.tokens = len(key_value)
         return out
 
@@ -236,9 +236,9 @@ class _Attention(Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         grad = gradients[0].contiguous()
         width = grad.shape[1]
-        asked, seen = ctx.paddings
-        grad_context = asked.pad(grad, 0)
-        grad_q, grad_k, grad_v = asked.new(grad), seen.new(grad), seen.new(grad)
+        queries, keys = ctx.paddings
+        grad_context = queries.pad(grad, 0)
+        grad_q, grad_k, grad_v = queries.new(grad), keys.new(grad), keys.new(grad)
         for number, (q, k, v) in enumerate(zip(*ctx.padded, strict=True)):
             lengths, per_text, parameters, weights, dropped = ctx.kept[number]
             scores = torch.bmm(grad_context[number], v.transpose(1, 2))
@@ -250,15 +250,15 @@ class _Attention(Function):
             torch.bmm(dropped.transpose(1, 2), grad_context[number], out=grad_v[number])
         grad_query = torch.empty_like(grad)
         grad_key_value = grad.new_zeros(ctx.tokens, 2 * width)
-        asked.unpad(grad_q, grad_query, 0)
-        seen.unpad(grad_k, grad_key_value, 0)
-        seen.unpad(grad_v, grad_key_value, width)
+        queries.unpad(grad_q, grad_query, 0)
+        keys.unpad(grad_k, grad_key_value, 0)
+        keys.unpad(grad_v, grad_key_value, width)
         ctx.kept = ctx.padded = None  # frees the activations before the next block needs memory
         return grad_query, grad_key_value, None, None, None
 
 
 class _Padding:
-    """Where packed rows lie when each group of texts is padded to its longest: one pass for all groups.
+    """Pads each group of texts to its longest text, all groups in one pass over memory.
 
     Args:
         spans: texts of each group.
@@ -278,7 +278,7 @@ class _Padding:
         self.shapes = [(count * heads, span.longest) for count, span in zip(counts, spans, strict=True)]
 
     def new(self, like: Tensor) -> list[Tensor]:
-        """For each group `[texts * heads, longest, HEAD_WIDTH]`, one behind the other in memory."""
+        """For each group `[texts * heads, longest, HEAD_WIDTH]`, one after the other in memory."""
         parts = like.new_empty(self.rows, HEAD_WIDTH).split([a * b for a, b in self.shapes])
         return [part.unflatten(0, shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
@@ -289,7 +289,7 @@ class _Padding:
         return padded
 
     def unpad(self, padded: list[Tensor], packed: Tensor, column: int) -> None:
-        """The way back, into those columns."""
+        """The inverse of `pad`, into those columns."""
         self._run(kernels.unpad, packed, column, padded)
 
     def _run(self, function: Any, packed: Tensor, column: int, padded: list[Tensor]) -> None:

@@ -1,4 +1,4 @@
-"""Where a model is trained: on the CPU, or on a GPU of NVIDIA's."""
+"""The device that a model is trained on, the CPU or an NVIDIA GPU, and what it supports."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ CPU = torch.device("cpu")
 
 
 def device_named(name: str) -> torch.device:
-    """The device of a name: `cpu`, `cuda`, or `cuda:1` for the second GPU.
+    """The device with this name: `cpu`, `cuda`, or `cuda:1` for the second GPU.
 
     Raises:
-        UserError: another name, or a GPU that is not there.
+        UserError: another name, or a GPU that is not present.
     """
     try:
         device = torch.device(name)

@@ -18,8 +18,8 @@ from tinylm.ops.threads import parallel
 class Embedding(nn.Embedding):
     """`nn.Embedding` for packed ids; the row of padding gets no gradient.
 
-    With `sparse`, which an optimizer that can use it sets, the gradient is a sparse tensor of sums in
-    fp32: one of the whole vocabulary would cost more than a transformer block.
+    With `sparse`, which is set for an optimizer that can use it, the gradient is a sparse tensor of
+    sums in fp32. A gradient of the whole vocabulary would cost more than a transformer block.
     """
 
     def forward(self, ids: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
-"""A batch whose tensors have few different shapes, for processors that record their work.
+"""A batch in few different shapes, for GPUs that record a step and repeat it.
 
-A GPU takes a step of a tiny model faster than Python can ask for it. A CUDA graph records
-the step once and repeats it with one call, but only for tensors of the same shape in the same
-memory. So here the packed rows of a batch are filled up to the next multiple of ROWS, the
-hidden tokens to one of PLACES, and all that depends on the lengths of the texts is a tensor:
-where each row lies among the padded texts and back. The last row and the last place are always
-filling. They carry no loss, so that filling has gradients of zero throughout.
+A GPU finishes the pieces of a tiny model's step faster than Python can launch them. A CUDA graph
+records the step once and repeats it with one call, but only for tensors of the same shape in the
+same memory.
+
+So the packed rows of a batch are padded to a multiple of ROWS and its masked tokens to a multiple
+of MASKED. Everything that depends on the lengths of the texts is a tensor: which cell of the padded
+texts each row goes to, and back. The last row and the last masked position are always padding.
+Padding carries no loss, so all its gradients are zero.
 """
 
 from __future__ import annotations
@@ -22,9 +24,9 @@ from torch.autograd import Function
 from tinylm.ops import PAD_ID
 from tinylm.ops.packed import Batch
 
-# Multiples that rows, places and the longest text are rounded up to: the larger, the fewer
-# graphs, and the more filling.
-ROWS, PLACES, LONGEST = 128, 128, 32
+# Rows, masked positions and the longest text are padded to multiples of these. Larger multiples
+# need fewer graphs and more padding.
+ROWS, MASKED, LONGEST = 128, 128, 32
 
 
 class Shape(NamedTuple):
@@ -32,24 +34,24 @@ class Shape(NamedTuple):
 
     Attributes:
         texts: of the batch.
-        rows: packed tokens with filling.
+        rows: packed tokens, padding included.
         longest: tokens that the attention pads each text to.
-        places: hidden tokens with filling; 0 where none is.
+        masked: masked positions, padding included; 0 where no token is masked.
     """
 
     texts: int
     rows: int
     longest: int
-    places: int
+    masked: int
 
 
 @dataclass(frozen=True)
 class StaticBatch:
-    """What `Batch` is, in one tensor of a fixed size, so that one copy brings it to a device.
+    """A `Batch` in one tensor of a fixed size, so that one copy brings it to a device.
 
     Attributes:
         shape: of everything.
-        numbers: `int64`, the parts that `_sizes` lists one behind the other.
+        numbers: `int64`, the parts that `_sizes` lists, one after the other.
     """
 
     shape: Shape
@@ -84,9 +86,9 @@ class StaticBatch:
         return self._parts["first"]
 
     @property
-    def places(self) -> Tensor:
-        """`int64 [places]`: the hidden tokens."""
-        return self._parts["places"]
+    def masked_positions(self) -> Tensor:
+        """`int64 [masked]`: the rows of the masked tokens."""
+        return self._parts["masked_positions"]
 
     @cached_property
     def _tokens(self) -> StaticSpan:
@@ -96,17 +98,17 @@ class StaticBatch:
 
     @property
     def groups(self) -> list[StaticGroup]:
-        """All texts; every token asks."""
+        """One group of all texts; every token is a query."""
         return [StaticGroup(self._tokens, self._tokens)]
 
-    def groups_asking(self, places: Tensor) -> list[StaticGroup]:
-        """The same when only the hidden tokens `places` ask."""
-        parts = (self._parts[name] for name in ("cell_of_place", "place_of_cell", "real_place"))
+    def query_groups(self, positions: Tensor) -> list[StaticGroup]:
+        """The same with the masked positions `positions` as the only queries."""
+        parts = (self._parts[name] for name in ("cell_of_masked", "masked_of_cell", "real_masked"))
         return [StaticGroup(self._tokens, StaticSpan(self.shape, *parts))]
 
-    def take(self, x: Tensor, places: Tensor) -> Tensor:
-        """The rows of `x [rows, width]` at the hidden tokens `places`."""
-        return _Gather.apply(x, places, self._parts["place_of_row"], None)
+    def take(self, x: Tensor, positions: Tensor) -> Tensor:
+        """The rows of `x [rows, width]` at the masked positions `positions`."""
+        return _Gather.apply(x, positions, self._parts["masked_of_row"], None)
 
     def padded_ids(self, height: int) -> Tensor:
         """`int64 [texts, height]`: the tokens of each text, then padding."""
@@ -119,20 +121,20 @@ class StaticBatch:
         return self._tokens.unpad(padded)
 
     def to(self, device: torch.device) -> StaticBatch:
-        """The same batch on a device; itself where it is there."""
+        """The same batch on a device; the batch itself if it is there already."""
         there = self.numbers.device == device
         return self if there else StaticBatch(self.shape, self.numbers.to(device))
 
 
 @dataclass(frozen=True)
 class StaticSpan:
-    """What `Span` is: packed rows, and the cells of all texts padded to one length.
+    """A `Span` in fixed shapes: packed rows, and the cells of all texts padded to one length.
 
     Attributes:
         shape: of the batch.
-        cell_of_row: `int64 [rows]`; any, for filling.
-        row_of_cell: `int64 [texts * longest]`; the last row, for padding.
-        real: `int64 [rows]`, 0 for filling and else 1.
+        cell_of_row: `int64 [rows]`; any cell for a row of padding.
+        row_of_cell: `int64 [texts * longest]`; the last row for a cell of padding.
+        real: `int64 [rows]`, 0 for padding and 1 otherwise.
     """
 
     shape: Shape
@@ -149,26 +151,26 @@ class StaticSpan:
         return filled.unflatten(0, (len(self), self.shape.longest))
 
     def pad(self, packed: Tensor) -> Tensor:
-        """`[rows, width]` to `[texts, longest, width]`; padding holds the last row."""
+        """`[rows, width]` to `[texts, longest, width]`; cells of padding hold the last row."""
         padded = _Gather.apply(packed, self.row_of_cell, self.cell_of_row, self.real)
         return padded.unflatten(0, (len(self), self.shape.longest))
 
     def unpad(self, padded: Tensor) -> Tensor:
-        """`[texts, longest, width]` to `[rows, width]`; filling holds any cell."""
+        """`[texts, longest, width]` to `[rows, width]`; rows of padding hold any cell."""
         return _Gather.apply(padded.flatten(0, 1), self.cell_of_row, self.row_of_cell, None)
 
 
 class StaticGroup(NamedTuple):
-    """What `Group` is; there is one, of all texts."""
+    """A `Group` in fixed shapes; there is one, of all texts."""
 
     keys: StaticSpan
     queries: StaticSpan
 
 
 class _Gather(Function):
-    """Rows `there` of x. As `back` is the way back, gradients need not be summed.
+    """Rows `there` of x. `back` is the inverse, so the backward pass gathers and need not sum.
 
-    `real` (`[rows of x]`) keeps gradients that are none of theirs away from rows of filling.
+    `real` (`[rows of x]`) sets the gradients of rows of padding to zero.
     """
 
     @staticmethod
@@ -183,12 +185,12 @@ class _Gather(Function):
         return (grad if real is None else grad * real[:, None].to(grad.dtype)), None, None, None
 
 
-def static_batch(batch: Batch, max_tokens: int, places: Tensor | None = None) -> StaticBatch:
-    """A packed batch in fixed shapes; with `places` (`int64`, rising), those tokens are hidden."""
+def static_batch(batch: Batch, max_tokens: int, masked_positions: Tensor | None = None) -> StaticBatch:
+    """A packed batch in fixed shapes, with the rows of its masked tokens (`int64`, rising), if any."""
     tokens = len(batch.ids)
     longest = min(-(-batch.longest // LONGEST) * LONGEST, max_tokens)
-    hidden = 0 if places is None else filled_up(len(places), PLACES)
-    shape = Shape(len(batch), filled_up(tokens, ROWS), longest, hidden)
+    masked = 0 if masked_positions is None else padded_size(len(masked_positions), MASKED)
+    shape = Shape(len(batch), padded_size(tokens, ROWS), longest, masked)
     cells = batch.text_of_token * longest + batch.positions
     parts = {
         "ids": batch.ids,
@@ -198,39 +200,40 @@ def static_batch(batch: Batch, max_tokens: int, places: Tensor | None = None) ->
         "row_of_cell": _inverse(cells, shape.texts * longest, shape.rows - 1),
         "first": batch.first,
     }
-    if places is not None:
+    if masked_positions is not None:
+        masked_cells = cells[masked_positions]
         parts |= {
-            "places": fill(places, shape.places, shape.rows - 1),
-            "real_place": torch.ones_like(places),
-            "place_of_row": _inverse(places, shape.rows, shape.places - 1),
-            "cell_of_place": cells[places],
-            "place_of_cell": _inverse(cells[places], shape.texts * longest, shape.places - 1),
+            "masked_positions": pad_to(masked_positions, shape.masked, shape.rows - 1),
+            "real_masked": torch.ones_like(masked_positions),
+            "masked_of_row": _inverse(masked_positions, shape.rows, shape.masked - 1),
+            "cell_of_masked": masked_cells,
+            "masked_of_cell": _inverse(masked_cells, shape.texts * longest, shape.masked - 1),
         }
     sizes = _sizes(shape)
-    return StaticBatch(shape, torch.cat([fill(parts[name], size, 0) for name, size in sizes.items()]))
+    return StaticBatch(shape, torch.cat([pad_to(parts[name], size, 0) for name, size in sizes.items()]))
 
 
-def fill(values: Tensor, size: int, filling: int) -> Tensor:
-    """`values` (`int64`) with as much `filling` behind them as `size` asks for."""
-    return F.pad(values, (0, size - len(values)), value=filling)
+def pad_to(values: Tensor, size: int, padding: int) -> Tensor:
+    """`values` (`int64`) followed by `padding`, `int64 [size]`."""
+    return F.pad(values, (0, size - len(values)), value=padding)
 
 
-def filled_up(count: int, multiple: int) -> int:
-    """The next multiple that is larger, so that the last one is always filling."""
+def padded_size(count: int, multiple: int) -> int:
+    """The next larger multiple, never `count` itself: the last one is always padding."""
     return (count // multiple + 1) * multiple
 
 
 def _sizes(shape: Shape) -> dict[str, int]:
-    """Of the parts of `StaticBatch.numbers`."""
-    texts, rows, longest, places = shape
+    """The parts of `StaticBatch.numbers` in order, and the size of each."""
+    texts, rows, longest, masked = shape
     sizes = dict.fromkeys(("ids", "positions", "real_row", "cell_of_row"), rows)
     sizes |= {"row_of_cell": texts * longest, "first": texts}
-    if places:
-        sizes |= dict.fromkeys(("places", "real_place", "cell_of_place"), places)
-        sizes |= {"place_of_row": rows, "place_of_cell": texts * longest}
+    if masked:
+        sizes |= dict.fromkeys(("masked_positions", "real_masked", "cell_of_masked"), masked)
+        sizes |= {"masked_of_row": rows, "masked_of_cell": texts * longest}
     return sizes
 
 
-def _inverse(values: Tensor, size: int, filling: int) -> Tensor:
-    """`int64 [size]`: where each number stands among `values`, `filling` where it does not."""
-    return torch.full((size,), filling).index_copy(0, values, torch.arange(len(values)))
+def _inverse(values: Tensor, size: int, padding: int) -> Tensor:
+    """`int64 [size]`: the index of each number in `values`, `padding` where it is not among them."""
+    return torch.full((size,), padding).index_copy(0, values, torch.arange(len(values)))

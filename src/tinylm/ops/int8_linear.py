@@ -2,13 +2,15 @@
 # (numba compiles functions that carry no types)
 """Linear layers that multiply in int8 while they train.
 
-Processors multiply int8 matrices at twice the rate of bf16. Two of the three products of a
-linear layer are taken in int8, output and gradient of the input, as in SwitchBack
-(Wortsman et al. 2023); the third, the gradient of the weights, sums over all tokens of a
-batch and stays in bf16. Each row of both factors has a scale of its own, that of its largest
-entry, so that an output is off by about one percent, far less than what dropout does to it.
-Gradients, whose entries differ in size much more, are rounded up or down at random, right
-on average: otherwise the many small ones would all be lost.
+Processors multiply int8 matrices at twice the rate of bf16. A linear layer needs three products.
+Two of them, the output and the gradient of the input, are taken in int8, as in SwitchBack
+(Wortsman et al. 2023). The third, the gradient of the weights, sums over all tokens of a batch and
+stays in bf16.
+
+Each row of both factors has its own scale, so that its largest entry becomes 127. An output is then
+off by about one percent, far less than dropout changes it. The entries of gradients differ in size
+much more. They are rounded up or down at random, so that they are right on average; otherwise the
+many small ones would all become zero.
 """
 
 from __future__ import annotations

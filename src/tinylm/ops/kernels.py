@@ -2,16 +2,16 @@
 # (numba compiles functions that carry no types)
 """Element-wise kernels in bf16 and fp32 for the CPU, compiled by numba, so without a C compiler.
 
-Matrix products are PyTorch's, and they take most of the time; what is between them must
-not cost more. PyTorch's element-wise operations
-would: each reads and writes its operands once more, dropout draws its mask on one
-thread and keeps it, and fresh memory is expensive. Here each run of element-wise
-steps is one pass over memory, computed in fp32, and a dropout mask is a hash of
-(seed, index), made again in the backward pass instead of stored.
+PyTorch computes the matrix products, which take most of the time. The steps between them must not
+take more. PyTorch's element-wise operations would: each of them reads and writes its operands
+again, dropout draws its mask on one thread and stores it, and new memory is expensive.
 
-A kernel works on rows `lo` to `hi` as number `part` of the parts of a parallel run (see
-`parallel`). Its arrays of type uint16 hold the bits of bf16 numbers. Parameters
-named `seed, cut, scale` are those of a dropout, see `dropout_parameters`.
+Here several element-wise steps are one pass over memory, computed in fp32. A dropout mask is a
+hash of (seed, index), computed again in the backward pass instead of stored.
+
+A kernel works on rows `lo` to `hi`, as part number `part` of a parallel run (see `ops/threads.py`).
+Its arrays of type uint16 hold the bits of bf16 numbers. The parameters `seed, cut, scale` are those
+of a dropout, see `dropout_parameters`.
 """
 
 from __future__ import annotations
@@ -289,7 +289,7 @@ def pad(part, lo, hi, packed, column, starts, lengths, longest, first, padded, h
 
 @kernel
 def unpad(part, lo, hi, packed, column, starts, lengths, longest, first, padded, heads):
-    """The way back of `pad`."""
+    """The inverse of `pad`."""
     width = heads * HEAD_WIDTH
     for text in range(lo, hi):
         rows = packed[starts[text] : starts[text] + lengths[text], column : column + width]

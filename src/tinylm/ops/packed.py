@@ -2,8 +2,8 @@
 
 Most of what a padded BERT computes is thrown away: with a mean length of 35
 tokens, 93 of 128 positions are padding. So a batch is packed: the tokens of all
-texts lie one after the other, every linear layer, LayerNorm and dropout sees
-real tokens only, and the attention alone looks at texts one by one, in groups
+texts lie one after the other, and linear layers, LayerNorm and dropout see only
+real tokens. The attention alone works text by text; it pads texts within groups
 of similar length.
 """
 
@@ -31,7 +31,7 @@ class Span:
 
     Attributes:
         starts: `int64 [texts]`, first row of each text.
-        lengths: `int64 [texts]`, its rows; none is possible.
+        lengths: `int64 [texts]`, rows of each text; 0 is possible.
     """
 
     starts: np.ndarray
@@ -51,7 +51,7 @@ class Span:
         return slice(int(self.starts[0]), int(self.starts[-1] + self.lengths[-1]))
 
     @cached_property
-    def _filled(self) -> np.ndarray:
+    def _is_real(self) -> np.ndarray:
         return np.arange(self.longest) < self.lengths[:, None]
 
     @property
@@ -60,14 +60,14 @@ class Span:
 
     def mask(self, device: torch.device) -> Tensor | None:
         """`bool [texts, longest]`, True at real rows; None where no text is padded."""
-        return None if self._is_full else torch.from_numpy(self._filled).to(device)
+        return None if self._is_full else torch.from_numpy(self._is_real).to(device)
 
     def pad(self, packed: Tensor) -> Tensor:
         """`[all rows, width]` to `[texts, longest, width]`, zeros in the padding."""
         x = packed[self.rows]
         if not self._is_full:
-            places = torch.from_numpy(np.flatnonzero(self._filled)).to(x.device)
-            x = x.new_zeros(self._filled.size, x.shape[1]).index_copy(0, places, x)
+            cells = torch.from_numpy(np.flatnonzero(self._is_real)).to(x.device)
+            x = x.new_zeros(self._is_real.size, x.shape[1]).index_copy(0, cells, x)
         return x.unflatten(0, (len(self), self.longest))
 
     def unpad(self, padded: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ class Span:
         x = padded.flatten(0, 1)
         if self._is_full:
             return x
-        return x[torch.from_numpy(np.flatnonzero(self._filled)).to(x.device)]
+        return x[torch.from_numpy(np.flatnonzero(self._is_real)).to(x.device)]
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Group:
 
     Attributes:
         keys: their tokens in the batch.
-        queries: the rows that ask, all tokens or only those whose result is read.
+        queries: the query positions, all tokens or only those whose result is read.
     """
 
     keys: Span
@@ -143,26 +143,26 @@ class Batch:
 
     @cached_property
     def groups(self) -> list[Group]:
-        """The texts in groups of similar length; every token asks."""
+        """The texts in groups of similar length; every token is a query."""
         spans = [Span(self.starts[a:b], self.lengths[a:b]) for a, b in self._group_bounds]
         return [Group(span, span) for span in spans]
 
-    def groups_asking(self, places: Tensor) -> list[Group]:
-        """The same groups when only the tokens `places` (`int64`, rising) ask."""
-        bounds = np.searchsorted(places.cpu().numpy(), np.append(self.starts, len(self.ids)))
+    def query_groups(self, positions: Tensor) -> list[Group]:
+        """The same groups with the tokens `positions` (`int64`, rising) as the only queries."""
+        bounds = np.searchsorted(positions.cpu().numpy(), np.append(self.starts, len(self.ids)))
         return [
             Group(group.keys, Span(bounds[a:b], np.diff(bounds[a : b + 1])))
             for group, (a, b) in zip(self.groups, self._group_bounds, strict=True)
         ]
 
-    def take(self, x: Tensor, places: Tensor) -> Tensor:
-        """The rows `places` (`int64`, rising) of `x [tokens, width]`."""
-        return x[places]
+    def take(self, x: Tensor, positions: Tensor) -> Tensor:
+        """The rows `positions` (`int64`, rising) of `x [tokens, width]`."""
+        return x[positions]
 
     def padded_ids(self, height: int) -> Tensor:
         """`int64 [texts, height]`: the tokens of each text, then padding."""
-        places = self.text_of_token * height + self.positions
-        flat = self.ids.new_full((len(self) * height,), PAD_ID).index_copy(0, places, self.ids)
+        cells = self.text_of_token * height + self.positions
+        flat = self.ids.new_full((len(self) * height,), PAD_ID).index_copy(0, cells, self.ids)
         return flat.unflatten(0, (len(self), height))
 
     def unpadded(self, padded: Tensor) -> Tensor:
@@ -170,11 +170,11 @@ class Batch:
         return padded.flatten(0, 1)[self.text_of_token * self.longest + self.positions]
 
     def with_ids(self, ids: Tensor) -> Batch:
-        """The same texts with other tokens in their places."""
+        """The same texts with other tokens at the same positions."""
         return Batch(ids, self.lengths)
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on a device; itself where it is there."""
+        """The same batch on a device; the batch itself if it is there already."""
         return self if self.ids.device == device else self.with_ids(self.ids.to(device))
 
 
@@ -184,8 +184,8 @@ def make_batch(
     """Pack `rows` of `paragraphs`, longest first, each cut to `max_tokens` with its [SEP] kept.
 
     Returns:
-        The batch and its rows in the order in which they lie in it (`int64 [texts]`),
-        so that labels and logits can follow.
+        The batch and, for each of its texts, the row of `paragraphs` (`int64 [texts]`), to bring
+        labels and logits into the same order.
     """
     rows = np.asarray(rows, dtype=np.int64)
     lengths = paragraphs.offsets[rows + 1] - paragraphs.offsets[rows]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 TOP = 127  # int8 from -127 to 127
-FEWEST_ROWS = 3  # what has fewer is not worth rounding
+FEWEST_ROWS = 3  # a matrix with fewer is not worth rounding
 
 
 def to_int8(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

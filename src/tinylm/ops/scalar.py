@@ -17,7 +17,7 @@ f4, u4, u2 = np.float32, np.uint32, np.uint16
 
 
 def _find_cache() -> None:
-    """Name a folder for compiled kernels where numba has none: a read-only installation, nobody's home."""
+    """Name a folder for compiled kernels where numba finds none: a read-only installation without a home."""
     try:
         njit(cache=True)(lambda: None)
     except RuntimeError:
@@ -93,7 +93,7 @@ def _float_to_bits(typing: Any, number: Any) -> Any:
 def rank(x):
     """int32 that rises with the float32 x.
 
-    LLVM vectorises the maximum of integers. That of floats it does not, unless told that there is no NaN.
+    LLVM vectorises the maximum of integers, but that of floats only on the promise that there is no NaN.
     """
     bits = _float_to_bits(x)
     return np.int32(bits ^ (np.int32(bits >> 31) & np.int32(0x7FFFFFFF)))
@@ -137,8 +137,8 @@ E1, E2, E3, E4, E5, E6 = EXP2
 def exp(x):
     """exp in float32, relative error about 1e-7; x is clamped to [-87, 87].
 
-    Written out because LLVM vectorises it, which it cannot do with a call. Nor with `math.floor`,
-    which gives int64; `np.floor` stays in float32.
+    It is written out so that LLVM vectorises it, which it cannot do with a call. `np.floor` stays in
+    float32; `math.floor` would give int64 and prevent it as well.
     """
     y = min(max(x, f4(-87)), f4(87)) * LOG2E
     n = np.floor(y + HALF)

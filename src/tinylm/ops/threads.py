@@ -1,4 +1,4 @@
-"""Work shared out among as many threads as PyTorch uses."""
+"""Kernels on as many threads as PyTorch uses."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def most_parts() -> int:
 def parallel(function: Any, rows: int, *arguments: Any) -> None:
     """Run a kernel over `range(rows)` on PyTorch's number of threads.
 
-    A thread that has finished a part takes the next one, since parts take unequal times and
-    waking a thread takes as long as some of them. Which rows form a part does not depend on that.
+    A thread that has finished a part takes the next one, since parts take unequal times and waking
+    a thread takes as long as some of them. The rows of a part do not depend on which thread takes it.
 
     Args:
         function: the kernel.
@@ -54,10 +54,10 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _after_fork() -> None:
-    """In a forked process: it has the pools of its parent, ours and OpenMP's, but none of their threads.
+    """Prepare a forked process, which has its parent's pools, ours and OpenMP's, without their threads.
 
-    Ours is made again when it is needed. OpenMP's cannot be: asking it for a second thread would hang
-    for ever, so PyTorch computes on one thread here.
+    Our pool is made again when it is needed. OpenMP's cannot be made again: its second thread would
+    be waited for forever, so PyTorch computes on one thread here.
     """
     _pool.cache_clear()
     torch.set_num_threads(1)

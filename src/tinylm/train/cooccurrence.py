@@ -1,10 +1,9 @@
-"""Word embeddings to begin pre-training from: which tokens stand near which in W_S.
+"""Word embeddings that pre-training starts from: which tokens occur near which in W_S.
 
-Masked language modelling spends its first thousands of steps on finding out what a matrix
-product finds in a second: that tokens which occur beside the same others are alike. The
-positive pointwise mutual information of all pairs of tokens, cut to its largest singular
-vectors, says it at once (Levy and Goldberg 2014). It is taken from W_S alone, so that a model
-still knows nothing but W_S.
+Tokens that occur beside the same other tokens are alike. Masked language modelling spends its
+first thousands of steps on learning this. The positive pointwise mutual information of all pairs
+of tokens, reduced to its largest singular vectors, holds the same knowledge and takes seconds to
+compute (Levy and Goldberg 2014). It is taken from W_S alone, so a model still knows nothing but W_S.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ def token_vectors(
 
     Args:
         paragraphs: W_S, in ids of `tokenizer`.
-        tokenizer: its special tokens are nobody's neighbours.
+        tokenizer: its special tokens count as no one's neighbours.
         width: dimensions.
-        window: tokens at most so far apart in one paragraph are neighbours.
+        window: two tokens of a paragraph are neighbours up to this distance.
         most_tokens: of a W_S with more, every second, third, ... paragraph is counted.
 
     Returns:
@@ -53,11 +52,11 @@ def token_vectors(
     return vectors
 
 
-def begin_from(weight: Tensor, vectors: np.ndarray, seed: int) -> None:
+def start_from(weight: Tensor, vectors: np.ndarray, seed: int) -> None:
     """Give word embeddings the directions of `vectors` and the length of random ones, in place.
 
-    They are turned at random, by `seed`: every head and every member of a committee then gets a
-    share of the important dimensions. Tokens without a vector keep their random weights.
+    The vectors are rotated at random, by `seed`, so that every head gets a share of the important
+    dimensions and the members of a committee differ. Tokens without a vector keep their random weights.
 
     Args:
         weight: `float32 [vocab, width]`, initialised.
@@ -97,5 +96,5 @@ def _positive_information(counts: sp.csr_matrix) -> sp.csr_matrix:
     pairs = counts.tocoo()
     ratio = pairs.data / total[pairs.row] / (neighbour[pairs.col] / neighbour.sum())
     positive = ratio > 1
-    places = pairs.row[positive], pairs.col[positive]
-    return sp.csr_matrix((np.log(ratio[positive]).astype(np.float32), places), shape=counts.shape)
+    cells = pairs.row[positive], pairs.col[positive]
+    return sp.csr_matrix((np.log(ratio[positive]).astype(np.float32), cells), shape=counts.shape)

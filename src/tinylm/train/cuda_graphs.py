@@ -1,9 +1,9 @@
 """Training steps on a GPU as CUDA graphs.
 
-A step of a tiny model consists of hundreds of small pieces of work. The GPU finishes each
-sooner than Python asks for the next, so the whole step, forward, backward and optimizers, is
-recorded once for each shape of its inputs (`model/static.py`) and then repeated with one call.
-While the GPU works, the next step's inputs are prepared.
+A step of a tiny model consists of hundreds of small kernels, and the GPU finishes each before
+Python has launched the next. So the whole step, forward, backward and optimizers, is recorded once
+for each shape of its inputs (`ops/fixed.py`) and then repeated with one call. While the GPU works,
+the CPU prepares the next step's inputs.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Recorded:
 
     Attributes:
         graph: of the step.
-        inputs: what it reads, in memory that does not move.
-        loss: what it leaves.
+        inputs: what the graph reads, in memory that does not move.
+        loss: what the graph writes.
     """
 
     graph: torch.cuda.CUDAGraph
@@ -50,7 +50,7 @@ class Graphs:
         self.prepared: tuple[int, StaticInputs] | None = None
 
     def step(self, number: int, inputs_of: Callable[[int], StaticInputs]) -> Tensor:
-        """Take step `number` and begin with the next one's inputs; the loss is on its way."""
+        """Start step `number`, then prepare the next one's inputs; the loss may still be computing."""
         if self.prepared is None or self.prepared[0] != number:
             self.prepared = number, inputs_of(number)
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
@@ -62,8 +62,8 @@ class Graphs:
 
     def _take(self, inputs: StaticInputs) -> Tensor:
         if inputs.shape not in self.recorded:
-            # The first of a shape is taken as it comes, since libraries set themselves up in it,
-            # which cannot be recorded.
+            # The first step of a shape runs without recording: libraries initialise themselves in it,
+            # which a graph cannot record.
             self.recorded[inputs.shape] = None
             return self.learn(inputs.to(self.device))
         recorded = self.recorded[inputs.shape]

@@ -27,9 +27,9 @@ from tinylm.train.recipes import Recipe
 
 @dataclass(frozen=True)
 class EncodedTask:
-    """A task's texts as token ids; labels as in `Task`, or what another loss compares with.
+    """A task's texts as token ids; labels as in `Task`, or whatever another loss compares logits with.
 
-    `train_weights` (`float32 [train texts]`, None for equal ones) is for the losses that know of weights.
+    `train_weights` (`float32 [train texts]`, None for equal ones) is for losses that weigh texts.
     """
 
     train: TokenIds
@@ -57,7 +57,7 @@ class Finetuned:
 
     Attributes:
         model: after the last epoch; nothing about it was chosen on test data.
-        test_logits: its raw output fields, `float32 [test texts, labels]`.
+        test_logits: `float32 [test texts, labels]`.
         accuracy: of these, `final` in reports.
         best_epoch_accuracy: the highest test accuracy of any epoch measured. The paper
             may report this; it is chosen on test data and never used for a decision.

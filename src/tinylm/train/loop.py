@@ -25,15 +25,15 @@ class Run:
     """A model being trained, one step after the other.
 
     Args:
-        model: trained in place, in bf16 where that pays; see `finish`.
+        model: trained in place, in bf16 where the processor supports it; see `finish`.
         phase: epochs, learning rate and the like.
         steps_per_epoch: batches of one epoch.
-        inputs_of: what step `step` of epoch `epoch`, both from 0, learns from; it must
-            depend on nothing else, so that a run can go on anywhere.
+        inputs_of: the inputs of step `step` of epoch `epoch`, both from 0; they must
+            depend on nothing else, so that a run can resume at any step.
         loss_of: the loss of such inputs.
         seed: of dropout.
-        checkpoint: where the run's state is kept; a run found there goes on.
-        device: where it is trained; on a GPU as CUDA graphs, see `graphs.py`.
+        checkpoint: the run's state is kept there; a run found there resumes.
+        device: where it is trained; on a GPU as CUDA graphs, see `cuda_graphs.py`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Run:
         return loss.detach()
 
     def _static_inputs(self, number: int) -> StaticInputs:
-        """What step `number` learns from, in fixed shapes, still on the CPU."""
+        """The inputs of step `number`, in fixed shapes, still on the CPU."""
         assert isinstance(self.model, MaskedLanguageModel | SequenceClassifier)
         inputs = self.inputs_of(*divmod(number, self.steps_per_epoch))
         return inputs.static(self.model.config.max_tokens)
@@ -90,7 +90,7 @@ class Run:
             self.checkpoint.save(self.model, self.optimizers, self.state)
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the model's state as `finish` would leave it, to come back to later."""
+        """A copy of the model's state as `finish` would leave it, to be loaded again later."""
         masters = masters_of(self.optimizers)
         state = self.model.state_dict(keep_vars=True)
         return {
@@ -116,7 +116,7 @@ def train(
         run: what is trained.
         label: shown beside the progress bar.
         after_epoch: further figures for an epoch's record, such as accuracy.
-        stop: asked after every step; True ends the run where it stands.
+        stop: called after every step; True ends the run there.
 
     Returns:
         For each epoch its number, its mean loss and the figures of `after_epoch`.
@@ -132,7 +132,7 @@ def train(
             state.loss_sum += run.step()
             if not math.isfinite(state.loss_sum):
                 raise UserError(
-                    f"{label}: the loss is no number after step {state.step:,};"
+                    f"{label}: the loss is not a number after step {state.step:,};"
                     f" learning rate {run.phase.learning_rate} is too high for this model."
                 )
             epochs, steps = divmod(state.step, run.steps_per_epoch)

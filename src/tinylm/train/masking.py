@@ -1,9 +1,9 @@
-"""Which texts form a batch, and which of their tokens are hidden.
+"""Which texts form a batch, which of their tokens are masked, and what a step learns from.
 
 All randomness of training is a function of (seed, purpose, number): the order of
-an epoch, the masks of a step, the dropout of a step. A run that is killed can
-therefore go on at any step and end with the same weights, and no state of a
-random number generator needs to be stored.
+an epoch, the masks, candidates and dropout of a step. No state of a random number
+generator needs to be stored: a killed run resumes at any step and ends with the
+same weights.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tinylm.model.heads import Candidates
 from tinylm.ops.autograd import IGNORED
-from tinylm.ops.fixed import Shape, StaticBatch, fill, static_batch
+from tinylm.ops.fixed import Shape, StaticBatch, pad_to, static_batch
 from tinylm.ops.packed import Batch
 from tinylm.text.tokenizer import Tokenizer
 
@@ -41,21 +41,21 @@ def epoch_batches(n_texts: int, batch_size: int, seed: int, epoch: int) -> list[
 
 @dataclass(frozen=True)
 class Masked:
-    """Hidden tokens of a batch.
+    """Masked tokens of a batch.
 
     Attributes:
-        ids: `int64 [tokens]`, the batch's ids with the hidden ones replaced.
-        places: `int64 [hidden]`, which packed tokens carry the loss.
-        targets: `int64 [hidden]`, what stood there.
+        ids: `int64 [tokens]`, the batch's ids after masking.
+        positions: `int64 [masked]`, rising: the packed tokens that carry the loss.
+        targets: `int64 [masked]`, the tokens that were there.
     """
 
     ids: Tensor
-    places: Tensor
+    positions: Tensor
     targets: Tensor
 
 
 class Masking:
-    """Draws what masked language modelling hides (appendix, "Optimization").
+    """Draws the masked tokens of masked language modelling (appendix, "Optimization").
 
     Each token that is not special is chosen with probability `rate`; of the chosen,
     80 % become [MASK], 10 % a random token, 10 % stay.
@@ -69,47 +69,48 @@ class Masking:
         self.special[tokenizer.special_ids] = True
 
     def draw(self, ids: Tensor, random: np.random.Generator) -> Masked:
-        """Hide tokens of `ids` (`int64 [tokens]`)."""
+        """Mask tokens of `ids` (`int64 [tokens]`)."""
         tokens = ids.numpy()
         chosen = (random.random(len(tokens)) < self.rate) & ~self.special[tokens]
-        places = np.flatnonzero(chosen)
-        kind = random.random(len(places))
-        hidden = tokens.copy()
-        hidden[places[kind < 0.8]] = self.mask_id
-        swapped = places[(kind >= 0.8) & (kind < 0.9)]
-        hidden[swapped] = random.integers(0, self.vocab_size, len(swapped))
-        return Masked(torch.from_numpy(hidden), torch.from_numpy(places), torch.from_numpy(tokens[places]))
+        positions = np.flatnonzero(chosen)
+        kind = random.random(len(positions))
+        masked = tokens.copy()
+        masked[positions[kind < 0.8]] = self.mask_id
+        swapped = positions[(kind >= 0.8) & (kind < 0.9)]
+        masked[swapped] = random.integers(0, self.vocab_size, len(swapped))
+        return Masked(*map(torch.from_numpy, (masked, positions, tokens[positions])))
 
 
 class CandidateSampling:
-    """Draws what the hidden tokens of a step are told from: sampled softmax (Jean et al. 2015).
+    """Draws the sampled vocabulary of a step: sampled softmax (Jean et al. 2015).
 
-    Of a tiny model the vocabulary projection is nearly all the work. Among the hidden tokens
-    themselves and some others it costs a fraction, and what is learnt from a text is about the
-    same. Candidates are the hidden tokens of the step and `count` draws from all tokens that can
-    be hidden, each as likely as any other.
+    In a tiny model nearly all the work is the projection onto the vocabulary. Over a sampled
+    vocabulary it costs a fraction, and the model learns about as much from a text.
+
+    Candidates are the masked tokens of the step and `count` uniform draws from all tokens that
+    can be masked.
 
     Args:
-        frequencies: `float64 [vocab]`, of each token among those that can be hidden.
-        special: `int64`, tokens that are never hidden.
-        count: of draws.
+        frequencies: `float64 [vocab]`, of each token among those that can be masked.
+        special: `int64`, tokens that are never masked.
+        count: number of draws.
     """
 
     def __init__(self, frequencies: np.ndarray, special: np.ndarray, count: int) -> None:
         self.count = count
         self.drawn = np.setdiff1d(np.arange(len(frequencies)), special)
-        # The chance of a token not to be what is hidden at one place, and not what one draw takes.
-        self.not_hidden = 1 - frequencies
+        # The chance that one masked token is another one, and that one draw takes another one.
+        self.not_masked = 1 - frequencies
         self.not_drawn = 1 - 1 / max(len(self.drawn), 1)
 
     def draw(self, targets: Tensor, random: np.random.Generator) -> tuple[Candidates, Tensor]:
-        """Candidates for the hidden tokens `targets` (`int64 [hidden]`), and their places among them."""
+        """Candidates for the masked tokens `targets` (`int64 [masked]`), and the index of each among them."""
         drawn = random.choice(self.drawn, self.count)
-        ids, places = np.unique(np.concatenate([targets.numpy(), drawn]), return_inverse=True)
-        absent = self.not_hidden[ids] ** len(targets) * self.not_drawn**self.count
+        ids, indices = np.unique(np.concatenate([targets.numpy(), drawn]), return_inverse=True)
+        absent = self.not_masked[ids] ** len(targets) * self.not_drawn**self.count
         log_chance = np.log(1 - absent).astype(np.float32)
         candidates = Candidates(torch.from_numpy(ids), torch.from_numpy(log_chance))
-        return candidates, torch.from_numpy(places[: len(targets)].copy())
+        return candidates, torch.from_numpy(indices[: len(targets)].copy())
 
 
 @dataclass(frozen=True)
@@ -118,32 +119,33 @@ class Inputs:
 
     Attributes:
         batch: texts.
-        targets: `int64 [hidden]`, what stood at `places`; in fine-tuning, a label of each text or
-            whatever else the loss compares its logits with.
-        places: `int64 [hidden]`, rising: the hidden tokens; None in fine-tuning.
-        candidates: with them, `targets` are places among these.
+        targets: `int64 [masked]`, the tokens that were at `masked_positions`; in fine-tuning, the
+            label of each text or whatever else the loss compares its logits with.
+        masked_positions: `int64 [masked]`, rising: the masked tokens; None in fine-tuning.
+        candidates: the sampled vocabulary, which `targets` are then indices of.
     """
 
     batch: Batch
     targets: Tensor
-    places: Tensor | None = None
+    masked_positions: Tensor | None = None
     candidates: Candidates | None = None
 
     def static(self, max_tokens: int) -> StaticInputs:
         """The same in fixed shapes."""
-        batch = static_batch(self.batch, max_tokens, self.places)
-        if self.places is None:
+        batch = static_batch(self.batch, max_tokens, self.masked_positions)
+        if self.masked_positions is None:
             return StaticInputs(batch, self.targets)
-        return StaticInputs(batch, fill(self.targets, batch.shape.places, IGNORED), batch.places)
+        targets = pad_to(self.targets, batch.shape.masked, IGNORED)
+        return StaticInputs(batch, targets, batch.masked_positions)
 
 
 @dataclass(frozen=True)
 class StaticInputs:
-    """What `Inputs` is, with a batch of fixed shape."""
+    """`Inputs` with a batch of fixed shape."""
 
     batch: StaticBatch
     targets: Tensor
-    places: Tensor | None = None
+    masked_positions: Tensor | None = None
 
     @property
     def shape(self) -> Shape:
@@ -153,7 +155,8 @@ class StaticInputs:
     def to(self, device: torch.device) -> StaticInputs:
         """The same on a device."""
         batch = self.batch.to(device)
-        return StaticInputs(batch, self.targets.to(device), None if self.places is None else batch.places)
+        positions = None if self.masked_positions is None else batch.masked_positions
+        return StaticInputs(batch, self.targets.to(device), positions)
 
     def copy_(self, other: StaticInputs) -> None:
         """Take the values of inputs of the same shape."""

@@ -18,7 +18,7 @@ from tinylm.text.coverage import token_counts
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.checkpoint import Checkpoint
-from tinylm.train.cooccurrence import begin_from, token_vectors
+from tinylm.train.cooccurrence import start_from, token_vectors
 from tinylm.train.loop import Run, train
 from tinylm.train.masking import (
     CANDIDATES,
@@ -57,8 +57,8 @@ def pretrain(
         label: shown beside the progress bar.
         checkpoint: see `Run`.
         stop: see `train`.
-        vectors: what `token_vectors` gives for a recipe that begins from them, at least as wide
-            as the model; computed here when None.
+        vectors: what `token_vectors` gives, at least as wide as the model, for a recipe that
+            starts from them; computed here when None.
         device: see `Run`.
 
     Returns:
@@ -110,14 +110,14 @@ def pretraining_run(
         targets, candidates = masked.targets, None
         if sampling is not None and len(targets):
             candidates, targets = sampling.draw(targets, generator(seed, CANDIDATES, number))
-        return Inputs(batch.with_ids(masked.ids), targets, masked.places, candidates)
+        return Inputs(batch.with_ids(masked.ids), targets, masked.positions, candidates)
 
     def loss_of(inputs: Inputs | StaticInputs) -> Tensor:
-        assert inputs.places is not None
-        if not len(inputs.places):  # so few tokens that none was hidden: nothing to learn
+        assert inputs.masked_positions is not None
+        if not len(inputs.masked_positions):  # so few tokens that none was masked: nothing to learn
             return model.bias.sum() * 0
         candidates = inputs.candidates if isinstance(inputs, Inputs) else None
-        out: Tensor = model(inputs.batch, inputs.places, inputs.targets, candidates)
+        out: Tensor = model(inputs.batch, inputs.masked_positions, inputs.targets, candidates)
         return out
 
     run = Run(model, recipe.pretrain, steps_per_epoch, inputs_of, loss_of, seed, checkpoint, device)
@@ -133,9 +133,9 @@ def new_model(
     seed: int,
     vectors: np.ndarray | None = None,
 ) -> MaskedLanguageModel:
-    """The weights that `pretrain` begins from, fp32; arguments as there."""
+    """The weights that `pretrain` starts from, fp32; arguments as there."""
     if not len(paragraphs):
-        raise UserError("pre-training was given no paragraph; W_S must be at least 1.")
+        raise UserError("W_S has no paragraphs; pre-training needs at least 1.")
     check_vocabulary(config, tokenizer)
     torch.manual_seed(seed)
     model = MaskedLanguageModel(config.model_copy(update={"dropout": recipe.pretrain.dropout}))
@@ -144,14 +144,14 @@ def new_model(
     if recipe.neighbour_window is not None:
         if vectors is None:
             vectors = token_vectors(paragraphs, tokenizer, config.width, recipe.neighbour_window)
-        begin_from(model.encoder.embeddings.word.weight, vectors, seed)
+        start_from(model.encoder.embeddings.word.weight, vectors, seed)
     return model
 
 
 def _frequencies(paragraphs: TokenIds, tokenizer: Tokenizer) -> np.ndarray:
-    """Frequency of each token among those that can be hidden, `float64 [vocab]`.
+    """Frequency of each token among those that can be masked, `float64 [vocab]`.
 
-    One half is added to every count; special tokens, never hidden, count nothing.
+    One half is added to every count. Special tokens are never masked; their own count is 0.
     """
     counts = token_counts(paragraphs, len(tokenizer)).astype(np.float64)
     counts[tokenizer.special_ids] = 0

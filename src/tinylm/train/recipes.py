@@ -1,8 +1,8 @@
 """Recipes: how a model is trained, as data.
 
-`paper` is what Gross et al. did, number by number. `fast` is the best training
-per second on a laptop found so far. A result always names its recipe, so that the
-two are never mixed up. To add a recipe, add an entry to RECIPES.
+`paper` is what Gross et al. did, number by number. `fast` learns the most per
+second on a laptop of all that we have tried. A result always names its recipe, so
+that the two are never mixed up. To add a recipe, add an entry to RECIPES.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tinylm.model.config import ModelConfig
 
 
 def _stored_as(name: str, **settings: Any) -> Any:
-    """A field that records hold under the name it had first: keys of stored results hash these names."""
+    """A field whose first name stays in records, since the keys of stored results hash these names."""
     return Field(validation_alias=name, serialization_alias=name, **settings)
 
 
@@ -64,15 +64,16 @@ class Recipe(BaseModel):
 
     Attributes:
         max_tokens: texts are cut to this many tokens, [CLS] and [SEP] included.
-        mask_rate: share of the tokens that masked language modelling hides.
-        sampled_tokens: hidden tokens are told from so many others, drawn anew in every step
-            (see `CandidateSampling`); None tells them from the whole vocabulary, and so does a GPU.
+        mask_rate: share of the tokens that are masked in pre-training.
+        sampled_tokens: masked tokens are predicted over a sampled vocabulary with this many random
+            tokens, drawn again in every step (see `CandidateSampling`). None predicts them over the
+            whole vocabulary, and so does a GPU.
         vocabulary: tokens of a WordPiece vocabulary trained on the corpus; None
             takes that of bert-base-uncased.
         frequency_bias: start the output bias of masked language modelling at the
             log frequency of each token, so that training need not learn it first.
-        neighbour_window: start the word embeddings from which tokens are at most so far apart
-            in W_S, see `cooccurrence.py`; None starts them at random.
+        neighbour_window: start from word embeddings of the tokens' neighbours in W_S, up to this
+            distance (see `cooccurrence.py`); None starts from random ones.
         model: settings of `ModelConfig` that differ from its defaults.
     """
 
@@ -81,7 +82,7 @@ class Recipe(BaseModel):
     name: str
     max_tokens: int = 128
     mask_rate: float = Field(default=0.15, gt=0, lt=1)
-    # Left out of records where there is none: those of runs before it was there stay the same.
+    # Left out of records when None, so that records written before it existed stay the same.
     sampled_tokens: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
     vocabulary: int | None = None
     frequency_bias: bool = False

@@ -20,7 +20,7 @@ from tinylm.train.finetune import EncodedTask
 
 REGULARIZATION = 20.0  # scikit-learn's C, fixed beforehand: from 5 to 80 it hardly matters
 STEPS = 300
-# Training texts times labels; of more, this many are drawn, so that the time stays seconds.
+# Training texts times labels. Of more texts a sample is drawn, so that it takes seconds.
 MOST_WORK = 2_000_000
 
 
@@ -35,10 +35,10 @@ def train_tfidf(
     """Logistic regression on the TF-IDF of the training texts.
 
     Args:
-        task: its training part, weighed by `train_weights`; labels `int64 [texts]`, or
+        task: the training part, weighted by `train_weights`; labels `int64 [texts]`, or
             `float32 [texts, labels]` of 0 and 1.
-        tokenizer: that encoded it.
-        max_tokens: texts are cut there.
+        tokenizer: the one that encoded it.
+        max_tokens: texts are cut to this many tokens.
         class_weights: `float32 [labels]`, or None for equal ones.
         seed: of the texts that are drawn where there are too many.
         most_work: texts times labels at most.
@@ -56,33 +56,33 @@ def train_tfidf(
     features = normalize(counts @ sp.diags(idf))
     model = TfidfClassifier(TfidfConfig(vocab_size=len(tokenizer), max_tokens=max_tokens), task.n_labels)
     each = np.ones(task.n_labels, np.float32) if class_weights is None else class_weights
-    # Which labels each regression is for, the classes it tells apart, and the weight of each text.
+    # For each regression: the labels it is for, the class of each text, the weight of each text.
     if labels.ndim == 1:
         regressions = [(np.unique(labels), labels, each[labels])]
     else:
         regressions = [
-            (np.array([label]), answers, np.where(answers > 0, each[label], 1))
-            for label, answers in enumerate(labels.T)
+            (np.array([label]), column, np.where(column > 0, each[label], 1))
+            for label, column in enumerate(labels.T)
         ]
     with torch.no_grad():
         model.idf.copy_(torch.from_numpy(idf))
         model.token_weights.weight.zero_()
-        for places, classes, weights in regressions:
+        for columns, classes, weights in regressions:
             if text_weights is not None:
                 weights = weights * text_weights
             if len(np.unique(classes)) < 2:
                 continue  # a label that no text has, or all have: its weights stay 0
             weight, bias = _regression(features, classes, weights)
-            if len(places) == 2:  # scikit-learn gives one field, the second label's over the first's
+            if len(columns) == 2:  # scikit-learn gives one logit, of the second label over the first
                 weight, bias = torch.cat([-weight, weight], 1) / 2, torch.cat([-bias, bias]) / 2
-            model.token_weights.weight[:, places], model.bias[places] = weight, bias
+            model.token_weights.weight[:, columns], model.bias[columns] = weight, bias
     return model.eval()
 
 
 def count_tokens(texts: TokenIds, tokenizer: Tokenizer, max_tokens: int) -> sp.csr_matrix:
-    """How often each text holds each token, `float64 [texts, vocab]`; special tokens count nothing."""
-    place = np.arange(len(texts.ids)) - np.repeat(texts.offsets[:-1], texts.lengths)
-    kept = (place < max_tokens - 1) & ~np.isin(texts.ids, tokenizer.special_ids)
+    """How often each text holds each token, `float64 [texts, vocab]`; special tokens do not count."""
+    position = np.arange(len(texts.ids)) - np.repeat(texts.offsets[:-1], texts.lengths)
+    kept = (position < max_tokens - 1) & ~np.isin(texts.ids, tokenizer.special_ids)
     text = np.repeat(np.arange(len(texts)), texts.lengths)[kept]
     ones = np.ones(len(text))
     counts = sp.csr_matrix((ones, (text, texts.ids[kept])), shape=(len(texts), len(tokenizer)))
@@ -91,7 +91,7 @@ def count_tokens(texts: TokenIds, tokenizer: Tokenizer, max_tokens: int) -> sp.c
 
 
 def _regression(features: sp.csr_matrix, classes: np.ndarray, weights: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Weights `[tokens, fields]` and bias `[fields]`; one field for two classes, as scikit-learn has it."""
+    """Weights `[tokens, logits]` and bias `[logits]`; one logit for two classes, as in scikit-learn."""
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         fitted = LogisticRegression(C=REGULARIZATION, max_iter=STEPS).fit(features, classes, weights)
     return torch.from_numpy(fitted.coef_.T).float(), torch.from_numpy(fitted.intercept_).float()
