@@ -22,9 +22,10 @@ from helpers.toys import LABELS, TOKENIZERS, make_classifier, torch_logits
 from tinylm.errors import UserError
 from tinylm.export import onnx as export
 from tinylm.export.onnx import export_onnx
-from tinylm.export.runtime import OnnxClassifier, load_onnx
+from tinylm.export.runtime import OnnxClassifier, load_onnx, load_predictor
 from tinylm.infer.committee import Committee
 from tinylm.model.protocol import Weight
+from tinylm.system.files import write_record
 
 TEXTS = ["one two three", "", "four five six seven eight nine ten " * 9, "Two, two!", "eleven 🙂", "one " * 6]
 SOURCE = Path(__file__).parents[2]
@@ -101,6 +102,28 @@ def test_rare_tokens(loaded: OnnxClassifier) -> None:
     assert (end, [text[a:b] for a, b in spans or []]) == (len(text), ["seven", "🙂", "Seven"])
     end, spans = loaded.read("one " * 40 + "seven")
     assert (end, spans) == (4 * 30 - 1, [])  # 32 tokens, of which [CLS] and [SEP]
+
+
+def test_numbers_stay_numbers(tmp_path: Path) -> None:
+    members, folder = toys(), tmp_path / "committee"
+    for member in members:
+        member.label_names = ["3", "10", "7"]
+    save_counted(Committee(members), folder)
+    write_record(folder, "committee", facts={"label_type": "int"})
+    (tmp_path / "onnx").mkdir()
+    export_onnx(folder, tmp_path / "onnx")
+    path = tmp_path / "onnx" / "tinylm-onnx.json"
+    raw = json.loads(path.read_text())
+    assert raw["label_names"] == [3, 10, 7]
+    for predictor in (load_onnx(tmp_path / "onnx"), load_predictor(folder)):
+        found = predictor.predict(TEXTS)
+        assert {type(label) for label in found} == {int}
+        assert found == [[3, 10, 7][i] for i in predictor.decision_function(TEXTS).argmax(1)]
+    del raw["piece_length"]
+    path.write_text(json.dumps(raw | {"label_names": ["3", "10", "7"]}))  # an older export
+    old = load_onnx(tmp_path / "onnx")
+    assert set(old.predict(TEXTS)) <= {"3", "10", "7"}
+    assert old.low_coverage(["one", "🙂"]).tolist() == [False, True]
 
 
 def test_several_labels(committee: Committee, tmp_path: Path) -> None:

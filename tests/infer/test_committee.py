@@ -14,6 +14,9 @@ from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee, load_committee
 from tinylm.model.config import Convolution
 from tinylm.model.storage import StoredClassifier
+from tinylm.text.corpus import read_vital
+from tinylm.text.coverage import token_counts
+from tinylm.text.tokenizer import train_tokenizer
 
 TEXTS = ["one two three", "", "four five six seven eight nine ten " * 5, "Two, two!", "eleven 🙂"]
 BERT_WITHOUT_SIZES = '{"model_type": "bert", "hidden_act": "gelu", "layer_norm_eps": 1e-12}'
@@ -164,3 +167,35 @@ def test_a_member_without_its_vocabulary_is_named(saved: Path) -> None:
         (saved / "member-1" / name).unlink()
     with pytest.raises(UserError, match=r"member-1/vocab\.txt does not exist"):
         load_committee(saved)
+
+
+FOREIGN = [
+    "Die Waschmaschine schleudert nicht mehr und macht dabei ein lautes Geräusch.",
+    "Gestern haben wir im Garten drei Apfelbäume gepflanzt und mit den Nachbarn gegessen.",
+    "Je voudrais annuler ma commande parce que la livraison a déjà été repoussée deux fois.",
+    "Il faisait très mauvais temps hier soir.",
+    "La lavadora ya no gira y hace un ruido horrible.",
+    "Ayer plantamos tres manzanos en el jardín y luego cenamos con los vecinos.",
+    "Çamaşır makinesi artık dönmüyor ve korkunç bir ses çıkarıyor.",
+    "Siparişimi iptal etmek istiyorum çünkü teslimat iki kez ertelendi.",
+    "Wczoraj posadziliśmy w ogrodzie trzy jabłonie, a potem zjedliśmy kolację z sąsiadami.",
+    "Pralka już się nie kręci i strasznie hałasuje.",
+    "Το πλυντήριο δεν γυρίζει πια και κάνει φοβερό θόρυβο.",
+    "เครื่องซักผ้าไม่หมุนและมีเสียงดังมาก",
+    "洗衣机不转了,而且声音很大。",
+    "\N{SNOWMAN} \N{SNOWMAN}",
+    "",
+]
+
+
+def test_texts_in_other_languages_have_low_coverage() -> None:
+    """Also where all of their letters are frequent, and so are the pieces that their words are cut into."""
+    articles = [article["extract"] for article in read_vital().values()]
+    known, new = articles[100:3100], articles[:100]
+    tokenizer = train_tokenizer(known, 8000)
+    counts = token_counts(tokenizer.encode(known), len(tokenizer))
+    committee = Committee([make_classifier(1, tokenizer)], token_counts=counts)
+    assert committee.low_coverage(FOREIGN).all()
+    assert committee.low_coverage(new).mean() <= 0.01
+    assert not committee.low_coverage(["My washing machine does not spin and makes a horrible noise."]).any()
+    assert (committee.rare_token_share(FOREIGN[:10]) < 0.3).all()  # which alone would tell nothing

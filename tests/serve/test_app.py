@@ -95,6 +95,19 @@ def test_columns_are_joined_as_in_the_fit(tmp_path: Path) -> None:
     assert joined == same != other
 
 
+def test_labels_that_are_numbers(tmp_path: Path) -> None:
+    folder = export_toys(tmp_path)
+    path = folder / "tinylm-onnx.json"
+    decision = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(decision | {"label_names": [3, 10, 7]}), encoding="utf-8")
+    with serve(folder) as server:
+        _, answer, _ = server.ask("/predict", {"text": "one two", "details": True})
+    (found,) = answer["predictions"]
+    assert found["labels"] == [found["label"]] and found["label"] in [3, 10, 7]
+    assert str(found["label"]) == next(iter(found["probabilities"]))
+    assert all(vote["label"] in [3, 10, 7] for vote in found["details"]["members"])
+
+
 def test_details_tell_votes_and_tokens(server: Server) -> None:
     text = "seven 🙂 one " + "two " * 60
     _, answer, _ = server.ask("/predict", {"text": text, "details": True})

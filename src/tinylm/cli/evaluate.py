@@ -163,7 +163,7 @@ def _show(
     say(f"calibration error: {found.calibration_error:.3f} (expected, over 10 bins of confidence)")
     if found.rare_token_share is not None:
         say(f"tokens that were rare in pre-training: {found.rare_token_share:.1%}")
-        say(f"texts at least half of whose tokens were rare: {found.low_coverage:,}")
+        say(f"texts of rare words, whose predictions are guesses: {found.low_coverage:,}")
     if found.confusion is not None:
         console.print(confusion_table(found.confusion, committee.label_names, console.width))
     for mistake in found.mistakes[:worst]:

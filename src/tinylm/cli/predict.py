@@ -183,13 +183,13 @@ def _answers(
     committee: Predictor, record: dict[str, Any], rows: list[_Asked], every_label: bool
 ) -> Iterator[dict[str, Any]]:
     """What is told of each row; all have the same entries."""
-    from tinylm.infer.predictor import LOW_COVERAGE, decide
+    from tinylm.infer.predictor import decide
 
     usable = [row.text for row in rows if row.reason is None]
     found = committee.predict_proba(usable)
     decisions = decide(found, committee.thresholds)
-    low = None if committee.rare is None else committee.rare_token_share(usable) >= LOW_COVERAGE
-    names = [_as_fitted(name, record) for name in committee.label_names]
+    low = None if committee.rare is None else committee.low_coverage(usable)
+    names = committee.labels
     columns = record.get("settings", {}).get("label")
     place = 0
     for row in rows:
@@ -215,12 +215,6 @@ def _answers(
             place += 1
         kept = {f"{name} (kept)" if name in answer else name: value for name, value in row.kept.items()}
         yield {"row": answer.pop("row")} | kept | answer
-
-
-def _as_fitted(name: str, record: dict[str, Any]) -> Any:
-    """A label as it was given to the fit, by its name: numbers stay numbers."""
-    kind = record.get("facts", {}).get("label_type")
-    return int(name) if kind == "int" else name
 
 
 @contextmanager

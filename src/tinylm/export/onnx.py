@@ -60,7 +60,8 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
             differ from PyTorch's.
     """
     model, folder = Path(model), Path(folder)
-    committee = load_committee(model)
+    committee, facts = load_committee(model), read_record(model).get("facts", {})
+    committee.label_type = facts.get("label_type", "str")
     first = committee.members[0]
     for number, member in enumerate(committee.members[1:], 2):
         if member.tokenizer.vocab != first.tokenizer.vocab:
@@ -74,14 +75,15 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
     onnx.save(graph.complete(), folder / GRAPH)
     first.tokenizer.save_backend(folder)
     decision = {
-        "label_names": committee.label_names,
+        "label_names": committee.labels,
         "members": committee.member_names,
         "max_tokens": max_tokens,
         "temperature": committee.temperature,
         "multi_label": committee.multi_label,
         "thresholds": [] if committee.thresholds is None else committee.thresholds.tolist(),
         "hardly_seen": None if committee.rare is None else np.flatnonzero(committee.rare).tolist(),
-        "text_columns": read_record(model).get("facts", {}).get("text_columns"),
+        "piece_length": committee.piece_length,
+        "text_columns": facts.get("text_columns"),
     }
     (folder / DECISION).write_text(json.dumps(decision, ensure_ascii=False) + "\n", encoding="utf-8")
     export = _check(committee, folder)

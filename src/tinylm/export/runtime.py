@@ -26,16 +26,18 @@ class OnnxClassifier(Predictor):
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, decision: dict[str, Any]) -> None:
         self._engine, self.tokenizer = engine, tokenizer
-        self.label_names = decision["label_names"]
+        self.label_names = [str(label) for label in decision["label_names"]]
+        self.label_type = type(decision["label_names"][0]).__name__
         self.member_names = decision["members"]
         self.max_tokens = decision["max_tokens"]
         self.temperature = decision["temperature"]
-        self.text_columns = decision.get("text_columns")  # exports of before have none
+        self.text_columns = decision.get("text_columns")  # older exports have none
         self.thresholds = np.array(decision["thresholds"], np.float64) if decision["multi_label"] else None
         self.rare = None
         if decision["hardly_seen"] is not None:  # the ids of the tokens that are rare
             self.rare = np.zeros(len(tokenizer), bool)
             self.rare[decision["hardly_seen"]] = True
+        self.piece_length = decision.get("piece_length")
 
     def member_logits(self, texts: Sequence[str]) -> np.ndarray:
         """Each member's logits, `float32 [members, texts, labels]`.
@@ -83,5 +85,6 @@ def load_predictor(folder: str | Path) -> Predictor:
     from tinylm.system.files import read_record
 
     committee = load_committee(Path(folder))
-    committee.text_columns = read_record(Path(folder)).get("facts", {}).get("text_columns")
+    facts = read_record(Path(folder)).get("facts", {})
+    committee.text_columns, committee.label_type = facts.get("text_columns"), facts.get("label_type", "str")
     return committee

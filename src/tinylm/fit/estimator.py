@@ -36,7 +36,6 @@ from tinylm.train.recipes import Recipe, recipe_named
 
 # How labels are written in a saved model, by numpy's kind of the labels.
 LABEL_TYPES = {"i": "int", "u": "int", "f": "float", "b": "bool"}
-READ_LABEL: dict[str, Any] = {"int": int, "float": float, "bool": "True".__eq__, "str": str}
 
 
 class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -193,8 +192,9 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.data_warnings_ = data_warnings(texts, labels.rows) + self._shortcomings(self.fitted_)
         if self.verbose:
             print(*self.data_warnings_, _reached(self.fitted_), sep="\n")
+        self.committee_.label_type = LABEL_TYPES.get(self.classes_.dtype.kind, "str")
         self.facts_ = self.fitted_.facts() | {
-            "label_type": LABEL_TYPES.get(self.classes_.dtype.kind, "str"),
+            "label_type": self.committee_.label_type,
             "label_form": self.label_form_,
             "fit_parameters": _stored(self.get_params(deep=False)),
         }
@@ -207,8 +207,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             texts = len(fitted.split.train) + len(fitted.split.validation)
             sentences.append(
                 f"{fitted.cut:,} of {texts:,} texts are longer than the {self.max_tokens} tokens that are"
-                " read; the rest of them is ignored. A larger max_tokens reads more and takes longer;"
-                " long_texts 'head-tail' reads their beginning and their end."
+                " read; the rest of them is ignored. A larger max_tokens (--max-tokens) reads more and takes"
+                " longer; long_texts='head-tail' (--long-texts head-tail) reads their beginning and end."
             )
         if fitted.kept_out:
             sentences.append(
@@ -306,8 +306,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         classifier.committee_, classifier.facts_ = committee, facts
         classifier.multi_label_ = classifier.committee_.thresholds is not None
         classifier.label_form_ = facts.get("label_form", SEVERAL if classifier.multi_label_ else ONE)
-        read = READ_LABEL[classifier.facts_["label_type"]]
-        classifier.classes_ = np.array([read(label) for label in classifier.committee_.label_names])
+        committee.label_type = facts["label_type"]
+        classifier.classes_ = committee.classes_
         return classifier
 
     def __sklearn_tags__(self) -> Any:

@@ -58,9 +58,12 @@ class Committee(Predictor):
         self.tokenizer, self.max_tokens = first.tokenizer, first.config.max_tokens
         self.temperature, self.thresholds, self.token_counts = temperature, thresholds, token_counts
         self.rare = None if token_counts is None else token_counts < RARE
-        if self.rare is not None:
+        if token_counts is not None and self.rare is not None:
             self.rare[self.tokenizer.special_ids] = False
             self.rare[self.tokenizer.unk_id] = True
+            letters = self.tokenizer.letters
+            met = int(token_counts[letters > 0].sum())
+            self.piece_length = float(token_counts @ letters) / met if met else None
         self.int8 = int8
         self._engines: list[tuple[Engine, list[int]]] = []
         for number, member in enumerate(self.members):

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.metrics import f1_score
 
 from tinylm.infer.calibration import reliability
-from tinylm.infer.predictor import LOW_COVERAGE, Predictor, decide
+from tinylm.infer.predictor import Predictor, decide
 
 Z = 1.959964  # normal quantile of a 95 % interval
 
@@ -47,7 +47,7 @@ class Evaluation:
         calibration_error: expected, over ten bins of confidence.
         bins: mean confidence, accuracy and number of predictions of each bin.
         mistakes: all wrong predictions, the surest first.
-        low_coverage: number of texts half of whose tokens pre-training hardly met; None if unknown.
+        low_coverage: number of texts whose predictions are guesses, see `Predictor`; None if unknown.
         rare_token_share: share of such tokens in a text, mean over texts; None if unknown.
     """
 
@@ -119,7 +119,7 @@ def evaluate(committee: Predictor, texts: Sequence[str], targets: np.ndarray) ->
         calibration_error=error,
         bins=bins,
         mistakes=mistakes,
-        low_coverage=None if shares is None else int((shares >= LOW_COVERAGE).sum()),
+        low_coverage=None if shares is None else int(committee.low_coverage(texts).sum()),
         rare_token_share=None if shares is None else float(shares.mean()),
     )
 

@@ -191,8 +191,8 @@ def findings(results: FitResults) -> list[str]:
     )
     if found.low_coverage:
         sentences.append(
-            f"{count(found.low_coverage)} of {count(found.texts)} test texts consist half or more of tokens"
-            " that pre-training hardly met; predictions for such texts are guesses."
+            f"{count(found.low_coverage)} of {count(found.texts)} test texts consist of words that"
+            " pre-training hardly met; predictions for such texts are guesses."
         )
     return sentences
 

@@ -73,11 +73,14 @@ REQUEST_SCHEMA = PredictRequest.model_json_schema()
 EXAMPLE = json.dumps(REQUEST_SCHEMA["examples"][0])
 
 
+Label = str | int | float | bool
+
+
 class Vote(BaseModel):
     """The label that one member predicts, and how probable it would be if all members had the same logits."""
 
     member: str
-    label: str
+    label: Label
     probability: float
 
 
@@ -96,8 +99,8 @@ class Details(BaseModel):
 class Prediction(BaseModel):
     """The prediction for one text."""
 
-    label: str = Field(description="The most probable label.")
-    labels: list[str] = Field(
+    label: Label = Field(description="The most probable label; a number where labels are numbers.")
+    labels: list[Label] = Field(
         description="The predicted labels: the most probable one or, if a text may have several, all that"
         " reach their threshold."
     )
@@ -270,7 +273,7 @@ def _predict(classifier: Predictor, items: Sequence[_Item]) -> list[Prediction]:
     logits = classifier.member_logits([item.text for item in items])
     probabilities = classifier.probabilities_of(logits.sum(0))
     decisions = decide(probabilities, classifier.thresholds)
-    names = classifier.label_names
+    names, labels = classifier.label_names, classifier.labels
     predictions = []
     for number, item in enumerate(items):
         row = probabilities[number]
@@ -281,7 +284,7 @@ def _predict(classifier: Predictor, items: Sequence[_Item]) -> list[Prediction]:
             characters_read, rare_tokens = classifier.read(item.text)
             details = Details(
                 members=[
-                    Vote(member=member, label=names[vote.argmax()], probability=round(float(vote.max()), 6))
+                    Vote(member=member, label=labels[vote.argmax()], probability=round(float(vote.max()), 6))
                     for member, vote in zip(classifier.member_names, votes, strict=True)
                 ],
                 characters_read=characters_read,
@@ -289,8 +292,8 @@ def _predict(classifier: Predictor, items: Sequence[_Item]) -> list[Prediction]:
             )
         predictions.append(
             Prediction(
-                label=names[order[0]],
-                labels=classifier.names_of(decisions[number]),
+                label=labels[order[0]],
+                labels=[labels[i] for i in decisions[number].nonzero()[0]],
                 probabilities={names[i]: round(float(row[i]), 6) for i in order},
                 details=details,
             )

@@ -98,6 +98,13 @@ class Tokenizer:
             content += f"\n\n{self.long_texts}"
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
+    @cached_property
+    def letters(self) -> np.ndarray:
+        """How many characters each token has that begins with a letter, `int64 [vocab]`; 0 for the others."""
+        pieces = [token.removeprefix(CONTINUED) for token in self.vocab]
+        lengths = [len(piece) if unicodedata.category(piece[0])[0] in "LM" else 0 for piece in pieces]
+        return np.array(lengths, np.int64) * ~np.isin(np.arange(len(self)), self.special_ids)
+
     def encode(self, texts: Sequence[str], max_tokens: int = 128) -> TokenIds:
         """Token ids of each text, [CLS] in front and [SEP] behind.
 
