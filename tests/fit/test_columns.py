@@ -17,7 +17,7 @@ from sklearn.preprocessing import MultiLabelBinarizer
 from helpers.fitting import labelled, recipe, several_labels, tiny
 from tinylm import TinyTextClassifier
 from tinylm.errors import InputError
-from tinylm.fit.columns import labels_of, texts_of, weights_of
+from tinylm.fit.columns import labels_of, rows_of_labels, texts_of, weights_of
 
 WORDS = ["tea", "cake", "tea", "milk"]
 NUMBERS = [10, 2, 10, 3]
@@ -93,7 +93,8 @@ def test_several_labels_in_every_form() -> None:
         frame,
         polars.DataFrame(frame),
     ]
-    numbered = [dense, dense.astype(bool), dense.astype(float), sp.csr_matrix(dense), sp.coo_array(dense)]
+    numbered = [dense.tolist(), list(dense), pandas.Series(dense.tolist())]
+    numbered += [dense, dense.astype(bool), dense.astype(float), sp.csr_matrix(dense), sp.coo_array(dense)]
     for column in named:
         assert labels_of(column).classes.tolist() == ["cake", "tea"]
     for column in numbered:
@@ -102,6 +103,14 @@ def test_several_labels_in_every_form() -> None:
         np.testing.assert_array_equal(labels_of(column).targets, dense)
     with pytest.raises(InputError, match=r"row 1, column 2 is .*2"):
         labels_of(np.array([[0, 2], [1, 1]]))
+    marks = pandas.DataFrame({"a": pandas.array([1, None], dtype="Int64"), "b": [0, 1]})
+    with pytest.raises(InputError, match=r"row 2, column 1 is <NA>"):
+        labels_of(marks)
+    for without_order in ({"a", "b"}, {"a": 1, "b": 2}):
+        with pytest.raises(InputError, match="expected a label for each text, in their order"):
+            labels_of(without_order)
+    assert rows_of_labels([[0, 1], [1, 1]], np.arange(2)) == [{1}, {0, 1}]
+    assert rows_of_labels([[0, 1], [1, 0]], np.arange(3)) == [{0, 1}, {0, 1}]
 
 
 def test_weights() -> None:
@@ -152,6 +161,13 @@ def test_a_text_counts_by_its_weight(tfidf_member: bool) -> None:
 def test_a_weight_for_a_label_that_is_not_there_is_refused(labels: Any, weights: Any) -> None:
     with pytest.raises(InputError, match="class_weight has the label '[X1]'; expected some of"):
         tiny(class_weight=weights).fit(["a text", "another"], labels)
+
+
+@pytest.mark.parametrize("labels", [["x", "y"], [["x"], ["y"]]])
+@pytest.mark.parametrize("weight", [{"x": -1}, {"x": float("nan")}, {"x": "2"}, "balance"])
+def test_a_weight_that_is_none_is_refused(labels: Any, weight: Any) -> None:
+    with pytest.raises(InputError, match="class_weight .*; expected"):
+        tiny(class_weight=weight).fit(["a text", "another"], labels)
 
 
 def test_validation_and_held_out_texts_are_kept_out_of_pre_training() -> None:

@@ -44,6 +44,9 @@ AWKWARD = [
         (["[0, 2]", "[1]"], [[0, 2], [1]]),
         (["(a)", "[b]"], ["(a)", "[b]"]),  # names in brackets
         ([["a"], ["a", "b"]], [["a"], ["a", "b"]]),
+        ([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]], [[1, 2], []]),  # a mark for each label
+        (["[1, 0]", "[0, 1]"], [[0], [1]]),
+        ([[0, 1], [1]], [[0, 1], [1]]),
     ],
 )
 def test_cells(cells: list[Any], labels: list[Any]) -> None:
@@ -58,15 +61,20 @@ def test_separated_cells_and_the_hint_at_them() -> None:
     assert read_labels(["salt / pepper", "salt / oil", "tea"])[1] == []  # pepper is no label
 
 
+def test_names_that_differ_in_capitals_are_told() -> None:
+    labels, (note,) = read_labels(["tea", "Tea", "cake"])
+    assert labels == ["tea", "Tea", "cake"] and "'Tea' and 'tea'" in note
+
+
 def write(path: Path, content: str) -> str:
     path.write_text(content, encoding="utf-8")
     return str(path)
 
 
 def test_columns_of_zero_and_one(tmp_path: Path) -> None:
-    table = write(tmp_path / "a.csv", "text,rude,late\na,1,0\nb,0,0\nc,1.0,True\nd,,1\n")
+    table = write(tmp_path / "a.csv", "text,rude,late\na,1,0\nb,0,No\nc,1.0,True\nd,,1\ne,NaN,1\n")
     found = read_labelled(table, "text", ["rude", "late"])
-    assert found.labels == [["rude"], [], ["rude", "late"]] and found.unusable == {"no label": 1}
+    assert found.labels == [["rude"], [], ["rude", "late"]] and found.unusable == {"no label": 2}
     with pytest.raises(UserError, match=r"a.csv, row 2, column 'late' is '2'; expected 0 or 1"):
         read_labelled(write(tmp_path / "a.csv", "text,rude,late\na,1,0\nb,0,2\n"), "text", ["rude", "late"])
 

@@ -44,7 +44,7 @@ def as_csv(**options: Any) -> str:
     return target.getvalue()
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", "^", "~", "\x01"])
 @pytest.mark.parametrize("name", ["a.csv", "a.tsv"])
 def test_the_delimiter_is_found_from_the_header(tmp_path: Path, name: str, delimiter: str) -> None:
     for before in ("", "\ufeff"):
@@ -188,6 +188,8 @@ def test_fasttext(tmp_path: Path) -> None:
     several = read(tmp_path / "a.txt", "__label__tea __label__cake both\n__label__tea A cup\n")
     assert several.labels == [["tea", "cake"], ["tea"]]
     assert read_texts(str(tmp_path / "a.txt"), "text") == ["both", "A cup"]
+    behind = read(tmp_path / "b.txt", "A cup __label__tea\nA slice __label__cake\n")
+    assert (behind.texts, behind.labels) == (["A cup", "A slice"], ["tea", "cake"])
 
 
 def test_arrow_and_parquet_with_the_names_of_classes(tmp_path: Path) -> None:
@@ -298,6 +300,13 @@ def test_columns_that_are_not_there_or_twice(tmp_path: Path) -> None:
         read(tmp_path / "a.csv", "body;label\na;x\n")
     with pytest.raises(UserError, match="has 2 columns that are named 'label'"):
         read(tmp_path / "a.csv", "text,label,label\na,x,y\n")
+    with pytest.raises(UserError, match=r"has 'Text', 'LABEL'. Capitals matter: name the column 'Text'"):
+        read(tmp_path / "a.csv", "Text ,LABEL\na,x\n")
+    with pytest.raises(UserError, match=r"it has 'text:label'. Separate cells by commas, semicolons, tabs"):
+        read(tmp_path / "a.csv", "text:label\na:x\n")
+    for nothing in ("\n\n", "\ufeff"):
+        with pytest.raises(UserError, match="it has none"):
+            read(tmp_path / "a.csv", nothing)
 
 
 def test_frames_that_went_through_a_file(tmp_path: Path) -> None:

@@ -15,8 +15,11 @@ from sklearn.utils.multiclass import check_classification_targets
 from tinylm.errors import InputError
 from tinylm.text.tables import is_missing, why_unusable
 
+NUMBERS = (int, float, np.number, np.bool_)
 SHOWN = 5  # labels that a message names
-LISTS = (list, tuple, set, frozenset, np.ndarray)
+WITHOUT_ORDER = (set, frozenset, dict)
+ORDERED = (list, tuple, np.ndarray)
+LISTS = (*ORDERED, set, frozenset)
 # Forms of labels: one for each text; a list of them; 0 or 1 for each text and label, dense or sparse.
 ONE, SEVERAL, INDICATOR, SPARSE = "one", "lists", "indicator", "sparse"
 
@@ -32,7 +35,7 @@ def texts_of(column: Any, name: str = "X") -> list[str]:
     Raises:
         InputError: no column, another type than strings somewhere, or text that UTF-8 cannot hold.
     """
-    if isinstance(column, str | bytes) or not (
+    if isinstance(column, (str, bytes, *WITHOUT_ORDER)) or not (
         isinstance(column, Iterable) or hasattr(column, "column_names")
     ):
         raise InputError(f"{name} is {column!r:.60}; expected a column of texts, such as a list of strings.")
@@ -86,6 +89,8 @@ def labels_of(column: Any, name: str = "y") -> Labels:
     Raises:
         InputError: a missing label, labels of several types, fewer than two columns.
     """
+    if isinstance(column, WITHOUT_ORDER):
+        raise InputError(f"{name} is {column!r:.60}; expected a label for each text, in their order.")
     if hasattr(column, "toarray"):
         targets = _zeros_and_ones(column.toarray(), name)
         return Labels(_at_least_two(np.arange(targets.shape[1]), name), targets, SPARSE)
@@ -100,6 +105,9 @@ def labels_of(column: Any, name: str = "y") -> Labels:
             [] if isinstance(column, str | bytes) or not isinstance(column, Iterable) else _values(column)
         )
         if any(isinstance(row, LISTS) for row in values):
+            if _is_indicator(values):
+                targets = np.array([list(row) for row in values], np.float32)
+                return Labels(np.arange(targets.shape[1]), targets, INDICATOR)
             classes, targets = _label_lists(values, name)
             return Labels(classes, targets, SEVERAL)
         for row, label in enumerate(values, 1):
@@ -141,7 +149,10 @@ def rows_of_labels(column: Any, classes: np.ndarray) -> list[frozenset[Any]]:
     shape = getattr(dense, "shape", None)
     if shape is not None and len(shape) == 2:
         return [frozenset(classes[row].tolist()) for row in np.asarray(dense).astype(bool)]
-    return [frozenset(row) for row in _values(dense)]
+    rows = _values(dense)
+    if rows and _is_indicator(rows) and len(rows[0]) == len(classes):
+        return rows_of_labels(np.array([list(row) for row in rows]), classes)
+    return [frozenset(row) for row in rows]
 
 
 def weights_of(column: Any, n_texts: int) -> np.ndarray | None:
@@ -161,7 +172,7 @@ def weights_of(column: Any, n_texts: int) -> np.ndarray | None:
             f"sample_weight has the shape {weights.shape}; expected ({n_texts},), one for each text."
         )
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.any()):
-        raise InputError("sample_weight holds negative or infinite numbers, or nothing but 0.")
+        raise InputError("sample_weight holds negative numbers, infinity or NaN, or nothing but 0.")
     return np.asarray(weights / weights.mean(), np.float32)
 
 
@@ -184,11 +195,19 @@ def _is_plain(column: Any) -> bool:
     return isinstance(column, np.ndarray) and column.dtype.kind in "biufUS"
 
 
+def _is_indicator(rows: Sequence[Any]) -> bool:
+    """Whether lists hold 0 or 1 for each label, not the labels 0 and 1: then all texts would have both."""
+    return len({len(row) if isinstance(row, ORDERED) else 0 for row in rows}) == 1 and all(
+        len(row) > 1 and all(isinstance(value, NUMBERS) and value in (0, 1) for value in row) for row in rows
+    )
+
+
 def _zeros_and_ones(values: np.ndarray, name: str) -> np.ndarray:
-    try:
+    if values.dtype.kind not in "biuf":
+        marks = [value if isinstance(value, NUMBERS) else np.nan for value in values.ravel()]
+        numbers = np.array(marks, np.float32).reshape(values.shape)
+    else:
         numbers = values.astype(np.float32)
-    except (TypeError, ValueError):
-        numbers = np.full(values.shape, np.nan, np.float32)
     if not np.isin(numbers, (0, 1)).all():
         row, place = np.argwhere(~np.isin(numbers, (0, 1)))[0].tolist()
         raise InputError(

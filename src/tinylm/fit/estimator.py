@@ -380,6 +380,11 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             if unknown := [label for label in weight if label not in labels]:
                 shown = ", ".join(map(repr, labels[:20])) + (", ..." if len(labels) > 20 else "")
                 raise InputError(f"class_weight has the label {unknown[0]!r}; expected some of {shown}.")
+            for label, value in weight.items():
+                if not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
+                    raise InputError(f"class_weight of {label!r} is {value!r}; expected a number from 0.")
+        elif weight not in (None, "balanced"):
+            raise InputError(f"class_weight is {weight!r}; expected 'balanced', a dict or None.")
         if targets.ndim == 1:
             if weight is None:
                 return None

@@ -13,7 +13,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+DELIMITERS = {
+    ",": "commas",
+    ";": "semicolons",
+    "\t": "tabs",
+    "|": "vertical bars",
+    "^": "carets",
+    "~": "tildes",
+    "\x01": "the character 1",  # Hive
+}
 NO_DELIMITER = "\x1f"  # of a table with one column, whose texts may hold any of the others
 MOST_HEADER_LINES = 50  # a column's name in quotes may hold line ends
 

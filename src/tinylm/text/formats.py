@@ -131,7 +131,7 @@ def _unfolded(value: Any, required: Sequence[str]) -> list[Any]:
 
 def is_fasttext(line: str) -> bool:
     """Whether a file that begins with this line is one of fastText's."""
-    return line.lstrip().startswith(FASTTEXT_LABEL)
+    return any(word.startswith(FASTTEXT_LABEL) for word in line.split())
 
 
 def fasttext_row(line: str) -> Cells:

@@ -18,7 +18,8 @@ from tinylm.text.tables import Problem, Row, Table, open_table, text_of
 
 NO_LABEL = "no label"
 SHOWN = 6  # labels that a sentence names
-YES, NO = ("1", "1.0", "true"), ("0", "0.0", "false")  # of a column for each label
+YES, NO = ("1", "1.0", "true", "yes"), ("0", "0.0", "false", "no")  # of a column for each label
+NEITHER = ("nan", "na", "n/a", "null", "none")
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,7 @@ def _marked(table: Table, row: Row, columns: Sequence[str]) -> list[str] | None:
     marked = []
     for column in columns:
         value = row.get(column)
-        if is_no_label(value):
+        if is_no_label(value) or str(value).strip().lower() in NEITHER:
             return None
         if str(value).strip().lower() in YES:
             marked.append(column)

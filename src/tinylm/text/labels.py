@@ -49,6 +49,9 @@ def read_labels(values: Sequence[Any], separator: str | None = None) -> tuple[li
     elif (lists := _lists_in(values)) is not None:
         values = lists
         notes.append("The labels are lists that were written as text; they are read as several labels.")
+    if (marked := _marked_in(values)) is not None:
+        values = marked
+        notes.append("The labels are lists of 0 and 1, one for each label; its place, from 0, is its name.")
     named = [[_name(part) for part in value] if isinstance(value, list) else _name(value) for value in values]
     spelling = _spelling({name for value in named for name in listed(value)})
     labels = [
@@ -59,6 +62,8 @@ def read_labels(values: Sequence[Any], separator: str | None = None) -> tuple[li
             f"Labels such as {example[0]!r} look like several in one cell; name the separator {example[1]!r}"
             " to read them so."
         )
+    if alike := _alike(spelling):
+        notes.append(f"{alike[0]!r} and {alike[1]!r} differ in capitals alone; they are two labels.")
     return labels, notes
 
 
@@ -120,6 +125,18 @@ def _lists_in(values: Sequence[Any]) -> list[Any] | None:
     return None if any(value is None for value in lists) else lists
 
 
+def _marked_in(values: Sequence[Any]) -> list[list[int]] | None:
+    """Where all cells hold a 0 or 1 for each label, as a model is trained on them, the places of the 1."""
+    if not values or not isinstance(values[0], list) or len(values[0]) < 2:
+        return None
+    for value in values:
+        if not isinstance(value, list) or len(value) != len(values[0]):
+            return None
+        if not all(isinstance(part, int | float) and part in (0, 1) for part in value):
+            return None
+    return [[place for place, part in enumerate(value) if part] for value in values]
+
+
 def _list_in(text: str) -> list[Any] | None:
     text = text.strip()
     if re.search(r"""['"]\s+['"]""", text):  # numpy writes no commas, and Python would join the strings
@@ -135,6 +152,15 @@ def _list_in(text: str) -> list[Any] | None:
         return inside.split()
     parts = next(csv.reader([inside], skipinitialspace=True), [])
     return [part.strip().strip("'") for part in parts]
+
+
+def _alike(names: Iterable[str]) -> tuple[str, str] | None:
+    """Two names that differ in capitals alone."""
+    seen: dict[str, str] = {}
+    for name in sorted(names):
+        if seen.setdefault(name.casefold(), name) != name:
+            return seen[name.casefold()], name
+    return None
 
 
 def _joined(names: Collection[str]) -> tuple[str, str] | None:

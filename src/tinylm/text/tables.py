@@ -7,6 +7,7 @@ each line. What it holds is told by its first bytes, its name and its first line
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -17,7 +18,7 @@ import pyarrow
 import pyarrow.parquet
 
 from tinylm.errors import UserError
-from tinylm.text.delimited import DelimitedTable, find_header
+from tinylm.text.delimited import DELIMITERS, DelimitedTable, find_header
 from tinylm.text.encoding import DECOMPRESSION_ERRORS, STDIN, Source, open_text
 from tinylm.text.formats import (
     Cells,
@@ -369,7 +370,9 @@ def _with_columns(name: str, rows: Iterator[Row], required: Sequence[str]) -> It
 
 def _listed(columns: Sequence[str]) -> str:
     # The first row of a table without a header can be whole texts.
-    return ", ".join(repr(column if len(column) < 40 else column[:40] + "...") for column in columns)
+    return (
+        ", ".join(repr(column if len(column) < 40 else column[:40] + "...") for column in columns) or "none"
+    )
 
 
 def _hint(column: str, columns: Sequence[str]) -> str:
@@ -377,4 +380,9 @@ def _hint(column: str, columns: Sequence[str]) -> str:
     parts = [part.strip() for part in column.split(",")]
     if len(parts) > 1 and set(parts) <= set(columns):
         return f" Give several columns one by one: {parts[0]!r}, then {parts[1]!r}."
+    for name in columns:
+        if name.casefold() == column.casefold():
+            return f" Capitals matter: name the column {name!r}."
+    if len(columns) == 1 and re.search(rf"\b{re.escape(column)}\b", columns[0]):
+        return f" Separate cells by {', '.join(list(DELIMITERS.values())[:-1])}."
     return ""
