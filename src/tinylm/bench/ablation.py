@@ -105,7 +105,7 @@ def measure_case(name: str, rounds: int, machine: Machine) -> list[Measured]:
     patches = DURING_STEPS | (FINETUNING if training.CASES[name].finetune else PRETRAINING)
     cells: dict[str, tuple[Run, Patch]] = {"": (run, nullcontext)}
     cells |= {trick: (run, without) for trick, without in patches.items()}
-    # The precision is chosen once, when a run begins.
+    # The precision is chosen once, when a run is made.
     with patch.object(loop, "supports_bf16", lambda device: False):
         whole = training.prepare_case(name).run
     cells["bf16 with fp32 masters, and with it kernels and int8"] = (whole, without_kernels)

@@ -1,17 +1,18 @@
 """Suite `infer-cpu`: from texts to labels, tokenizing included, on two threads.
 
-Ours have int8 weights, in onnxruntime. The reference is a BERT-6 of `transformers` in fp32.
-Beside it stands the same BERT-6 in our runtime and precision, the fair rival of a
-committee. Weights are new, as they do not change how long a prediction takes; only trained ones
-tell what int8 costs in accuracy.
+Ours have int8 weights, in onnxruntime. The reference is a BERT-6 of `transformers` in fp32. The other
+one is the same BERT-6 in our runtime and precision, a fair rival of the committee. The weights are
+random, since they do not change how long a prediction takes. Only what int8 costs in accuracy is
+measured on trained weights.
 
-The cases `engines` compare what can run one committee: onnxruntime in fp32 (ours, as `predict` does
-it), our PyTorch modules (the reference) and onnxruntime in int8.
+The cases `engines` run one committee in three engines: onnxruntime in fp32 (ours, which `predict`
+uses), our PyTorch modules (the reference) and onnxruntime in int8.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from tinylm.ops import HEAD_WIDTH
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.finetune import accuracy_of
 
-Answer = Callable[[Sequence[str]], object]  # such as `Committee.predict`
+Predict = Callable[[Sequence[str]], object]  # such as `Committee.predict`
 
 THREADS = 2
 TOKENS = 32  # of every text of which the latency is measured
@@ -95,27 +96,27 @@ def compare(
     name: str,
     tokenizer: Tokenizer,
     members: list[ModelConfig],
-    ours: Answer,
+    ours: Predict,
     texts: list[str],
     rounds: int,
     machine: Machine,
     details: dict[str, Any],
 ) -> Measured:
-    """Let ours, the reference and our own BERT-6 answer in turn.
+    """Let ours, the reference and our own BERT-6 predict in turn.
 
     Args:
-        name: of the case; with "throughput" in front, all texts at once, in texts per
-            second, otherwise one at a time: the median in ms.
-        tokenizer: of all of them.
-        members: architectures of ours, which tell the flops.
+        name: of the case. With "throughput" in front, all texts are predicted at once, in texts
+            per second; otherwise one at a time, the median in ms.
+        tokenizer: of all three.
+        members: architectures of ours, to count the flops.
         ours: what is measured.
-        texts: to answer.
+        texts: to predict.
         rounds: how often.
-        machine: its rates give the limit, that of convolutions in bf16, otherwise in fp32.
-        details: goes on in those of the result.
+        machine: its rates give the limit, in bf16 for convolutions and in fp32 for the rest.
+        details: are part of the result's.
     """
     deep = ModelConfig(vocab_size=len(tokenizer))
-    answers: list[Answer] = [
+    predictors: list[Predict] = [
         ours,
         ReferenceClassifier(tokenizer, deep, N_LABELS).predict,
         new_committee(tokenizer, [deep], int8=True).predict,
@@ -138,11 +139,11 @@ def compare(
     }
     other = "BERT-6, same engine"
     if name.startswith("throughput"):
-        for answer in answers:
-            answer(texts[:2])
-        seconds = alternate([lambda answer=answer: answer(texts) for answer in answers], rounds)  # type: ignore[misc]
+        for predict in predictors:
+            predict(texts[:2])
+        seconds = alternate([partial(predict, texts) for predict in predictors], rounds)
         return summarise(name, len(texts) / seconds, "texts/s", per_second, other, details)
-    latencies = [measure_latency(answers, texts) for _ in range(rounds)]
+    latencies = [measure_latency(predictors, texts) for _ in range(rounds)]
     p50, p95 = (np.array([[getattr(x, q) for x in row] for row in latencies]) for q in ("p50", "p95"))
     slow = dict(zip(("ours", "reference", "other"), np.median(p95, axis=0).tolist(), strict=True))
     details = details | {"p95": slow}
@@ -160,7 +161,7 @@ def compare_engines(
 ) -> Measured:
     """Let the same committee predict in onnxruntime, in PyTorch, and in onnxruntime with int8 weights.
 
-    Arguments as those of `compare`.
+    Arguments as in `compare`.
     """
     labels = [f"label {number}" for number in range(N_LABELS)]
     modules = [SequenceClassifier(config, N_LABELS) for config in members]
@@ -170,7 +171,7 @@ def compare_engines(
         encoded = tokenizer.encode(texts)
         return sum(logits_of(module, encoded) for module in modules)
 
-    answers: list[Answer] = [
+    predictors: list[Predict] = [
         Committee(classifiers).predict,
         in_pytorch,
         Committee(classifiers, int8=True).predict,
@@ -179,19 +180,19 @@ def compare_engines(
     seconds = sum(flops.sequence_classifier(config, lengths, N_LABELS) for config in members) / machine.fp32
     details = details | {"ours": "onnxruntime fp32", "reference": "PyTorch fp32"}
     if name.startswith("throughput"):
-        for answer in answers:
-            answer(texts[:2])
-        taken = alternate([lambda answer=answer: answer(texts) for answer in answers], rounds)  # type: ignore[misc]
+        for predict in predictors:
+            predict(texts[:2])
+        taken = alternate([partial(predict, texts) for predict in predictors], rounds)
         return summarise(
             name, len(texts) / taken, "texts/s", len(texts) / seconds, "onnxruntime int8", details
         )
-    latencies = [measure_latency(answers, texts) for _ in range(rounds)]
+    latencies = [measure_latency(predictors, texts) for _ in range(rounds)]
     p50 = np.array([[latency.p50 for latency in row] for row in latencies])
     return summarise(name, p50, MILLISECONDS, 1000 * seconds / len(texts), "onnxruntime int8", details)
 
 
 def new_committee(tokenizer: Tokenizer, members: list[ModelConfig], int8: bool = False) -> Committee:
-    """A committee with new weights."""
+    """A committee with random weights."""
     labels = [f"label {number}" for number in range(N_LABELS)]
     modules = (SequenceClassifier(config, N_LABELS) for config in members)
     return Committee([Classifier.of(module, tokenizer, labels) for module in modules], int8=int8)

@@ -1,8 +1,8 @@
 """The authors' way, written with `transformers`: what ours is measured against.
 
 Texts are padded to 128 tokens, logits are formed at every position, AdamW is
-PyTorch's. Which texts form a batch and which tokens are hidden is drawn as in
-`tinylm.train`, so that both sides learn from the same batches.
+PyTorch's. Batches and masked tokens are drawn as in `tinylm.train`, so that both sides
+learn from the same ones.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class ReferenceRun:
 class ReferenceProcess:
     """A `ReferenceRun` in a process of its own.
 
-    There the C library's allocator works as it does for everyone; while ours train, it
-    is set otherwise (`memory.py`), and a process has but one.
+    While ours train, the C library's allocator has other settings (`system/memory.py`). A process has
+    one allocator, and the reference is to have the default settings.
 
     Args:
         make: makes the run; importable by name, as the other process must find it.
@@ -98,11 +98,11 @@ class ReferenceProcess:
 
     def inputs(self, number: int) -> dict[str, Tensor]:
         """As of `ReferenceRun`."""
-        return {name: torch.from_numpy(array) for name, array in self._ask("inputs", number).items()}
+        return {name: torch.from_numpy(array) for name, array in self._request("inputs", number).items()}
 
     def step(self, number: int, *, autocast: bool = False) -> float:
         """As of `ReferenceRun`."""
-        loss: float = self._ask("step", number, autocast)
+        loss: float = self._request("step", number, autocast)
         return loss
 
     def close(self) -> None:
@@ -110,8 +110,8 @@ class ReferenceProcess:
         self._connection.close()
         self._process.join()
 
-    def _ask(self, *question: Any) -> Any:
-        self._connection.send(question)
+    def _request(self, *request: Any) -> Any:
+        self._connection.send(request)
         return self._connection.recv()
 
 
@@ -213,20 +213,20 @@ def pad(batch: Batch, max_tokens: int) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": _to_rows(batch, torch.ones_like(batch.ids), max_tokens, 0)}
 
 
-def _to_rows(batch: Batch, packed: Tensor, max_tokens: int, fill: int) -> Tensor:
+def _to_rows(batch: Batch, packed: Tensor, max_tokens: int, padding: int) -> Tensor:
     """`[tokens]` to `[texts, max_tokens]`."""
-    rows = packed.new_full((len(batch), max_tokens), fill)
+    rows = packed.new_full((len(batch), max_tokens), padding)
     rows[batch.text_of_token, batch.positions] = packed
     return rows
 
 
 class ReferenceClassifier:
-    """A `transformers` classifier with its tokenizer, fp32, new weights.
+    """A `transformers` classifier with its tokenizer, in fp32, with random weights.
 
     Args:
         tokenizer: its vocabulary is used.
         config: the architecture.
-        n_labels: output fields.
+        n_labels: number of logits.
     """
 
     def __init__(self, tokenizer: Tokenizer, config: ModelConfig, n_labels: int) -> None:
@@ -241,7 +241,7 @@ class ReferenceClassifier:
     def predict(self, texts: Sequence[str]) -> list[int]:
         """Number of each text's label: one text as it is, several padded to `max_tokens`."""
         padding = "max_length" if len(texts) > 1 else False
-        answers = []
+        labels = []
         for first in range(0, len(texts), BATCH):
             inputs = self.tokenizer(
                 list(texts[first : first + BATCH]),
@@ -251,5 +251,5 @@ class ReferenceClassifier:
                 return_tensors="pt",
             )
             with torch.inference_mode():
-                answers.append(self.model(**inputs).logits.argmax(1).numpy())
-        return np.concatenate(answers).tolist()
+                labels.append(self.model(**inputs).logits.argmax(1).numpy())
+        return np.concatenate(labels).tolist()

@@ -137,10 +137,10 @@ def compare(
     details: dict[str, Any],
     device: torch.device = CPU,
 ) -> Measured:
-    """Train both in turn for `rounds` epochs after a warm-up: of ours some epochs, of the reference a step.
+    """Train both in turn for `rounds` epochs, after a warm-up of some epochs of ours and a step of theirs.
 
     The authors use autocast on a GPU, so there that is the reference and fp32 the other one. On
-    a CPU that does not multiply bf16 it would take hours and tell nothing: there is no other one.
+    a CPU that does not multiply bf16, autocast would take hours and show nothing, so there is no other.
     """
     steps = range(run.steps_per_epoch)
     lengths, needed = np.zeros(0, np.int64), 0.0
@@ -148,8 +148,8 @@ def compare(
         inputs = reference.inputs(step)
         batch_lengths = inputs["attention_mask"].sum(1).numpy()
         if inputs["labels"].ndim == 2:
-            hidden = (inputs["labels"] != IGNORED).sum(1).numpy()
-            needed += flops.masked_language_model(config, batch_lengths, hidden)
+            masked = (inputs["labels"] != IGNORED).sum(1).numpy()
+            needed += flops.masked_language_model(config, batch_lengths, masked)
         else:
             needed += flops.sequence_classifier(config, batch_lengths, N_LABELS)
         lengths = np.append(lengths, batch_lengths)

@@ -1,11 +1,11 @@
-"""Time: every constant that decides how a budget is spent, and how much training fits into one.
+"""Time: all constants that decide how a budget is spent, and how much training fits into one.
 
-How long a step takes is measured, not guessed: a run's first steps are timed on a copy that is
-thrown away, then the number of epochs is chosen so that the learning rate reaches zero just before
-the time is over. A deadline stops what turns out slower than measured.
+The time of a step is measured: the first steps of a run are timed on a copy that is thrown away.
+Then the number of epochs is chosen so that the learning rate reaches zero just before the time is
+over. A deadline stops a run that turns out to be slower than measured.
 
-Deadlines are readings of a monotonic clock, which neither a corrected system time nor a laptop
-that sleeps can move. All processes of a machine read the same one.
+Deadlines are readings of a monotonic clock, which does not jump when the system time is corrected.
+All processes of a machine read the same clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from tinylm.train.loop import Run
 
-Clock = Callable[[], float]  # seconds since some moment; tests give one of their own
+Clock = Callable[[], float]  # seconds since some moment; tests pass their own
 MONOTONIC: Clock = time.monotonic
 
 # --- The whole command ---
@@ -27,27 +27,27 @@ REPORT_SHARE = 0.06
 CALIBRATION_SHARE = 0.05
 
 # --- Text ---
-# Rows of a corpus that pre-training can be expected to read once in a second of the budget. The
-# minimum is for small budgets: a vocabulary needs that much text.
+# Rows of a corpus per second of the budget, about as many as pre-training can read once. The minimum
+# is for small budgets: a vocabulary needs that much text.
 ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
 # More texts do not change which tokens are frequent.
 VOCABULARY_TEXTS = 50_000
-# Tokens whose neighbours are counted in a second of the budget: about a tenth of it.
+# Tokens whose neighbours are counted, per second of the budget. That takes about a tenth of it.
 VECTOR_TOKENS_PER_SECOND = 40_000
-# Texts; more would not choose an epoch better, and they are evaluated after every epoch.
+# Texts. They are evaluated after every epoch, and more would not choose an epoch better.
 MOST_VALIDATION = 20_000
 
 # --- TF-IDF member ---
-# Training texts times labels for a second of the budget: about a tenth of it.
+# Training texts times labels, per second of the budget. That takes about a tenth of it.
 TFIDF_WORK_PER_SECOND = 2_800
 
 # --- One encoder ---
-# With a budget, the epochs of a recipe are replaced; more than this bring nothing on small data.
+# With a budget, the epochs of a recipe are replaced. More than this do not help on small data.
 MOST_PRETRAINING, MOST_FINETUNING = 30, 30
-# A pre-trained encoder is fine-tuned for its recipe's epochs, and for more where those make fewer
-# steps than this. One without pre-training, its fair rival, always has MOST_FINETUNING.
+# A pre-trained encoder is fine-tuned for its recipe's epochs, and for more if those make fewer steps
+# than this. Its rival without pre-training always has MOST_FINETUNING, so that the comparison is fair.
 LEAST_STEPS = 300
-# Epochs without a better one on the validation texts after which fine-tuning ends.
+# Fine-tuning ends after this many epochs without a better score on the validation texts.
 PATIENCE = 6
 # Fine-tuning gets this share of an encoder's time, as far as it can use it; pre-training the rest.
 # With a rival without pre-training the two fine-tunings share half as much again.
@@ -56,12 +56,12 @@ FINETUNING_SHARE, COMPARED_SHARE = 0.4, 0.6
 # --- Measuring ---
 WARM_UP_STEPS, MOST_STEPS = 3, 50  # steps that are not timed, and that are
 LONGEST, LONGEST_SHARE = 2.0, 0.05  # seconds of measuring, and their share of the time
-# Share of a time that epochs are planned for: what follows is never faster than the measurement.
+# Epochs are planned for this share of the time, since they are never faster than the measurement.
 SLACK = 0.9
 
 
 def affordable(seconds: float | None, most: int, per_second: float) -> int:
-    """At most `most`, and `per_second` for each second of a budget; None is a budget without end."""
+    """`per_second` for each second of the budget, at most `most`; without a budget, `most`."""
     return most if seconds is None else min(most, int(per_second * seconds))
 
 
@@ -86,12 +86,12 @@ def slots(sizes: Sequence[float], workers: int, seconds: float) -> list[float]:
         For each job the seconds from the start at which it must have ended.
     """
     loads = np.zeros(workers)
-    places = []
+    ends = []
     for size in sizes:
         worker = int(loads.argmin())
         loads[worker] += size
-        places.append((worker, loads[worker]))
-    return [float(seconds * end / loads[worker]) for worker, end in places]
+        ends.append((worker, loads[worker]))
+    return [float(seconds * end / loads[worker]) for worker, end in ends]
 
 
 def seconds_per_epoch(

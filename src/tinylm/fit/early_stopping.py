@@ -1,4 +1,4 @@
-"""Fine-tuning until a validation part stops getting better; the best epoch is kept."""
+"""Fine-tuning until the validation score stops rising; the best epoch is kept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FinetuningLog:
         epochs: for each epoch its mean loss and, with a validation part, `validation_score` and
             `validation_loss`.
         kept: the epoch whose weights were kept, from 1: the best, or the last without a validation part.
-        planned: epochs that would have been taken if the validation part had gone on getting better.
+        planned: epochs that would have been taken if the validation score had kept rising.
     """
 
     epochs: list[dict[str, float]]
@@ -100,7 +100,7 @@ def finetune_until_best(
 def score_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Accuracy and mean loss.
 
-    With several labels per text, accuracy is the share of labels that are rightly given or withheld.
+    With several labels per text, accuracy is the share of correct decisions over all texts and labels.
 
     Args:
         logits: `float32 [texts, labels]`.

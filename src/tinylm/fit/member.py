@@ -34,22 +34,22 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Job:
-    """What an encoder is made of.
+    """How one encoder is to be trained.
 
     Attributes:
         name: shown beside its progress bars.
         config: the architecture.
         recipe: how it is trained; with `deadline`, its epochs are replaced.
         paragraphs: for pre-training.
-        vectors: to start pre-training from, see `token_vectors`; None for a recipe that does not.
+        vectors: that pre-training starts from, see `token_vectors`; None for a recipe without them.
         tokenizer: of all token ids here.
         task: training part and validation part (as `test`) with labels, see `EncodedTask`.
         class_weights: `float32 [labels]`, or None for equal ones.
         seed: of everything.
         deadline: reading of `clock` at which it must be done; None trains the recipe's epochs.
-        cache: folder that holds the pre-trained weights, or will.
+        cache: folder of the pre-trained weights; None keeps none.
         compare: also fine-tune without pre-training.
-        clock: what time is read from.
+        clock: returns the time.
     """
 
     name: str
@@ -72,9 +72,9 @@ class History:
     """How an encoder was trained, for reports.
 
     Attributes:
-        pretraining: for each epoch its mean loss; empty where the weights came from the cache.
+        pretraining: for each epoch its mean loss; empty if the weights came from the cache.
         finetuning: from the pre-trained weights.
-        without: from random ones; None where that was not asked for.
+        without: from random ones; None without `compare`.
         labelled_used: training texts that the time was enough for.
     """
 
@@ -86,7 +86,7 @@ class History:
 
 @dataclass(frozen=True)
 class TrainedMember:
-    """A trained encoder; `without` is the same without pre-training, None where not asked for."""
+    """A trained encoder; `without` is the same without pre-training, None without `compare`."""
 
     model: SequenceClassifier
     without: SequenceClassifier | None
@@ -94,7 +94,7 @@ class TrainedMember:
 
 
 def train_member(job: Job) -> TrainedMember:
-    """Pre-train and fine-tune one encoder; a function of the module, so that other processes find it."""
+    """Pre-train and fine-tune one encoder; at module level, so that it can be sent to other processes."""
     schedule = None if job.deadline is None else make_schedule(job, job.deadline)
     start, pretraining = _pretrained(job, schedule.pretraining_ends if schedule else None)
     without = None
@@ -108,7 +108,7 @@ def train_member(job: Job) -> TrainedMember:
 
 @dataclass(frozen=True)
 class Plan:
-    """Of one fine-tuning: epochs at most, seconds of one, and the deadline."""
+    """A fine-tuning's largest number of epochs, seconds per epoch, and deadline."""
 
     epochs: int
     seconds_per_epoch: float
@@ -125,7 +125,7 @@ class Schedule:
 
 
 def make_schedule(job: Job, deadline: float) -> Schedule:
-    """Share the time between pre-training and fine-tuning, which is measured first."""
+    """Share the time between pre-training and fine-tuning, after measuring an epoch of fine-tuning."""
     n_texts, batch_size = len(job.task.train), job.recipe.finetune.batch_size
     model, run = finetuning_run(
         _with_weights(job.task), job.tokenizer, job.config, job.recipe, seed=job.seed, loss=_loss_of(job)
@@ -231,8 +231,8 @@ def _loss_of(job: Job) -> Loss:
             return lambda logits, labels: F.binary_cross_entropy_with_logits(logits, labels, weights)
         return lambda logits, labels: F.cross_entropy(logits, labels, weights)
 
-    def weighed(logits: Tensor, labels: Tensor) -> Tensor:
-        # The mean over texts, not over weights: a batch of light texts moves the model little.
+    def weighted(logits: Tensor, labels: Tensor) -> Tensor:
+        # The mean over texts, not over weights: a batch of texts with small weights has a small loss.
         if several:
             each = F.binary_cross_entropy_with_logits(logits, labels[:, :-1], weights, reduction="none").mean(
                 1
@@ -241,7 +241,7 @@ def _loss_of(job: Job) -> Loss:
             each = F.cross_entropy(logits, labels[:, 0].long(), weights, reduction="none")
         return (each * labels[:, -1]).mean()
 
-    return weighed
+    return weighted
 
 
 def _is_over(job: Job, ends: float | None) -> Callable[[], bool] | None:

@@ -24,7 +24,7 @@ from sklearn.svm import LinearSVC
 from tinylm.errors import UserError
 from tinylm.text.tasks import Task
 
-# How reports call it.
+# Its name in reports.
 LINEAR_SVM = "linear SVM, words and characters"
 # Word bigrams as its authors advise for classification, and more epochs than their default because
 # the tasks here are small.
@@ -34,7 +34,7 @@ LABEL = "__label__"
 
 @dataclass(frozen=True)
 class Score:
-    """A baseline on test texts; of several labels per text, accuracy asks for all to be right."""
+    """A baseline on test texts; with several labels per text, a text is right if all its labels are."""
 
     accuracy: float
     macro_f1: float
@@ -61,7 +61,7 @@ def linear_svm_score(
     """Train `linear_svm` on one split and test it on the other.
 
     Args:
-        train_texts: what it learns.
+        train_texts: what it learns from.
         train_targets: `int64 [texts]`, or `float32 [texts, labels]` of 0 and 1.
         test_texts: what it is tested on.
         test_targets: as `train_targets`.

@@ -1,7 +1,7 @@
-"""From summed logits to probabilities that can be believed, and to decisions on several labels.
+"""From summed logits to calibrated probabilities, and to decisions on several labels.
 
-The sum of the logits of several confident members is more confident than it is right. Dividing it
-by one number, the temperature, corrects that without changing a decision (Guo et al. 2017).
+The sum of the logits of several members is over-confident. Dividing it by one number, the
+temperature, corrects that without changing a decision (Guo et al. 2017).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
         targets: `int64 [texts]`, or `[texts, labels]` of 0 and 1 for several labels per text.
 
     Returns:
-        A positive number; 1 where there is no text to fit it on.
+        A positive number; 1 without texts to fit it on.
     """
     if not len(logits):
         return 1.0
@@ -39,7 +39,7 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
 
 
 def fit_thresholds(logits: np.ndarray, targets: np.ndarray, temperature: float) -> np.ndarray:
-    """For each label the probability from which a text has it, with the best F1 on these texts.
+    """The threshold of each label: the lowest probability at which a text has it, with the best F1 here.
 
     Args:
         logits: `[texts, labels]`, summed.
@@ -59,7 +59,7 @@ def fit_thresholds(logits: np.ndarray, targets: np.ndarray, temperature: float) 
         ranked = probabilities[order, label]
         hits = np.cumsum(positive[order])
         f1 = 2 * hits / (np.arange(1, len(order) + 1) + positive.sum())
-        f1[:-1][ranked[:-1] == ranked[1:]] = 0  # no threshold parts equal probabilities
+        f1[:-1][ranked[:-1] == ranked[1:]] = 0  # no threshold separates equal probabilities
         best = int(f1.argmax())
         # Half way to the next text, so that a probability a little lower still counts.
         below = ranked[best + 1] if best + 1 < len(ranked) else 0.0

@@ -1,4 +1,4 @@
-"""A fine-tuned model with its tokenizer: what a member of a committee is."""
+"""A fine-tuned model with its tokenizer: a member of a committee."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tinylm.model.protocol import MemberConfig, Weight, Weights
 from tinylm.model.storage import StoredClassifier, read_classifier, write_model
 from tinylm.text.tokenizer import Tokenizer, load_tokenizer
 
-if TYPE_CHECKING:  # PyTorch, which predictions do without
+if TYPE_CHECKING:  # PyTorch, which predictions do not need
     from tinylm.model.protocol import Member
 
 
@@ -32,7 +32,7 @@ class Classifier:
 
     @classmethod
     def of(cls, model: Member, tokenizer: Tokenizer, label_names: Sequence[str]) -> Classifier:
-        """The classifier that a PyTorch model is now; training it further does not change this one.
+        """A classifier with a copy of a PyTorch model's weights, which further training does not change.
 
         Args:
             model: as trained.

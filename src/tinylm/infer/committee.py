@@ -32,9 +32,9 @@ class Committee(Predictor):
         members: classifiers with the same labels in the same order.
         temperature: see `Predictor`; 1 gives the probabilities of the bare sum, which is over-confident.
         thresholds: see `Predictor`; None for one label per text.
-        token_counts: `int64 [vocab]`, how often pre-training met each token of the first
-            member's vocabulary; None where that is not known.
-        int8: compute with weights in 8 bits, which is faster where members are wide, and nearly the same.
+        token_counts: `int64 [vocab]`, how often each token of the first member's vocabulary occurred in
+            pre-training; None if unknown.
+        int8: compute with weights in 8 bits, which is faster for wide members and nearly as accurate.
 
     Raises:
         UserError: no member, or members with other labels.
@@ -155,9 +155,9 @@ def load_committee(folder: Path) -> Committee:
 
 
 def _ready(committee: Committee) -> Committee:
-    """The same with its engines, which leave in the files what need not be read.
+    """The committee with its engines, which map large tables from their files.
 
-    Not at the first prediction: by then another model may have taken the folder's place.
+    They are made now and not at the first prediction: by then another model may be in the folder.
     """
     committee._engines = committee._new_engines(mapped=True)
     return committee

@@ -1,9 +1,8 @@
 """From texts to logits: a tokenizer and one onnxruntime session.
 
-A session computes on the thread that calls it. A tiny model answers one text in a fraction of a
-millisecond, which is less than other threads take to wake; many texts are cut into batches, which
-several threads compute side by side. So no threads wait between two calls, and a process may be
-forked after one.
+A session computes on the thread that calls it. A tiny model predicts one text in a fraction of a
+millisecond, less than it takes to wake other threads. Many texts are cut into batches, which several
+threads compute side by side. These threads end with the call, so a process may be forked after it.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ class Engine:
         tokenizer: of the members.
         max_tokens: of the longest member.
         arrays: weights that `model` leaves out, by name.
-        folder: where the files lie that hold further weights.
+        folder: holds the files with further weights.
     """
 
     def __init__(

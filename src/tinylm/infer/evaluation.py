@@ -1,4 +1,4 @@
-"""How good a committee is on labelled texts: what `tinylm evaluate`, reports and model cards tell."""
+"""Figures of a committee on labelled texts, for `tinylm evaluate`, reports and model cards."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From logits to decisions: what a committee in memory and an exported one have in common.
 
-Only numpy is needed here.
+It needs numpy, but neither PyTorch nor onnxruntime.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from tinylm.errors import UserError
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
 
-LOW_COVERAGE = 0.5  # share of rare tokens from which on a prediction is a guess
-# So it is where words are cut into pieces that are so much shorter than in pre-training. In 300 openings of
-# Wikipedia the shortest are 0.70 of that, in German, French, Spanish, Polish and Turkish at most 0.62.
+LOW_COVERAGE = 0.5  # with this share of rare tokens or more, a prediction is a guess
+# The same holds where a text's tokens are this much shorter than those of pre-training. Of 300 openings of
+# the English Wikipedia, the shortest are 0.70 times as long; in German, French, Spanish, Polish and Turkish
+# they are at most 0.62 times as long.
 SHORT_PIECES = 0.65
 # How labels are written in a saved model.
 READ_LABEL: dict[str, Any] = {"int": int, "float": float, "bool": "True".__eq__, "str": str}
@@ -42,18 +43,17 @@ class Predictor(ABC):
 
     Attributes:
         label_names: in the order of the logits.
-        label_type: what the labels were in the fit, one of `READ_LABEL`.
-        member_names: what the members are called, such as "BERT-1, 4 heads".
+        label_type: type of the labels in the fit, a key of `READ_LABEL`.
+        member_names: such as "BERT-1, 4 heads".
         temperature: the summed logits are divided by it before they become probabilities, see
-            `calibration.py`. Where it is 1, nobody chose it, and the probabilities are over-confident.
+            `calibration.py`. At 1, the default, the probabilities are over-confident.
         thresholds: `float64 [labels]` where a text may have several labels, or none; else None.
         tokenizer: of the first member.
         max_tokens: of the first member, which cuts texts there; [CLS] and [SEP] included.
-        rare: `bool [vocab]`, which tokens of the first member pre-training hardly met; None where nobody
-            counted. [UNK] is one of them however often it was met: it stands for ever other words.
-        piece_length: mean length of a token that begins with a letter, in pre-training; None where nobody
-            counted.
-        text_columns: columns of the table of the fit, whose texts were joined; None where they are not known.
+        rare: `bool [vocab]`, which tokens of the first member were rare in pre-training; None if unknown.
+            [UNK] is always one of them, since each time it stands for another word.
+        piece_length: mean length of a token that begins with a letter, in pre-training; None if unknown.
+        text_columns: columns of the table of the fit, whose texts were joined; None if unknown.
     """
 
     label_names: list[str]
@@ -130,11 +130,11 @@ class Predictor(ABC):
     def low_coverage(self, texts: Sequence[str]) -> np.ndarray:
         """Whether a prediction is a guess, `bool [texts]`.
 
-        It is where half of a text's tokens are rare, and where its words are cut into pieces much
-        shorter than those of pre-training: a text in another language is made of frequent syllables.
+        It is one if half of a text's tokens are rare. It is also one if the text's tokens are much
+        shorter than those of pre-training: words of another language are cut into frequent syllables.
 
         Raises:
-            UserError: the committee does not know what its pre-training met.
+            UserError: the rare tokens of the committee are unknown.
         """
         encoded = self.tokenizer.encode(texts, self.max_tokens)
         low = self._rare_token_share(encoded) >= LOW_COVERAGE
@@ -154,11 +154,11 @@ class Predictor(ABC):
         return np.where(words > 0, counts / np.maximum(words, 1), 1.0)
 
     def read(self, text: str) -> tuple[int, list[tuple[int, int]] | None]:
-        """How much of a text is read, and what of that pre-training hardly met.
+        """How much of a text is read, and which parts of that were rare in pre-training.
 
         Returns:
-            Characters up to the end of the last token that fits into `max_tokens`, and where the
-            rare tokens lie (start, end); None where nobody counted.
+            Number of characters up to the end of the last token that fits into `max_tokens`, and start
+            and end of each rare token; None if rare tokens are unknown.
         """
         ids, spans, end = self.tokenizer.spans(text, self.max_tokens)
         if self.rare is None:

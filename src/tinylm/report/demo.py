@@ -1,8 +1,8 @@
 """The demo's report: one HTML file that needs nothing outside itself.
 
 Plots are SVG inside the page, so they stay sharp at any size and their words can be
-searched. What the figures say is put in words first, and the words follow the figures
-wherever they fall: no sentence here supposes that pre-training or the committee won.
+searched. Sentences in front of the figures say what these show. The sentences depend on the
+figures: none supposes that pre-training or the committee has won.
 """
 
 from __future__ import annotations

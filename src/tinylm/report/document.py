@@ -33,7 +33,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table; `note` stands under it."""
+    """A table, with `note` below it."""
 
     kind: ClassVar = "grid"  # for the template
     head: Sequence[str]
@@ -57,7 +57,7 @@ Block = Text | Points | Grid | Plot
 
 @dataclass
 class Section:
-    """A heading and what stands under it."""
+    """A heading and the blocks below it."""
 
     title: str
     level: int = 2

@@ -45,7 +45,7 @@ class FitResults:
         fitted: the training.
         test: the committee on the test texts.
         member_accuracies: of each member alone, by its name.
-        without: the committee without pre-training on the test texts, where it was asked for.
+        without: the committee without pre-training on the test texts, if it was trained.
         linear_svm: the strong linear model on the same texts; None where they hold no word.
         seconds: of everything.
         budget: as it was given; None for the recipe's epochs.

@@ -109,7 +109,7 @@ def row_and_column_names(
 
     Returns:
         Short names of the rows and of the columns. Where short names of the columns would look the
-        same, a column is a number, which stands before the name of the row.
+        same, a column is a number, which precedes the name of the row.
     """
     columns = [cut_name(name, max(column_width, 5)) for name in names]
     rows = [cut_name(name, row_width) for name in names]

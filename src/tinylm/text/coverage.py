@@ -1,9 +1,10 @@
 """Token coverage: how much of a task's vocabulary the pre-training paragraphs contain.
 
-The paper's claim is that the gain from pre-training grows with the overlap
-between the tokens of W_S and those of the classification data. Everything here
-is a view of two token counts. Like the paper's figures, they count every id
-that occurs, hence [CLS], [SEP] and [UNK] too; padding is never stored.
+The paper claims that the gain from pre-training grows with the overlap between the
+tokens of W_S and those of the classification data.
+
+Everything here is computed from two token counts. Like the paper's figures, they
+count every id that occurs, [CLS], [SEP] and [UNK] included; padding is never stored.
 """
 
 from __future__ import annotations

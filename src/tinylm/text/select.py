@@ -1,11 +1,11 @@
 """The ways to choose W_S: random, custom-made, mismatched, and with tokens that the task lacks.
 
 All walk through one seeded shuffle of the corpus and keep the first paragraphs
-that qualify, so they differ in the condition alone: with every token allowed,
-custom-made and mismatched are the random selection.
+that meet a condition. They differ only in the condition: with every token allowed,
+custom-made and mismatched give the random selection.
 
 The paper's mismatch is T_M: tokens of the task (T_C) that W_S lacks. The reverse
-mismatch, which its discussion asks about, is tokens of W_S that the task lacks.
+mismatch, an open question of its discussion, is tokens of W_S that the task lacks.
 
 A condition costs one table lookup per token and one reduction per paragraph, in
 chunks: Wikipedia's 6.4 million paragraphs are read once from the memory-mapped
@@ -20,7 +20,7 @@ from tinylm.errors import UserError
 from tinylm.text.coverage import chunks, distinct_tokens, token_counts
 from tinylm.text.store import TokenIds
 
-# The paragraphs with "many" tokens that the task lacks: the top quarter by their share.
+# Paragraphs with "many" tokens that the task lacks: the top quarter by the share of such tokens.
 MANY_QUANTILE = 0.75
 
 
@@ -99,8 +99,8 @@ def mismatched_rows(
         nearest: Take the nearest T_M in reach where `missing` is out of it.
 
     Returns:
-        Row numbers, `int64 [w_s]`. Their measured T_M is the nearest to `missing` that the search
-        over r met; `coverage` tells it.
+        Row numbers, `int64 [w_s]`. Their T_M is the nearest to `missing` that the search over r
+        found; `coverage` measures it.
 
     Raises:
         UserError: a T_M out of reach, or `w_s` is below 1 or larger than the corpus.
@@ -235,7 +235,7 @@ def _absent_share(paragraphs: TokenIds, in_task: np.ndarray) -> np.ndarray:
 
 
 def _first_within(pool: np.ndarray, needed: np.ndarray, r: int, w_s: int) -> np.ndarray:
-    """The first `w_s` rows of `pool` whose tokens of T_C are all among the r most frequent.
+    """The first `w_s` rows of `pool` whose tokens of T_C are all among the r most frequent ones.
 
     Args:
         pool: `int64`, rows in the order in which they are drawn.

@@ -24,16 +24,17 @@ from tinylm.train.recipes import PhaseConfig
 
 BETAS, EPS = (0.9, 0.999), 1e-8
 PARALLEL = 100_000  # weights; smaller tensors are not worth a second thread
-TOGETHER = 128  # steps after which the rows of an embedding that had no gradient are visited all the same
+TOGETHER = 128  # steps after which the rows of an embedding without a gradient are updated too
 
 
 class CpuAdamW(Optimizer):
     """AdamW on the CPU, one pass over memory per step.
 
-    The same update as `torch.optim.AdamW`, of bf16 weights on their masters. The gradient of an
-    embedding may be sparse. A step then visits only the rows that have one; every other row is up to
-    `TOGETHER` steps behind and makes up for them, step by step, when it is read next or all of
-    them must be up to date (`settle`).
+    The same update as `torch.optim.AdamW`, for bf16 weights applied to their masters.
+
+    The gradient of an embedding may be sparse. A step then updates only the rows that have one. The
+    other rows fall behind, by up to `TOGETHER` steps, and take the missed steps one by one when they
+    are read next or when all rows must be up to date (`settle`).
 
     Args:
         parameters: all weights to train.
@@ -116,10 +117,10 @@ class CpuAdamW(Optimizer):
 
 @dataclass(frozen=True)
 class Behind:
-    """Steps that not all rows of an embedding have taken.
+    """The latest steps of an embedding, which some of its rows have yet to take.
 
     Attributes:
-        numbers: of each step, see `_numbers`.
+        numbers: the `_numbers` of each step.
         done: `int64 [rows]`, how many of these steps each row has taken.
         ever: `bool [rows]`, whether a row ever had a gradient; the others only decay.
         hook: brings rows up to date before the embedding reads them.
@@ -171,13 +172,13 @@ class GpuAdamW(Optimizer):
 
 
 def _moments(p: nn.Parameter, masters: dict[nn.Parameter, Tensor]) -> dict[str, Tensor]:
-    """What AdamW knows of a weight at first; an fp32 weight is its own master."""
+    """The initial state of AdamW for a weight; an fp32 weight is its own master."""
     state = {name: torch.zeros_like(p, dtype=torch.float32) for name in ("first", "second")}
     return state | ({"master": masters[p]} if p.dtype == torch.bfloat16 else {})
 
 
 def _numbers(step: int, rate: float, decay: float) -> tuple[float, float, float]:
-    """Decay, rate and correction of the second moment at step `step`, from 1."""
+    """Decay, learning rate and correction of the second moment at step `step`, from 1."""
     b1, b2 = BETAS
     return 1 - rate * decay, rate / (1 - b1**step), (1 - b2**step) ** -0.5
 
@@ -186,7 +187,7 @@ def _step_all(p: nn.Parameter, grad: Tensor, state: dict[str, Tensor], numbers: 
     """One AdamW step of all weights of a tensor."""
 
     def table(tensor: Tensor) -> np.ndarray:
-        """As rows: a vector is one row, a kernel of a convolution one row per filter."""
+        """The tensor as rows: a vector is one row, a convolution has one row per filter."""
         return raw(tensor.contiguous()).reshape(len(tensor) if tensor.ndim > 1 else 1, -1)
 
     master = table(state.get("master", p))

@@ -1,8 +1,8 @@
 """Everything that a killed run needs to resume, in one file.
 
-Weights, optimizer state and the run's position are written together and renamed
-into place, so a checkpoint is either the old one or the new one. No random
-state is stored: see `masking.py`.
+Weights, optimizer state and the progress of the run are written together and the
+file is renamed into place, so a checkpoint is either the old one or the new one.
+No random state is stored: see `masking.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MODEL, OPTIMIZER = "model.", "optimizer."  # prefixes of names in the file
 
 @dataclass
 class TrainState:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
         step: steps done.

@@ -12,8 +12,7 @@ from torch.optim import Optimizer
 from tinylm.ops.device import supports_bf16
 from tinylm.train.recipes import PhaseConfig
 
-MOMENTUM = 0.95  # of Muon
-
+MOMENTUM = 0.95
 
 # Newton-Schulz iteration of Muon: the quintic a x + b x^3 + c x^5 drives all singular
 # values of a matrix towards 1 in five steps.
@@ -40,21 +39,21 @@ class Muon(Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update all matrices that have a gradient."""
         (group,) = self.param_groups
-        alike = defaultdict(list)
+        by_shape = defaultdict(list)
         for p in group["params"]:
             if p.grad is not None:
-                alike[tuple(sorted(p.shape))].append(p)
-        for matrices in alike.values():
+                by_shape[tuple(sorted(p.shape))].append(p)
+        for matrices in by_shape.values():
             updates = []
             for p in matrices:
                 momentum, grad = self.state[p]["momentum"], p.grad.float()
                 momentum.lerp_(grad, 1 - MOMENTUM)
                 update = grad.lerp(momentum, MOMENTUM)
                 updates.append(update.T if update.shape[0] > update.shape[1] else update)
-            # Matrices of tiny models keep no core busy; those of one shape go together.
+            # The matrices of a tiny model are too small to keep a core busy: those of one shape are stacked.
             for p, update in zip(matrices, orthogonalised(torch.stack(updates)), strict=True):
                 master = self.state[p].get("master", p)
-                # A tall matrix has longer columns: the same change per output needs more.
+                # A tall matrix has longer columns, so the same change of each output needs a larger update.
                 scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
                 change = update.T if p.shape[0] > p.shape[1] else update
                 master.mul_(1 - group["lr"] * self.decay).sub_(change * (group["lr"] * scale))

@@ -1,10 +1,11 @@
 """Which optimizer trains which weights, and in which precision.
 
-Where bf16 pays the weights that compute are bf16 and each has an fp32 master:
-the optimizer updates the master and rounds it. bf16 alone would lose every update
-smaller than 1/256 of a weight. Elsewhere the weights are their own masters.
+Where the processor multiplies bf16, the working weights are bf16 and each has an fp32
+master: the optimizer updates the master and rounds it to the working weight. bf16 alone
+would lose every update smaller than 1/256 of a weight. Elsewhere the weights are fp32 and
+their own masters.
 
-On a GPU learning rates are tensors, since a CUDA graph repeats numbers as it has recorded them.
+On a GPU, learning rates are tensors, since a CUDA graph repeats a number as it was recorded.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from tinylm.train.recipes import PhaseConfig
 def make_optimizers(model: nn.Module, phase: PhaseConfig, *, bf16: bool) -> list[Optimizer]:
     """AdamW for all weights (the paper), or Muon for the matrices and AdamW for the rest.
 
-    Muon orthogonalises the update of a matrix, so that all its directions learn at
-    one speed. Tiny models need that: with AdamW they spend their first epochs
-    predicting token frequencies whatever the context, with Muon they leave this
-    plateau within one. Embeddings are look-up tables, not matrices in this sense.
+    Muon orthogonalises the update of a matrix, so that all its directions learn at the
+    same speed. Tiny models need that: with AdamW they spend their first epochs predicting
+    token frequencies whatever the context; with Muon they leave this plateau within one
+    epoch. Embeddings are look-up tables, so AdamW trains them.
 
     Args:
         model: with `bf16`, its weights become bf16 here, BatchNorm's excepted; see
@@ -63,11 +64,11 @@ def make_optimizers(model: nn.Module, phase: PhaseConfig, *, bf16: bool) -> list
     return optimizers
 
 
-def set_lr_factor(optimizers: Sequence[Optimizer], share: float) -> None:
-    """Set all learning rates to this share of their highest."""
+def set_lr_factor(optimizers: Sequence[Optimizer], factor: float) -> None:
+    """Set all learning rates to `factor` times their highest."""
     for optimizer in optimizers:
         (group,) = optimizer.param_groups
-        rate = share * optimizer.defaults["lr"]
+        rate = factor * optimizer.defaults["lr"]
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(rate)
         else:
@@ -92,7 +93,7 @@ def masters_of(optimizers: Sequence[Optimizer]) -> dict[nn.Parameter, Tensor]:
 
 
 def restore_masters(model: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-    """Make the model fp32 again, with the weights of its masters, and fit for other optimizers."""
+    """Make the model fp32 again, with the weights of its masters, and ready for other optimizers."""
     masters = masters_of(optimizers)
     model.zero_grad()
     model.float()
