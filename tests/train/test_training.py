@@ -490,7 +490,7 @@ def test_the_output_bias_starts_at_the_log_frequencies(tokenizer: Tokenizer) -> 
 @pytest.mark.usefixtures("precision")
 def test_a_diverging_learning_rate_is_named(corpus: TokenIds, tokenizer: Tokenizer) -> None:
     recipe = scaled("paper", learning_rate=1e30)
-    with pytest.raises(UserError, match=r"no number after step \d.*learning rate 1e\+30 is too high"):
+    with pytest.raises(UserError, match=r"not a number after step \d.*learning rate 1e\+30 is too high"):
         pretrain(corpus, tokenizer, config_for(recipe, tokenizer), recipe, seed=1)
 
 
