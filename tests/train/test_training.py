@@ -499,7 +499,7 @@ def test_no_paragraph_and_another_vocabulary_are_refused(
 ) -> None:
     recipe = scaled("paper")
     config = config_for(recipe, tokenizer)
-    with pytest.raises(UserError, match="W_S must be at least 1"):
+    with pytest.raises(UserError, match="W_S has no paragraphs"):
         pretrain(TokenIds.from_lists([]), tokenizer, config, recipe, seed=1)
     other = config.model_copy(update={"vocab_size": 1234})
     with pytest.raises(UserError, match=f"1,234 tokens, the tokenizer has {len(tokenizer)}"):
