@@ -5,7 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
+# Test modules run side by side, one per core; each on one thread, or they would wait for each other. It
+# must be set before PyTorch starts. What needs several threads sets their number itself.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest  # noqa: E402
 
 OFFICIAL_FILES = (
     "fewrel/train_wiki.json",

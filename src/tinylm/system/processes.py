@@ -84,6 +84,7 @@ def worker_processes(most: int) -> Iterator[Callable[..., Future[Any]]]:
     # Started afresh, not forked: a copy of a process whose OpenMP has begun can hang.
     context = multiprocessing.get_context("spawn")
     count = min(most, cores())
+    _start_quiet_resource_tracker()
     messages = context.Queue()
     painter = threading.Thread(target=show_progress, args=(messages.get,), daemon=True)
     painter.start()
@@ -127,6 +128,27 @@ def _sigint_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start_quiet_resource_tracker() -> None:
+    """Start Python's process that cleans up semaphores, so that it does it without a word.
+
+    Where work is ended by force, it warns of what was left, which it removes itself.
+    """
+    if sys.platform == "win32":  # there is none
+        return
+    from multiprocessing import resource_tracker
+
+    before = os.environ.get("PYTHONWARNINGS")
+    quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
+    os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONWARNINGS"]
+        else:
+            os.environ["PYTHONWARNINGS"] = before
 
 
 @contextmanager
