@@ -1,4 +1,4 @@
-"""Columns of texts and labels as people have them: lists, arrays, pandas, polars or pyarrow columns."""
+"""Columns of texts and labels in all common forms: lists, arrays, pandas, polars or pyarrow columns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def texts_of(column: Any, name: str = "X") -> list[str]:
     Args:
         column: a list, tuple, array `[n]` or `[n, 1]`, a pandas, polars or pyarrow column, or a data
             frame with a single column.
-        name: what messages call it.
+        name: its name in messages.
 
     Raises:
         InputError: no column, another type than strings somewhere, or text that UTF-8 cannot hold.
@@ -84,7 +84,7 @@ def labels_of(column: Any, name: str = "y") -> Labels:
         column: strings or numbers; a list of such for each text; or 0 and 1 for each text and label, as
             `MultiLabelBinarizer` makes them: an array `[texts, labels]`, dense or sparse, or a data
             frame whose columns are named as the labels.
-        name: what messages call it.
+        name: its name in messages.
 
     Raises:
         InputError: a missing label, labels of several types, fewer than two columns.
@@ -116,7 +116,7 @@ def labels_of(column: Any, name: str = "y") -> Labels:
         if len({isinstance(label, str) for label in values}) > 1:
             raise InputError(f"{name} mixes strings and numbers as labels; expected one of them.")
         if values and not isinstance(column, list | tuple) and not _is_plain(column):
-            column = np.array(values)  # dtypes of other libraries, of which scikit-learn knows little
+            column = np.array(values)  # scikit-learn does not accept all dtypes of other libraries
     elif type(column).__module__.partition(".")[0] in ("polars", "pyarrow"):
         column = np.array(_values(_only_column(column)))
     found = column_or_1d(column, warn=True)
@@ -128,19 +128,19 @@ def labels_of(column: Any, name: str = "y") -> Labels:
     return Labels(classes, numbers.astype(np.int64), ONE)
 
 
-def in_form(given: np.ndarray, classes: np.ndarray, form: str) -> Any:
+def in_form(decisions: np.ndarray, classes: np.ndarray, form: str) -> Any:
     """Several labels per text in the form in which they were given to the fit.
 
     Args:
-        given: `bool [texts, labels]`.
+        decisions: `bool [texts, labels]`.
         classes: the labels.
         form: `SEVERAL` for a list of lists, `INDICATOR` for an array of 0 and 1, `SPARSE` for such a matrix.
     """
     if form == SPARSE:
-        return sp.csr_matrix(given.astype(np.int64))
+        return sp.csr_matrix(decisions.astype(np.int64))
     if form == INDICATOR:
-        return given.astype(np.int64)
-    return [classes[row].tolist() for row in given]
+        return decisions.astype(np.int64)
+    return [classes[row].tolist() for row in decisions]
 
 
 def rows_of_labels(column: Any, classes: np.ndarray) -> list[frozenset[Any]]:
@@ -242,12 +242,12 @@ def _label_lists(rows: Sequence[Any], name: str) -> tuple[np.ndarray, np.ndarray
 
 
 def data_warnings(texts: Sequence[str], labels: Sequence[Any]) -> list[str]:
-    """Sentences on what is odd about labelled texts: empty ones, duplicates, labels that occur once."""
+    """Sentences on likely mistakes in labelled texts: empty ones, duplicates, labels that occur once."""
     sentences = []
     empty = sum(not text or text.isspace() for text in texts)
     if empty:
         sentences.append(
-            f"{empty:,} of {len(texts):,} texts are empty; they teach what to answer to nothing."
+            f"{empty:,} of {len(texts):,} texts are empty; the model learns a label for such texts, too."
         )
     by_text: dict[str, set[Any]] = {}
     for text, label in zip(texts, labels, strict=True):

@@ -42,7 +42,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     """A soft committee of tiny BERT encoders, pre-trained from scratch and fine-tuned on labelled texts.
 
     Nothing pre-trained is downloaded: the encoders learn language from `corpus` and from the
-    texts that they are given. It keeps its own time, so `fit` with the defaults takes five minutes.
+    texts that they are given. `fit` keeps to a time budget, by default five minutes.
 
     Args:
         corpus: text for pre-training beside the user's own, as `tinylm.text.corpus.open_corpus`
@@ -54,7 +54,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             of the tokens that the encoders read.
         vocabulary: tokens at most, learnt from the texts; a recipe with the vocabulary of
             bert-base-uncased keeps it.
-        max_tokens: texts are cut there, [CLS] and [SEP] included.
+        max_tokens: texts are cut to this many tokens, [CLS] and [SEP] included.
         long_texts: what is read of a longer text: "head", its beginning, or "head-tail", half as much of
             it and as many tokens of its end.
         max_size: of what `save_pretrained` writes, such as "10MB": the most accurate committee that
@@ -79,7 +79,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         committee_: the trained `tinylm.infer.committee.Committee`.
         data_warnings_: sentences on what is odd about the texts, such as copies and labels that occur
             once, and on what the budget was not enough for; not there after `from_pretrained`.
-        facts_: how it came about, as the model card tells it, and the parameters.
+        facts_: how it was trained, as in the model card, and the parameters.
         fitted_: the same in full (`tinylm.fit.pipeline.Fitted`); not there after `from_pretrained`.
 
     Examples:
@@ -130,7 +130,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             X: texts: a list, tuple or array of strings, a pandas, polars or pyarrow column.
             y: a label for each text, strings or numbers; or several: a list of labels for each, or 0
                 and 1 for each text and label (an array, a data frame, a sparse matrix).
-            sample_weight: a number from 0 for each text, by which its loss counts; None counts all alike.
+            sample_weight: a number from 0 for each text, which multiplies its loss; None for equal ones.
 
         Returns:
             Itself.
@@ -201,7 +201,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         return self
 
     def _shortcomings(self, fitted: Fitted) -> list[str]:
-        """What was left out, for honesty or for want of room or time; the last is also a Python warning."""
+        """What was left out, and why; if the budget was too small, that is also a Python warning."""
         sentences = []
         if fitted.cut:
             texts = len(fitted.split.train) + len(fitted.split.validation)
@@ -244,7 +244,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     def predict_proba(self, X: Any) -> np.ndarray:  # noqa: N803
         """Calibrated probabilities, `float32 [texts, labels]`.
 
-        With several labels per text each stands for itself, and rows do not sum to 1.
+        With several labels per text they are independent, and rows do not sum to 1.
         """
         return self._committee().predict_proba(texts_of(X))
 
@@ -292,10 +292,10 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, revision: str | None = None) -> TinyTextClassifier:
-        """A fitted classifier from a folder, or from the hub where there is no such folder.
+        """A fitted classifier from a folder or, if there is no such folder, from the hub.
 
         It has the parameters of its fit but for `unlabelled`, whose texts are not stored; `fit`
-        starts again from nothing.
+        trains a new model.
 
         Args:
             name: of the folder or the repository.

@@ -1,9 +1,11 @@
 """From labelled texts to a calibrated committee, within a time.
 
-The way of `TinyTextClassifier` without scikit-learn's manners, in five steps: split the labelled
+What `TinyTextClassifier` does, without scikit-learn's conventions, in five steps: split the labelled
 texts, collect and encode the text, train the members side by side, calibrate them on the validation
-part, measure. Texts that are not given here, such as the test part of a cross-validation, are never
-seen; the validation part is kept out of pre-training too.
+part, measure.
+
+The test part of a cross-validation is not passed in, so nothing here sees it. The validation part is
+kept out of pre-training too.
 """
 
 from __future__ import annotations
@@ -54,8 +56,8 @@ from tinylm.train.tfidf import MOST_WORK, train_tfidf
 # Heads of the encoders in turn. On a few thousand texts wider ones are no better, and two workers
 # get the same load. All have one block: the paper's committee is one of shallow models.
 HEADS = (1, 2, 1)
-# Corpus texts are read to this length; the masked language model sees the first `max_tokens` of
-# them, the vectors that it starts from are taken from all.
+# Corpus texts are cut to this length. The masked language model reads the first `max_tokens` of them;
+# the vectors that it starts from are computed from all.
 CORPUS_TOKENS = 512
 LATENCY_TEXTS = 50
 PRETRAINED = "pretrained"  # folder of the cache
@@ -64,14 +66,15 @@ KEPT_PRETRAININGS = 60  # there; the oldest are deleted
 
 @dataclass(frozen=True)
 class LabelledTexts:
-    """What the committee learns.
+    """The texts that a committee learns from.
 
     Attributes:
         texts: strings of Unicode.
         targets: `int64 [texts]`, or `float32 [texts, labels]` of 0 and 1 for several labels per text.
         label_names: at least two.
         class_weights: `float32 [labels]`, or None for equal ones.
-        weights: `float32 [texts]` with a mean of 1, by which the loss of a text counts; None for equal ones.
+        weights: `float32 [texts]` with a mean of 1, which multiply the loss of each text; None for equal
+            ones.
     """
 
     texts: Sequence[str]
@@ -88,9 +91,9 @@ class Settings:
     Attributes:
         seconds: the budget; None trains the recipe's epochs.
         compare: also train a committee without pre-training.
-        held_out: texts that pre-training must not read, wherever they stand.
+        held_out: texts that pre-training must not read, in the corpus or elsewhere.
         begun: reading of `clock` at which the budget began; None for the start of the fit.
-        clock: what time is read from.
+        clock: returns the time.
     """
 
     corpus: str | None
@@ -122,9 +125,9 @@ class Encoded:
         configs: architecture of each encoder, largest first.
         corpus: name, fingerprint, licence and number of rows of the corpus; empty without one.
         coverage: of the labelled texts by the paragraphs (W_S, T_W, T_C, T_M).
-        kept_out: texts of the corpus or among the unlabelled ones that pre-training was not shown, since
-            they are validation texts or held out.
-        cut: labelled texts that are longer than what is read of them.
+        kept_out: number of corpus and unlabelled texts that pre-training did not read, since they are
+            validation texts or held out.
+        cut: number of labelled texts that are longer than `max_tokens`.
     """
 
     paragraphs: TokenIds
@@ -140,11 +143,11 @@ class Encoded:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained committee and how it came about.
+    """A trained committee and how it was trained.
 
     Attributes:
         committee: calibrated, with thresholds where a text has several labels.
-        without: the committee that was not pre-trained, where it was asked for.
+        without: the committee without pre-training; None without `compare`.
         histories: of its encoders, in the committee's order.
         form: what it is stored as.
         split: which labelled texts were validation texts.
@@ -168,7 +171,7 @@ class Fitted:
     seconds: float
 
     def facts(self) -> dict[str, Any]:
-        """What a record and the model card tell, in a form that JSON can hold; no texts."""
+        """The facts for a record and the model card, in a form that JSON can hold; no texts."""
         members = self.committee.members
         return {
             "members": self.committee.member_names,
@@ -258,12 +261,12 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     own = [text for text in own if not why_unusable(text)]
     tokenizer, form = _tokenizer_and_form(articles, own, len(labelled.label_names), settings)
     max_tokens = settings.recipe.max_tokens
-    # dict: a text that is there twice, as an unlabelled copy of a labelled one, counts once.
+    # dict: a text that occurs twice, such as an unlabelled copy of a labelled one, counts once.
     paragraphs = tokenizer.encode(list(dict.fromkeys(articles + own)), max(CORPUS_TOKENS, max_tokens))
     paragraphs = paragraphs.take(np.flatnonzero(paragraphs.lengths > 2))
     if not len(paragraphs):
         raise UserError("there is no text to pre-train on: the texts hold no token and there is no corpus.")
-    one_more = tokenizer.encode(labelled.texts, max_tokens + 1)  # which tells the texts that are cut
+    one_more = tokenizer.encode(labelled.texts, max_tokens + 1)  # shows which texts are cut
     tokenizer = tokenizer.reading(settings.long_texts)
     ids = tokenizer.encode(labelled.texts, max_tokens)
     return Encoded(
@@ -331,7 +334,7 @@ def _tokenizer(rows: Sequence[str], own: Sequence[str], size: int, settings: Set
 
 
 def _some(texts: Sequence[str], most: int, random: np.random.Generator) -> Sequence[str]:
-    """At most so many of the texts, drawn at random."""
+    """At most `most` of the texts, drawn at random."""
     if len(texts) <= most:
         return texts
     return [texts[i] for i in random.permutation(len(texts))[:most].tolist()]
@@ -346,7 +349,7 @@ def _configs(form: StorageForm, tokenizer: Tokenizer, recipe: Recipe) -> list[Mo
 
 
 def train_tfidf_members(encoded: Encoded, labelled: LabelledTexts, settings: Settings) -> list[Member]:
-    """The TF-IDF member, or none where the committee has none."""
+    """The TF-IDF member; an empty list if the committee has none."""
     if not encoded.form.tfidf:
         return []
     most = budget.affordable(settings.seconds, MOST_WORK, budget.TFIDF_WORK_PER_SECOND)
@@ -409,7 +412,8 @@ def _token_vectors(encoded: Encoded, settings: Settings) -> np.ndarray | None:
 def _cache(encoded: Encoded, config: ModelConfig, settings: Settings, seed: int) -> Path:
     """Where the pre-trained weights of one encoder are kept.
 
-    The budget stands for the number of epochs, which depends on nothing else but the machine's speed.
+    The key holds the budget in place of the number of epochs, which follows from the budget and the
+    machine's speed.
     """
     text = hashlib.sha256(encoded.paragraphs.ids.tobytes() + encoded.paragraphs.offsets.tobytes())
     recipe = settings.recipe.model_dump()
@@ -433,9 +437,9 @@ def _prune(folder: Path) -> None:
 def calibrate(models: Sequence[Member], encoded: Encoded, labelled: LabelledTexts) -> Committee:
     """A committee of copies of the models, with a temperature and thresholds from the validation part.
 
-    A member that has learnt its texts by heart has large logits whether it is right or wrong. Each
-    is divided by a temperature of its own, so that the sum listens to a member as far as it is
-    right on other texts.
+    A member that has memorised its texts has large logits, right or wrong. So each member's logits
+    are divided by a temperature of its own: the more often a member is right on the validation texts,
+    the more it counts in the sum.
     """
     models = [copy.deepcopy(model) for model in models]
     if encoded.form.int8:  # what is calibrated and measured is what will be stored

@@ -1,8 +1,8 @@
 """The most accurate committee that fits into a given size on disk.
 
-The order in which parts are given up was measured on AG News (1,000 texts a label): 8 bits cost
-nothing, the second and third encoder bring a point together, and halving the vocabulary costs
-more the smaller it gets. The TF-IDF member is small, and kept to the end.
+The order in which parts are given up was measured on AG News (1,000 texts per label). 8 bits cost no
+accuracy. The second and third encoder together add one percentage point. Halving the vocabulary costs
+more the smaller it gets. The TF-IDF member is small and always kept, unless it would be too large.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MOST_TFIDF_WEIGHTS = 5_000_000
 
 @dataclass(frozen=True)
 class StorageForm:
-    """What a committee is stored as.
+    """The form in which a committee is stored.
 
     Attributes:
         encoders: members that are encoders.

@@ -1,7 +1,7 @@
 """Texts of many requests, predicted together.
 
-One thread computes. What arrives meanwhile waits and becomes the next batch. So a single request
-never waits for others to arrive, and under load the batches grow by themselves.
+One thread computes. Texts that arrive meanwhile wait and become the next batch. So a single request
+never waits for others to arrive, and batches grow with the load.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Batcher(Generic[Item, Result]):
         work: returns one result for each item; it runs in a thread, one call at a time.
         largest: items in a batch; a request with more of them is a batch of its own.
         waiting_limit: items that may wait.
-        observe: is called with the size of each batch.
+        observe: called with the size of each batch.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Limits on the size and the duration of requests, and their metrics; stands in front of the application."""
+"""Limits on the size and the duration of requests, and their metrics; it wraps the application."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Guard:
 
     Args:
         app: the application.
-        limits: see there.
+        limits: of size and duration.
         paths: the paths that the metrics name; all others are counted as "other".
         registry: of the metrics.
     """
@@ -61,9 +61,8 @@ class Guard:
                 async with asyncio.timeout(self._limits.response_seconds):
                     await self._app(scope, _replay(bytes(body), receive), watched)
         except TimeoutError:
-            if (
-                not status
-            ):  # else a response has begun that the client does not take: its connection is closed
+            # If a response has begun, the client does not take it: the connection is closed.
+            if not status:
                 seconds = self._limits.response_seconds
                 late = _refusal(504, f"There was no response within {seconds:g} seconds; try again later.")
                 await late(scope, receive, watched)

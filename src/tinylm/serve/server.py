@@ -1,10 +1,11 @@
-"""uvicorn, with limits for slow clients, and with patience for those that connect as it stops.
+"""uvicorn with limits for slow clients; when it stops, it still accepts requests that are on their way.
 
-Why uvicorn is subclassed: it waits for ever for the first request on a connection, for the rest of a
-request, and for a client to take its response. hypercorn 0.18, tried instead, limits the head of a
-request only by the time that an idle connection stays open, which must be long (see `Limits`), and
-also waits for ever for a client to take its response. `pyproject.toml` bounds uvicorn's version,
-since the methods below are not part of its public interface.
+uvicorn has no limit on the time until the first request on a connection, until the rest of a request,
+or until a client takes its response. Therefore its protocol class is subclassed here. The methods
+below are not part of its public interface, so `pyproject.toml` bounds its version.
+
+We also tried hypercorn 0.18. It limits the head of a request only by the time that an idle connection
+stays open, which must be long (see `Limits`), and has no limit until a client takes its response.
 """
 
 from __future__ import annotations

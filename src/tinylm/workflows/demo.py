@@ -53,16 +53,16 @@ class DemoSettings:
     Attributes:
         task: see `load_task`.
         train_per_label: labelled texts of each label, beside those for the test.
-        validation: share of the labelled texts that is not learnt from.
+        validation: share of the labelled texts that ends fine-tuning and calibrates the committee.
         corpus: for pre-training, see `prepare`.
-        recipe: of everything. Its vocabulary is larger than that of `fast`: what cross-validation on
-            the labelled articles preferred among settings that take a few minutes.
-        most_epochs: of a fine-tuning without pre-training; with it, the recipe's are the most.
+        recipe: of all models. Its vocabulary is larger than that of `fast`: cross-validation on the
+            labelled articles preferred it among settings that take a few minutes.
+        most_epochs: of a fine-tuning without pre-training; with pre-training, the recipe's.
         deep: shape of the deep model.
         members: shapes of the shallow ones, of different width. Table 8 of the paper also varies
             the convolutions in front, which would not fit into a few minutes.
         trials: fine-tunings of each.
-        example: a text to try the committee on, about a topic that there is and not of the corpus.
+        example: a text to try the committee on: about one of the topics, and not in the corpus.
     """
 
     task: str | Path = "vital-topics"
@@ -117,7 +117,7 @@ def run_demo(out: Path, seed: int = 0, settings: DemoSettings = DemoSettings()) 
     shapes = [settings.deep, *reversed(settings.members)]
     configs = [recipe.model_config_for(len(tokenizer), **shape) for shape in shapes]
     console.print(f"Pre-training and fine-tuning {len(configs)} models; this takes a few minutes.")
-    # What takes longest begins first, so that no core is left waiting in the end.
+    # The longest jobs start first, so that no core waits at the end.
     jobs = [
         (config, corpus, learnt, test, task.test_labels, settings, seed + number, pretrained)
         for number, config in enumerate(configs)

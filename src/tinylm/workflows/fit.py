@@ -1,7 +1,7 @@
-"""What `tinylm fit` does around `TinyTextClassifier`.
+"""`tinylm fit`: fit a `TinyTextClassifier`, evaluate it on test texts, and write model, card and report.
 
-Everything that was learnt, chosen or calibrated saw training and validation texts alone;
-the test texts are evaluated once, at the end.
+Training, the choice of epochs and calibration use only training and validation texts. The test texts
+are evaluated once, at the end.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def fit_and_report(
         tested: the test texts; None splits `test_share` of the training texts off, label by label.
         test_share: see `tested`.
         folder: where to.
-        name: what card and report call it.
+        name: its name in card and report.
         sources: where the texts come from, for messages.
         compare: also train without pre-training.
         settings: for the record.
-        tell: is given sentences on what was read, before the training.
+        tell: called with sentences on what was read, before the training.
     """
     begin = MONOTONIC()
     classifier.check_parameters()
@@ -121,7 +121,7 @@ def fit_and_report(
 def _parts(
     labelled: Labelled, tested: Labelled | None, test_share: float, seed: int
 ) -> tuple[Labelled, Labelled]:
-    """Training and test texts, none of which is in both; what could not be tested is refused now."""
+    """Training and test texts, without a text that is in both; refuses what cannot be evaluated later."""
     if tested is None:
         train, test = split_off(labelled, test_share, seed)
         if not test.texts:
@@ -155,7 +155,7 @@ def _member_name(number: int, member: Classifier) -> str:
 
 
 def _alone(committee: Committee, member: Classifier, texts: Sequence[str], targets: np.ndarray) -> float:
-    """Accuracy of one member; of several labels per text at thresholds of one half."""
+    """Accuracy of one member; with several labels per text, at thresholds of one half."""
     logits = Committee([member]).decision_function(texts)
     if committee.thresholds is not None:
         return float(((logits > 0) == (targets > 0)).all(1).mean())
