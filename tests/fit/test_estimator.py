@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import polars
 import pytest
+from huggingface_hub import ModelCard
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score
@@ -393,6 +394,8 @@ def test_a_folder_without_parameters_still_loads(fitted: TinyTextClassifier, tmp
 def test_the_card_tells_data_figures_and_limits(fitted: TinyTextClassifier, tmp_path: Path) -> None:
     fitted.save_pretrained(tmp_path / "news")
     card = (tmp_path / "news" / "README.md").read_text(encoding="utf-8")
+    head = ModelCard(card).data  # as the hub reads it
+    assert (head.library_name, head.pipeline_tag) == ("tinylm", "text-classification")
     facts = fitted.facts_
     assert card.startswith("---\n") and "# news\n" in card
     for figure in ("W_S", "T_M", "ms median", "Limits", f"{facts['validation']['accuracy']:.3f}"):

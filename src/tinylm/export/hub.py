@@ -98,6 +98,10 @@ def push(
 
 def model_card(name: str, labels: list[str], facts: dict[str, Any]) -> str:
     """The model card, Markdown with the hub's front matter."""
+    from huggingface_hub import ModelCardData  # slow to import
+
+    tags = ["tinylm", "text-classification"]
+    head = ModelCardData(library_name="tinylm", pipeline_tag="text-classification", tags=tags)
     environment = Environment(
         loader=PackageLoader("tinylm.export", ""),
         undefined=StrictUndefined,
@@ -105,6 +109,7 @@ def model_card(name: str, labels: list[str], facts: dict[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template("card.md").render(
+        head=head.to_yaml(),
         name=name,
         title=name.rsplit("/", 1)[-1],
         labels=labels,

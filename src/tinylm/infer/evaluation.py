@@ -12,8 +12,6 @@ from sklearn.metrics import f1_score
 from tinylm.infer.calibration import reliability
 from tinylm.infer.predictor import Predictor, decide
 
-Z = 1.959964  # normal quantile of a 95 % interval
-
 
 @dataclass(frozen=True)
 class Mistake:
@@ -125,8 +123,8 @@ def evaluate(committee: Predictor, texts: Sequence[str], targets: np.ndarray) ->
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share, `right` of `total`."""
-    share, z2 = right / total, Z * Z / total
-    middle = (share + z2 / 2) / (1 + z2)
-    half = Z / (1 + z2) * (share * (1 - share) / total + z2 / (4 * total)) ** 0.5
-    return max(middle - half, 0.0), min(middle + half, 1.0)
+    """The 95 % interval of a share, `right` of `total` (Wilson's score interval)."""
+    from scipy.stats import binomtest  # slow to import, and a prediction does not need it
+
+    low, high = binomtest(right, total).proportion_ci(method="wilson")
+    return float(low), float(high)
