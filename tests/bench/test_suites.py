@@ -167,9 +167,9 @@ def seen_by_ours(model, run) -> list[tuple]:
     seen = []
 
     def note(module, inputs) -> None:
-        batch, *places = inputs
+        batch, *positions = inputs
         hidden = (
-            set(places[0].tolist()) if places else set()
+            set(positions[0].tolist()) if positions else set()
         )  # of masked language modelling, with its targets
         texts = zip(batch.starts.tolist(), batch.lengths.tolist(), strict=True)
         seen.extend(

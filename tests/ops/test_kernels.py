@@ -88,13 +88,13 @@ def test_dropout_in_add_and_norm_drops_the_same_forward_and_backward(dtype: torc
     assert dropped.float().mean().item() == pytest.approx(0.25, abs=4 * (0.25 * 0.75 / 12_800) ** 0.5)
 
 
-@pytest.mark.parametrize("asking", ["all tokens", "some tokens"])
-def test_attention(dtype: torch.dtype, asking: str) -> None:
+@pytest.mark.parametrize("queries", ["all tokens", "some tokens"])
+def test_attention(dtype: torch.dtype, queries: str) -> None:
     rng = np.random.default_rng(0)
     texts = TokenIds.from_lists(rng.integers(5, 99, n) for n in (7, 24, 3, 23, 12, 11))
     batch, _ = make_batch(texts, range(6), 24)
     positions = torch.arange(80)
-    if asking == "some tokens":  # none of the last text
+    if queries == "some tokens":  # none of the last text
         positions = torch.tensor([0, 1, 5, 23, 24, 30, 48, 60, 72])
     groups = batch.query_groups(positions)
     (query, exact_query), (kv, exact_kv) = pair(dtype, len(positions), 128), pair(dtype, 80, 256)

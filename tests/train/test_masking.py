@@ -23,7 +23,7 @@ CLS, SEP = 2, 3
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    """Special tokens in unusual places, so that none can be told by a small id."""
+    """Special tokens with unusual ids, so that code which relies on small ids fails."""
     words = [f"word{i}" for i in range(VOCAB - len(SPECIAL_TOKENS))]
     pad, unk, *others = SPECIAL_TOKENS
     return Tokenizer([pad, *words[:100], unk, *words[100:], *others])

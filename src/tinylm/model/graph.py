@@ -166,7 +166,7 @@ class _Graph:
         return name
 
     def folder(self) -> Path | None:
-        """The folder that all weights in files lie under; tells the tensors where, seen from there."""
+        """The folder that holds all files of weights; gives each such tensor its path relative to it."""
         if not self._in_files:
             return None
         folder = Path(os.path.commonpath([path.parent for _, path, _ in self._in_files]))

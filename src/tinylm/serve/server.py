@@ -100,7 +100,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def run(app: ASGIApp, listener: socket.socket, limits: Limits) -> None:
-    """Serve until SIGTERM or SIGINT; requests that have arrived by then are still answered."""
+    """Serve until SIGTERM or SIGINT; requests that have arrived by then get their responses."""
     _allow_many_files()
     uvicorn.Server(server_config(app, limits)).run(sockets=[listener])
 
