@@ -227,6 +227,6 @@ def _subsets(committee: dict[str, object]) -> Block:
             f"Its test accuracy is {np.mean(subsets['chosen_test']):.3f}, that of all {len(names)} members"
             f" {np.mean(subsets['all_members_test']):.3f}; difference {interval_words(difference)}:"
             f" that choosing helps is {better}.",
-            f"Chosen anew in each trial, the subset has {np.mean(subsets['chosen_by_trial_test']):.3f}.",
+            f"Chosen again in each trial, the subset has {np.mean(subsets['chosen_by_trial_test']):.3f}.",
         ]
     )
