@@ -156,6 +156,7 @@ MISTAKES = [
     ("predict bad/cut 'a text'", "bad/cut/model.safetensors is damaged or cut short"),
     ("predict classifier ''", "empty text"),
     ("predict classifier ' '", "empty text"),
+    ("predict classifier ./none", "file ./none does not exist; if it is a text, pipe it"),
     ("predict classifier none.csv", "none.csv does not exist; if it is a text, pipe it"),
     ("predict classifier 'new reviews.csv'", "file new reviews.csv does not exist"),
     ("predict classifier cache", "folder cache holds no file that can be read"),

@@ -10,7 +10,13 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.svm import LinearSVC
 
 from helpers.fitting import labelled, several_labels
-from tinylm.infer.baselines import linear_svm, linear_svm_on, linear_svm_score, tfidf_accuracy
+from tinylm.infer.baselines import (
+    linear_svm,
+    linear_svm_on,
+    linear_svm_score,
+    linear_svm_seconds,
+    tfidf_accuracy,
+)
 from tinylm.text.tasks import Task, load_task
 
 TRAIN = ["cow grass", "cow hay", "ship sea", "ship sail"] * 3
@@ -71,6 +77,16 @@ def test_several_labels_per_text() -> None:
     assert worse is not None and worse.accuracy <= 1 - found.accuracy + 1e-9
     both = linear_svm(multi_label=True).fit(texts, targets).predict(["the cow meets the ship", "it is"])
     assert both.tolist() == [[1, 1, 0], [0, 0, 0]]
+
+
+def test_neither_endless_texts_nor_many_labels_take_long() -> None:
+    assert linear_svm_seconds(["short text"] * 1000, 2) < 0.1
+    assert linear_svm_seconds(["short text"] * 20_000, 10_000) > 60
+    assert linear_svm_seconds(["x" * 10_000_000] * 10, 2) < 1
+    end = [" ".join(["word"] * 10_000) + " " + name for name in ("left", "right")] * 10
+    labels = np.array([0, 1] * 10)
+    unread = linear_svm_score(end, labels, end, labels)
+    assert unread is not None and unread.accuracy == 0.5  # the rival, too, reads no more than the beginning
 
 
 def test_texts_without_a_word_have_no_baseline() -> None:

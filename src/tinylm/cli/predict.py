@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 import queue
+import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -112,6 +114,8 @@ def predict_command(
 def _rows(data: str, columns: list[str], keep: list[str], encoding: str | None) -> Iterator[_Asked]:
     from tinylm.text.prefix import why_no_text
 
+    if why_no_text(data) == "not UTF-8":  # so Python reads an argument where the locale is ASCII
+        data = os.fsencode(data).decode("utf-8", "surrogateescape")
     if reason := why_no_text(data):
         raise UserError(f"the text to predict cannot be used ({reason}); expected words.")
     if data != STDIN and not data.startswith("hf:"):
@@ -121,10 +125,11 @@ def _rows(data: str, columns: list[str], keep: list[str], encoding: str | None) 
         except OSError:  # a long text is no valid file name
             exists = False
         if not exists:
-            if Path(data[-200:]).suffix:  # also of a name with spaces, whose label nobody wants
+            is_path = len(data) < 200 and re.fullmatch(r"(~|\.{0,2})/\S*", data)
+            if is_path or Path(data[-200:]).suffix:  # also of a name with spaces, whose label nobody wants
                 from tinylm.text.tables import file_format
 
-                if file_format(Path(data[-200:])):
+                if is_path or file_format(Path(data[-200:])):
                     raise UserError(
                         f"file {data} does not exist; if it is a text, pipe it:"
                         " echo TEXT | tinylm predict ... -"

@@ -46,7 +46,8 @@ class FitResults:
         test: the committee on the test texts.
         member_accuracies: of each member alone, by its name.
         without: the committee without pre-training on the test texts, if it was trained.
-        linear_svm: the strong linear model on the same texts; None where they hold no word.
+        linear_svm: the strong linear model on the same texts; None where they hold no word or
+            it would take too long.
         seconds: of everything.
         budget: as it was given; None for the recipe's epochs.
     """

@@ -18,15 +18,18 @@ from tinylm.errors import UserError
 from tinylm.export import hub
 from tinylm.fit.budget import MONOTONIC, REPORT_SHARE
 from tinylm.fit.estimator import TinyTextClassifier
-from tinylm.infer.baselines import linear_svm_score
+from tinylm.infer.baselines import linear_svm_score, linear_svm_seconds
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
 from tinylm.infer.evaluation import evaluate
 from tinylm.report.fit import FitResults, write_fit_report
 from tinylm.system.files import write_record
 from tinylm.system.progress import progress_log
+from tinylm.system.units import seconds_of
 from tinylm.text.labelled import Labelled, targets_of
 from tinylm.text.tasks import split_off, without_copies
+
+RIVAL_SHARE = 0.25  # of the budget, which the linear SVM may take
 
 
 @progress_log()
@@ -66,8 +69,15 @@ def fit_and_report(
     label_names = [str(name) for name in train.names]
     targets, test_targets = targets_of(train, train.names), targets_of(test, train.names)
     # First: its time is known then, and the encoders get the rest.
-    baseline = None
-    if len(label_names) > 1:
+    baseline, left_out = None, []
+    if len(label_names) < 2:
+        raise UserError(
+            f"{labelled.source} has one label, {label_names[0]!r}; expected at least two to choose from."
+        )
+    limit = None if classifier.budget is None else RIVAL_SHARE * seconds_of(classifier.budget)
+    if limit is not None and linear_svm_seconds(train.texts, len(label_names)) > limit:
+        left_out.append("The linear SVM is not shown: to train it would take too much of the budget.")
+    else:
         baseline = linear_svm_score(train.texts, targets, test.texts, test_targets)
     with warnings.catch_warnings(action="ignore", category=UserWarning):  # the report has them too
         classifier.fit_for_report(
@@ -90,6 +100,7 @@ def fit_and_report(
         lengths=np.array([len(text.split()) for text in train.texts]),
         data_warnings=[
             *(f"{count:,} rows left out: {reason}." for reason, count in unusable.items()),
+            *left_out,
             *classifier.data_warnings_,
         ],
         fitted=fitted,
