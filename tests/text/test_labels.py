@@ -10,7 +10,7 @@ import pytest
 
 from tinylm.errors import UserError
 from tinylm.text.labelled import read_labelled, targets_of
-from tinylm.text.labels import read_labels
+from tinylm.text.labels import by_name, read_labels
 
 AWKWARD = [
     "NA",
@@ -59,6 +59,13 @@ def test_separated_cells_and_the_hint_at_them() -> None:
     (hint,) = read_labels(cells)[1]
     assert "'cake; tea'" in hint and "';'" in hint
     assert read_labels(["salt / pepper", "salt / oil", "tea"])[1] == []  # pepper is no label
+
+
+def test_truth_is_the_same_however_it_is_written() -> None:
+    for names in (["False", "True"], ["false", "true"], ["FALSE", "TRUE"]):
+        find = by_name(names)
+        assert [find(name) for name in ("true", "True", "TRUE", "false", "no")] == [1, 1, 1, 0, None]
+    assert by_name(["true", "false", "unknown"])("True") is None
 
 
 def test_names_that_differ_in_capitals_are_told() -> None:

@@ -73,8 +73,11 @@ def listed(value: Any) -> list[Any]:
 
 
 def by_name(names: Iterable[Label]) -> Callable[[Label], int | None]:
-    """Finds the number of a label by its name, 1.0 where the name is 1."""
+    """Finds the number of a label by its name, 1.0 where the name is 1, and true where it is True."""
     number_of = {str(name): number for number, name in enumerate(names)}
+    if {name.lower() for name in number_of} == {"true", "false"} and len(number_of) == 2:
+        spellings = (str.lower, str.title, str.upper)
+        number_of = {spelt(name): number for name, number in number_of.items() for spelt in spellings}
     by_value = {float(name): number for name, number in number_of.items() if NUMBER.fullmatch(name)}
 
     def find(label: Label) -> int | None:
