@@ -26,7 +26,7 @@ from tinylm.errors import UserError
 from tinylm.text.tasks import Task
 
 # Its name in reports.
-LINEAR_SVM = "linear SVM, words and characters"
+LINEAR_SVM = "linear SVM"
 # Word bigrams as its authors advise for classification, and more epochs than their default because
 # the tasks here are small.
 FASTTEXT = {"lr": 0.5, "epoch": 50, "wordNgrams": 2, "bucket": 200_000, "dim": 50}

@@ -131,7 +131,7 @@ class DemoResults:
     def table(self) -> Table:
         """The accuracies, for the terminal."""
         title = f"Topic of an article: accuracy on {count(len(self.test_labels))} held-out articles"
-        columns = ("layers", "no pre-training", "pre-trained", "gap", "ms")
+        columns = ("layers", "no pre-\ntraining", "pre-trained", "gap", "ms")
         table = figures_table(title, "model", columns)
         for row in self.rows:
             table.add_row(

@@ -19,9 +19,9 @@ ROW_NAME = 40  # characters of a label in front of its row
 def figures_table(title: str, first: str, columns: Sequence[str]) -> Table:
     """An empty table with names on the left and figures, set to the right, in the other columns."""
     table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0))
-    table.add_column(first)
+    table.add_column(first, no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 

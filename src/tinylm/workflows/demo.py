@@ -223,4 +223,4 @@ def _write(
         write_demo_report(results, folder / "report.html")
         facts = {"seed": seed, "recipe": settings.recipe.model_dump(mode="json"), "corpus": corpus}
         write_record(folder / "classifier", "committee", **facts)
-        write_record(folder, "demo", **facts, figures=results.figures())
+        write_record(folder, "demo", settings={"seed": seed}, **facts, figures=results.figures())
