@@ -23,7 +23,7 @@ from tinylm.errors import UserError
 from tinylm.export import onnx as export
 from tinylm.export.onnx import export_onnx
 from tinylm.export.runtime import OnnxClassifier, load_onnx, load_predictor
-from tinylm.infer.committee import Committee
+from tinylm.infer.committee import Committee, load_committee
 from tinylm.model.protocol import Weight
 from tinylm.system.files import write_record
 
@@ -115,7 +115,7 @@ def test_numbers_stay_numbers(tmp_path: Path) -> None:
     path = tmp_path / "onnx" / "tinylm-onnx.json"
     raw = json.loads(path.read_text())
     assert raw["label_names"] == [3, 10, 7]
-    for predictor in (load_onnx(tmp_path / "onnx"), load_predictor(folder)):
+    for predictor in (load_onnx(tmp_path / "onnx"), load_predictor(folder), load_committee(folder)):
         found = predictor.predict(TEXTS)
         assert {type(label) for label in found} == {int}
         assert found == [[3, 10, 7][i] for i in predictor.decision_function(TEXTS).argmax(1)]

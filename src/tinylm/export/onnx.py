@@ -20,7 +20,6 @@ from tinylm.model.graph import committee_graph
 from tinylm.model.huggingface import module_of
 from tinylm.model.logits import logits_of
 from tinylm.model.storage import StoredClassifier
-from tinylm.system.files import read_record
 from tinylm.text.corpus import read_vital
 from tinylm.text.tokenizer import Tokenizer
 
@@ -60,8 +59,7 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
             differ from PyTorch's.
     """
     model, folder = Path(model), Path(folder)
-    committee, facts = load_committee(model), read_record(model).get("facts", {})
-    committee.label_type = facts.get("label_type", "str")
+    committee = load_committee(model)
     first = committee.members[0]
     for number, member in enumerate(committee.members[1:], 2):
         if member.tokenizer.vocab != first.tokenizer.vocab:
@@ -83,7 +81,7 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
         "thresholds": [] if committee.thresholds is None else committee.thresholds.tolist(),
         "hardly_seen": None if committee.rare is None else np.flatnonzero(committee.rare).tolist(),
         "piece_length": committee.piece_length,
-        "text_columns": facts.get("text_columns"),
+        "text_columns": committee.text_columns,
     }
     (folder / DECISION).write_text(json.dumps(decision, ensure_ascii=False) + "\n", encoding="utf-8")
     export = _check(committee, folder)

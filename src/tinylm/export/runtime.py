@@ -82,9 +82,5 @@ def load_predictor(folder: str | Path) -> Predictor:
     if (Path(folder) / DECISION).is_file():
         return load_onnx(folder)
     from tinylm.infer.committee import load_committee
-    from tinylm.system.files import read_record
 
-    committee = load_committee(Path(folder))
-    facts = read_record(Path(folder)).get("facts", {})
-    committee.text_columns, committee.label_type = facts.get("text_columns"), facts.get("label_type", "str")
-    return committee
+    return load_committee(Path(folder))

@@ -306,7 +306,6 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         classifier.committee_, classifier.facts_ = committee, facts
         classifier.multi_label_ = classifier.committee_.thresholds is not None
         classifier.label_form_ = facts.get("label_form", SEVERAL if classifier.multi_label_ else ONE)
-        committee.label_type = facts["label_type"]
         classifier.classes_ = committee.classes_
         return classifier
 

@@ -20,6 +20,7 @@ from tinylm.errors import UserError
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.engine import Engine
 from tinylm.infer.predictor import Predictor
+from tinylm.system.files import read_record
 
 MEMBERS, TOKEN_COUNTS = "committee.json", "token_counts.safetensors"
 RARE = 5  # occurrences in pre-training below which a token means little to the model
@@ -137,7 +138,7 @@ def load_committee(folder: Path) -> Committee:
         raise UserError(f"{folder} is not a folder; give the folder of a classifier or a committee.")
     path = folder / MEMBERS
     if not path.is_file():
-        return _ready(Committee([Classifier.load(folder)]))
+        return _ready(Committee([Classifier.load(folder)]), folder)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         folders = [folder / name for name in facts["members"]]
@@ -151,14 +152,17 @@ def load_committee(folder: Path) -> Committee:
             f"{path} has thresholds of shape {thresholds.shape} for {len(members[0].label_names)} labels."
         )
     counts = _read_counts(folder / TOKEN_COUNTS, members)
-    return _ready(Committee(members, temperature=temperature, thresholds=thresholds, token_counts=counts))
+    committee = Committee(members, temperature=temperature, thresholds=thresholds, token_counts=counts)
+    return _ready(committee, folder)
 
 
-def _ready(committee: Committee) -> Committee:
-    """The committee with its engines, which map large tables from their files.
+def _ready(committee: Committee, folder: Path) -> Committee:
+    """The committee with what its fit recorded and with its engines, which map large tables from their files.
 
-    They are made now and not at the first prediction: by then another model may be in the folder.
+    The engines are made now and not at the first prediction: by then another model may be in the folder.
     """
+    facts = read_record(folder).get("facts", {})
+    committee.text_columns, committee.label_type = facts.get("text_columns"), facts.get("label_type", "str")
     committee._engines = committee._new_engines(mapped=True)
     return committee
 
