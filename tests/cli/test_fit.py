@@ -5,12 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import random
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,7 +25,6 @@ from tinylm.errors import UserError
 from tinylm.infer.calibration import fit_temperature, fit_thresholds, reliability
 from tinylm.infer.committee import load_committee
 from tinylm.infer.evaluation import evaluate, wilson
-from tinylm.infer.predictor import Predictor
 from tinylm.text.labelled import read_labelled, read_texts
 
 # The recipe's epochs of so few texts take a second.
@@ -326,21 +324,32 @@ def test_probabilities_and_the_mark_of_texts_of_low_coverage(home: Path) -> None
     assert float(rows[0]["probability"]) == pytest.approx(probabilities.max(), abs=1e-4)
 
 
+MEASURED = """
+import os, sys
+from pathlib import Path
+from tinylm.cli import main
+from tinylm.infer.predictor import Predictor
+
+predict_proba = Predictor.predict_proba
+
+def predict_and_measure(self, texts):
+    found = predict_proba(self, texts)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    print(pages * os.sysconf("SC_PAGE_SIZE"), file=sys.stderr)
+    return found
+
+Predictor.predict_proba = predict_and_measure
+main()
+"""
+
+
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux")
-def test_memory_does_not_grow_with_the_input(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Resident memory includes the tensors of PyTorch and onnxruntime, which tracemalloc does not see."""
-    resident = []
-    predict_proba = Predictor.predict_proba
-
-    def predict_and_measure(self: Predictor, texts: Sequence[str]) -> np.ndarray:
-        found = predict_proba(self, texts)
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        resident.append(pages * os.sysconf("SC_PAGE_SIZE"))
-        return found
-
-    monkeypatch.setattr(Predictor, "predict_proba", predict_and_measure)
+def test_memory_does_not_grow_with_the_input(home: Path) -> None:
+    """Resident memory, which counts the tensors of onnxruntime too, of a process of its own."""
     write_table(home / "long.csv", [("the cow meets the hay " * 20, "x")] * 8192)
-    done("predict model long.csv --out long-out.csv")
+    command = [sys.executable, "-c", MEASURED, "predict", "model", "long.csv", "--out", "long-out.csv"]
+    answer = subprocess.run(command, cwd=home, capture_output=True, text=True, check=True)
+    resident = [int(line) for line in answer.stderr.splitlines() if line.isdigit()]
     assert len(resident) == 16  # batches of 512 rows
     # The first batches fill the pools of the allocators. Between the two medians lie 8 batches, each with
     # 0.22 MB of texts and 0.26 MB of token ids.
