@@ -96,11 +96,11 @@ class TrainedMember:
 def train_member(job: Job) -> TrainedMember:
     """Pre-train and fine-tune one encoder; at module level, so that it can be sent to other processes."""
     schedule = None if job.deadline is None else make_schedule(job, job.deadline)
-    start, pretraining = _pretrained(job, schedule.pretraining_ends if schedule else None)
     without = None
-    if job.compare:
+    if job.compare:  # first, since it mostly stops early, and pre-training can use what it leaves
         plan = schedule.without if schedule else None
         without, _ = _finetuned(job, job.config, plan, "no pre-training")
+    start, pretraining = _pretrained(job, schedule.pretraining_ends if schedule else None)
     found, used = _finetuned(job, start, schedule.finetuning if schedule else None, "fine-tuning")
     history = History(pretraining, found.log, without.log if without else None, used)
     return TrainedMember(found.model, without.model if without else None, history)
@@ -117,10 +117,10 @@ class Plan:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When each phase of an encoder's training ends; readings of its clock."""
+    """When each phase of an encoder's training ends, in their order; readings of its clock."""
 
-    pretraining_ends: float
     without: Plan
+    pretraining_ends: float
     finetuning: Plan
 
 
@@ -138,10 +138,11 @@ def make_schedule(job: Job, deadline: float) -> Schedule:
     enough = budget.enough_epochs(job.recipe.finetune.epochs, n_texts, batch_size)
     epochs = enough + (budget.MOST_FINETUNING if job.compare else 0)
     share = budget.COMPARED_SHARE if job.compare else budget.FINETUNING_SHARE
-    finetuning = min(share * left, epochs * epoch / budget.SLACK)
+    both = min(share * left, epochs * epoch / budget.SLACK)
+    finetuning = both * enough / epochs
     return Schedule(
+        Plan(budget.MOST_FINETUNING, epoch, now + both - finetuning),
         deadline - finetuning,
-        Plan(budget.MOST_FINETUNING, epoch, deadline - finetuning * enough / epochs),
         Plan(enough, epoch, deadline),
     )
 
