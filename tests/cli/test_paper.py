@@ -56,7 +56,7 @@ def test_a_damaged_record_is_reported_and_the_rest_is_shown(tmp_path: Path):
 
 def test_plan_counts_tokens_and_cells_and_trains_nothing(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "cache"))
-    answer = done("paper plan table5 table7 --preset smoke --results", tmp_path / "r")
+    answer = done("paper plan table5 table7 --preset smoke --store --results", tmp_path / "r")
     assert "0 cells are found" in answer.out and "no cell to judge by" in answer.out
     assert "Now: tinylm paper run table5 table7 --preset smoke" in answer.out
     assert {path.name for path in (tmp_path / "r").glob("*.jsonl")} == {"table5.jsonl", "table7.jsonl"}

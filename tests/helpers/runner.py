@@ -37,5 +37,5 @@ if __name__ == "__main__":
     runner.BUSY_SECONDS = 0.1
     if how == "here":
         runner.worker_processes = in_this_process
-    summary = runner.run_tables([spec], preset_name="smoke", folder=Path(folder), rows=rows or None)
-    print(summary.done)
+    prepared = runner.plan_tables([spec], preset_name="smoke", folder=Path(folder), rows=rows or None)
+    print(runner.run_tables(prepared).done)

@@ -67,11 +67,15 @@ def home(tmp_path_factory: pytest.TempPathFactory):
         os.environ["TINYLM_CACHE"] = before
 
 
+def plan(home: Path, folder: Path, spec: str = "tiny", **options):
+    return runner.plan_tables([str(home / f"{spec}.yaml")], preset_name="smoke", folder=folder, **options)
+
+
 def run(home: Path, folder: Path, spec: str = "tiny", **options):
     execute._pretrained.cache_clear()  # new processes would know no weights
     with pytest.MonkeyPatch.context() as patch, threads(1):
         patch.setattr(runner, "worker_processes", in_this_process)
-        return runner.run_tables([str(home / f"{spec}.yaml")], preset_name="smoke", folder=folder, **options)
+        return runner.run_tables(plan(home, folder, spec, **options))
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +138,18 @@ def test_only_the_rows_asked_for_are_run(home: Path, tmp_path: Path):
     assert summary.done == 2 + 3  # two trials and the three baselines
     with pytest.raises(UserError, match="row 'plain-3' is unknown; tiny has random, none, plain-1, plain-2"):
         run(home, tmp_path / "r", rows=["plain-3"])
+
+
+def test_planning_only_reads(home: Path, ran: Path, tmp_path: Path):
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in ran.rglob("*") if path.is_file()}
+
+    before = content()
+    # Other settings: the cells of these plans are not those that the folder has plans for.
+    assert plan(home, ran, trials=3).found == 11 and len(plan(home, ran, corpus="vital", trials=4).jobs)
+    assert content() == before
+    plan(home, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 def test_what_git_keeps_is_packed_by_table(home: Path, ran: Path):

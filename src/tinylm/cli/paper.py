@@ -93,19 +93,15 @@ def run_command(
     Example: `tinylm paper run table5 --preset cpu`
     """
     from tinylm.ops.device import device_named
-    from tinylm.paper.runner import run_tables
+    from tinylm.paper.runner import plan_tables, run_tables
 
     folder = results or _default_folder(preset)
     chosen = None if rows is None else [name.strip() for name in rows.split(",")]
-    summary = run_tables(
-        tables,
-        preset_name=preset,
-        folder=folder,
-        trials=trials,
-        rows=chosen,
-        corpus=corpus,
-        device=device_named(device),
+    where = device_named(device)
+    prepared = plan_tables(
+        tables, preset_name=preset, folder=folder, trials=trials, rows=chosen, corpus=corpus
     )
+    summary = run_tables(prepared, where)
     for sentence in [*summary.notes, *summary.failed]:
         remark(sentence)
     say(
@@ -123,11 +119,15 @@ def plan_command(
     trials: Trials = None,
     results: ResultsFolder = None,
     corpus: Corpus = None,
+    store: Annotated[
+        bool,
+        typer.Option("--store", help="Store the token counts in the results folder, for the report."),
+    ] = False,
     settings: Settings = None,
 ) -> None:
     """Count the tokens of every W_S, and the cells that a run would train, without training.
 
-    The counts (W_S, T_W, T_C and T_M) are stored for the report.
+    The results folder is only read, unless --store keeps the counts (W_S, T_W, T_C and T_M) there.
 
     Example: `tinylm paper plan all --preset laptop`
     """
@@ -136,6 +136,8 @@ def plan_command(
 
     folder = results or _default_folder(preset)
     prepared = plan_tables(tables, preset_name=preset, folder=folder, trials=trials, corpus=corpus)
+    if store:
+        prepared.store()
     grid = Table("cells", "to run", "hours of one core")
     kinds = {"pre-trainings": Pretraining, "fine-tunings": FinetuningCell}
     for name, kind in kinds.items():
@@ -175,8 +177,8 @@ def report_command(
     tokens: Annotated[
         Path | None,
         typer.Option(
-            help="Folder whose token counts are shown, as 'tinylm paper plan' stores them. By default that"
-            " of the results.",
+            help="Folder whose token counts are shown, as 'tinylm paper plan --store' leaves them. By"
+            " default that of the results.",
             metavar="FOLDER",
         ),
     ] = None,

@@ -41,11 +41,11 @@ class Results:
         """A sentence for each file or line that cannot be trusted and is not used."""
         return self._records.notes
 
-    def begin(self, preset: str) -> None:
-        """Make the folder for results of a preset.
+    def check(self, preset: str) -> None:
+        """Refuse a folder that cannot take the results of a preset.
 
         Raises:
-            UserError: the folder holds results of another preset.
+            UserError: the folder holds results of another preset, or something else.
         """
         path = self.folder / "preset.json"
         if path.is_file():
@@ -59,7 +59,15 @@ class Results:
             raise UserError(
                 f"{self.folder} is not empty and holds no results; give another folder of `results`."
             )
-        write_json(path, {"preset": preset})
+
+    def begin(self, preset: str) -> None:
+        """Make the folder for results of a preset.
+
+        Raises:
+            UserError: as `check`.
+        """
+        self.check(preset)
+        write_json(self.folder / "preset.json", {"preset": preset})
         write_text(self.folder / ".gitignore", IGNORED)
 
     def pack(self) -> None:

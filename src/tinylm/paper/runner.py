@@ -63,10 +63,13 @@ class Prepared:
     """Tables whose cells are known.
 
     Attributes:
+        preset_name: see `preset_names`.
+        preset: its content, with the corpus that replaces its own.
         jobs: cells that are to be run, in their order.
         found: number of the cells that are stored.
     """
 
+    preset_name: str
     preset: Preset
     plans: list[TablePlan]
     results: Results
@@ -97,6 +100,13 @@ class Prepared:
             seconds += job.work * found
         return seconds / 3600
 
+    def store(self) -> None:
+        """Store the plans, which name the cells of each row and hold its token counts."""
+        self.results.begin(self.preset_name)
+        for plan in self.plans:
+            self.results.write_plan(plan.name, plan.as_json(self.preset_name, self.preset))
+        self.results.pack()
+
     def _cells(self) -> list[Cell]:
         """All cells, with what they begin from, each once."""
         cells: dict[str, Cell] = {}
@@ -118,9 +128,20 @@ def plan_tables(
     rows: Sequence[str] | None = None,
     corpus: str | None = None,
 ) -> Prepared:
-    """Choose every W_S, count its tokens and store which cells make the rows; trains nothing.
+    """Choose every W_S, count its tokens and find the cells of the rows; stores and trains nothing.
 
-    Arguments and errors as of `run_tables`.
+    Args:
+        names: tables of the paper, or spec files of the user's own; `all` stands for every table that
+            comes with the package.
+        preset_name: see `preset_names`.
+        folder: of the results.
+        trials: of each row; the preset's when None.
+        rows: only the rows of these names are to be run.
+        corpus: a corpus in place of the preset's, as `open_corpus` takes it.
+
+    Raises:
+        UserError: an unknown table, row or preset, a bad spec, a missing data set, or a folder that
+            holds other results.
     """
     preset = load_preset(preset_name)
     if corpus is not None:
@@ -134,50 +155,27 @@ def plan_tables(
                 listed = ", ".join(dict.fromkeys(known))
                 raise UserError(f"row '{name}' is unknown; {', '.join(tables)} has {listed}.")
     results = Results(folder)
+    results.check(preset_name)
     source = materials(preset.model_dump_json())
     planner = Planner(preset, source, trials or preset.trials)
     plans = [planner.table(name, table) for name, table in tables.items()]
-    results.begin(preset_name)
-    for plan in plans:
-        results.write_plan(plan.name, plan.as_json(preset_name, preset))
     jobs = _jobs(plans, wanted, results)
     found = {cell.key for plan in plans for cell in plan.cells(wanted)} - {job.key for job in jobs}
-    results.pack()
-    return Prepared(preset, plans, results, source, jobs, len(found))
+    return Prepared(preset_name, preset, plans, results, source, jobs, len(found))
 
 
-def run_tables(
-    names: Sequence[str],
-    *,
-    preset_name: str,
-    folder: Path,
-    trials: int | None = None,
-    rows: Sequence[str] | None = None,
-    corpus: str | None = None,
-    device: torch.device = CPU,
-) -> Summary:
-    """Run tables of the paper, or of the user's own spec files.
-
-    Args:
-        names: table names or spec files; `all` stands for every table that comes with the package.
-        preset_name: see `preset_names`.
-        folder: of the results.
-        trials: of each row; the preset's when None.
-        rows: only the rows of these names.
-        corpus: a corpus in place of the preset's, as `open_corpus` takes it.
-        device: where models are trained.
+def run_tables(prepared: Prepared, device: torch.device = CPU) -> Summary:
+    """Store the plans of tables and run their cells, training on `device`.
 
     Raises:
-        UserError: an unknown table, row or preset, a bad spec or a missing data set.
+        UserError: a process died, or the results folder cannot be used.
     """
     console = Console(stderr=True)
-    prepared = plan_tables(
-        names, preset_name=preset_name, folder=folder, trials=trials, rows=rows, corpus=corpus
-    )
+    prepared.store()
     plans, jobs, results = prepared.plans, prepared.jobs, prepared.results
     console.print(
-        f"{', '.join(plan.name for plan in plans)} with preset {preset_name}: {len(jobs)} cells to run,"
-        f" {prepared.found} found in {folder}.",
+        f"{', '.join(plan.name for plan in plans)} with preset {prepared.preset_name}:"
+        f" {len(jobs)} cells to run, {prepared.found} found in {results.folder}.",
         highlight=False,
         soft_wrap=True,
     )
