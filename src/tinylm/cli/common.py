@@ -113,6 +113,10 @@ Settings = Annotated[
         callback=read_settings,
     ),
 ]
+ModelFolder = Annotated[
+    Path,
+    typer.Argument(help="Folder of a classifier, a committee or its ONNX export.", metavar="MODEL"),
+]
 Out = Annotated[Path, typer.Option(help="Output folder, which must not exist yet.", metavar="FOLDER")]
 TextColumn = Annotated[str, typer.Option(help="Column that holds the text.", metavar="COLUMN")]
 LabelColumn = Annotated[
@@ -149,6 +153,10 @@ TextEncoding = Annotated[
         metavar="NAME",
         rich_help_panel=DATA,
     ),
+]
+Vocabulary = Annotated[
+    int | None,
+    typer.Option(help="Train a vocabulary of this many tokens on the corpus instead.", metavar="TOKENS"),
 ]
 TaskName = Annotated[
     str,
@@ -200,6 +208,15 @@ RecipeName = Annotated[
         "--recipe",
         help="How to train: paper (as in the paper) or fast (the best model in a short time).",
         metavar="NAME",
+        rich_help_panel=TRAINING,
+    ),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of epochs. By default that of the recipe.",
+        min=1,
+        metavar="N",
         rich_help_panel=TRAINING,
     ),
 ]

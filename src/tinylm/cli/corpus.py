@@ -15,6 +15,7 @@ from tinylm.cli.common import (
     Seed,
     Settings,
     TextColumn,
+    Vocabulary,
     load_task,
     print_coverage,
     print_left_out,
@@ -44,10 +45,7 @@ def corpus_command(
             help="bert-base-uncased (the default), a vocab.txt, or a folder that holds one.", metavar="NAME"
         ),
     ] = None,
-    vocabulary: Annotated[
-        int | None,
-        typer.Option(help="Train a vocabulary of this many tokens on the corpus instead.", metavar="TOKENS"),
-    ] = None,
+    vocabulary: Vocabulary = None,
     max_tokens: Annotated[
         int,
         typer.Option(

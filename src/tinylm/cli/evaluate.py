@@ -12,6 +12,7 @@ from rich.table import Table
 from tinylm.cli.common import (
     LabelColumns,
     Labels,
+    ModelFolder,
     PerLabel,
     Separator,
     Settings,
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
 
 
 def evaluate_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a classifier, a committee or its ONNX export.")],
+    model: ModelFolder,
     data: Annotated[
-        str | None, typer.Argument(help="Labelled texts, as for 'tinylm fit'. Or give --task.")
+        str | None,
+        typer.Argument(help="Labelled texts, as for 'tinylm fit'. Or give --task.", metavar="DATA"),
     ] = None,
     task: Annotated[
         str | None,

@@ -16,7 +16,7 @@ FORMS = ("onnx", "huggingface")
 
 def export_command(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Folder of a classifier or a committee.")],
+    model: Annotated[Path, typer.Argument(help="Folder of a classifier or a committee.", metavar="MODEL")],
     out: Out,
     to: Annotated[
         str,

@@ -10,6 +10,7 @@ import typer
 from tinylm.cli.common import (
     TRAINING,
     Device,
+    Epochs,
     LabelColumn,
     Labels,
     Out,
@@ -60,15 +61,7 @@ def finetune_command(
             rich_help_panel=TRAINING,
         ),
     ] = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of epochs. By default that of the recipe.",
-            min=1,
-            metavar="N",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    epochs: Epochs = None,
     learning_rate: Annotated[
         float | None,
         typer.Option(

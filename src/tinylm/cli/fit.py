@@ -32,7 +32,8 @@ def fit_command(
         str,
         typer.Argument(
             help="Labelled texts: a table (CSV, JSON, Excel, parquet, ...), hf:NAME (a data set of the"
-            " HuggingFace hub), or - for standard input."
+            " HuggingFace hub), or - for standard input.",
+            metavar="DATA",
         ),
     ],
     out: Out,

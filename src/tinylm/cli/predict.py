@@ -20,6 +20,7 @@ import typer
 
 from tinylm.cli.common import (
     DATA,
+    ModelFolder,
     Settings,
     TextColumns,
     TextEncoding,
@@ -54,12 +55,13 @@ class _Asked:
 
 
 def predict_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a classifier, a committee or its ONNX export.")],
+    model: ModelFolder,
     data: Annotated[
         str,
         typer.Argument(
             help="A text, a table, a text file with a text per line, hf:NAME (a data set of the HuggingFace"
-            " hub), or - for standard input."
+            " hub), or - for standard input.",
+            metavar="DATA",
         ),
     ],
     out: Annotated[

@@ -10,13 +10,14 @@ import typer
 
 from tinylm.cli.common import (
     MODEL,
-    TRAINING,
     Device,
+    Epochs,
     Out,
     RecipeName,
     Seed,
     Settings,
     TextColumn,
+    Vocabulary,
     checkpoint_path,
     print_left_out,
     say,
@@ -68,31 +69,15 @@ def pretrain_command(
         ),
     ] = None,
     recipe: RecipeName = "paper",
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Number of epochs. By default that of the recipe.",
-            min=1,
-            metavar="N",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
+    epochs: Epochs = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(
             help="As in 'tinylm corpus'. By default that of the recipe.",
             metavar="NAME",
-            rich_help_panel=MODEL,
         ),
     ] = None,
-    vocabulary: Annotated[
-        int | None,
-        typer.Option(
-            help="Train a vocabulary of this many tokens on the corpus instead.",
-            metavar="TOKENS",
-            rich_help_panel=MODEL,
-        ),
-    ] = None,
+    vocabulary: Vocabulary = None,
     text: TextColumn = "text",
     device: Device = "cpu",
     seed: Seed = 0,

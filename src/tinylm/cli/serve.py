@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from tinylm.cli.common import Settings, need, remark, say
+from tinylm.cli.common import ModelFolder, Settings, need, remark, say
 from tinylm.errors import UserError
 from tinylm.serve.limits import Limits
 
@@ -20,7 +20,7 @@ TOKEN_VARIABLE = "TINYLM_TOKEN"
 
 
 def serve_command(
-    model: Annotated[Path, typer.Argument(help="Folder of a classifier, a committee or its ONNX export.")],
+    model: ModelFolder,
     port: Annotated[
         int, typer.Option(help="Port to listen on; 0 chooses a free one.", min=0, max=65535, metavar="PORT")
     ] = 8000,

@@ -24,8 +24,9 @@ def token_section(tables: Sequence[TableResult]) -> Section | None:
     blocks: list[Block] = [
         Text(
             f"Counted by `tinylm paper plan all --preset {tables[0].preset} --store`, without any training."
-            f" All of Wikipedia is {corpus['paragraphs']:,} paragraphs here, of {corpus['mean_tokens']} tokens"
-            " on average and from several snapshots; the paper has 6 million articles, cut to 128 tokens."
+            f" All of Wikipedia is {corpus['paragraphs']:,} paragraphs here, of {corpus['mean_tokens']}"
+            " tokens on average and from several snapshots; the paper has 6 million articles, cut to 128"
+            " tokens."
         ),
         _random(panels),
         _tasks(panels),
