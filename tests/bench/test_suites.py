@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 from contextlib import nullcontext
@@ -48,7 +49,7 @@ from tinylm.train.recipes import RECIPES
 TOKENIZER = Tokenizer([*SPECIAL_TOKENS, *(f"word{i}" for i in range(75))])
 TINY = ModelConfig(vocab_size=80, layers=2, heads=1, max_tokens=16)
 FRONT = Convolution(layers=1, channels=2)
-MACHINE = Machine(threads=1, bf16=2e9, fp32=1e9)
+MACHINE = Machine("a processor", threads=1, bf16=2e9, fp32=1e9)
 
 
 @pytest.fixture
@@ -139,10 +140,15 @@ def test_ratio_is_the_median_of_the_ratios_of_each_round():
     assert (times.ours, times.reference, times.ratio, times.spread) == (1, 6, 5, (4, 6))
 
 
-def test_json_is_a_list_of_the_promised_form(tmp_path):
+def test_json_is_a_record_of_the_promised_form(tmp_path):
     result = summarise("case", np.array([[2.0, 10.0, 4.0]]), "ms", 1.0, "BERT-6", {"texts": "some"})
-    write_json(tmp_path / "out.json", [result])
-    (written,) = json.loads((tmp_path / "out.json").read_text())
+    write_json(tmp_path / "out.json", MACHINE, [result], {"suite": "infer-cpu"})
+    record = json.loads((tmp_path / "out.json").read_text())
+    assert (record["kind"], record["settings"]) == ("bench", {"suite": "infer-cpu"})
+    assert record["versions"]["tinylm"] == importlib.metadata.version("tinylm")
+    machine = {"processor": "a processor", "threads": 1, "gflops_bf16": 2.0, "gflops_fp32": 1.0}
+    assert machine.items() <= record["machine"].items()
+    (written,) = record["results"]
     expected = {"name": "case", "ours": 2, "reference": 10, "ratio": 5, "unit": "ms", "limit": 1}
     assert expected.items() <= written.items()
     assert written["other"] == {"name": "BERT-6", "value": 4, "ratio": 2, "spread": [2, 2]}
@@ -158,7 +164,7 @@ def test_a_failed_write_leaves_the_earlier_results(tmp_path, monkeypatch):
     path.write_text("earlier")
     monkeypatch.setattr(Path, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write_json(path, [summarise("case", np.ones((1, 3)), "ms", 1.0, "other", {})])
+        write_json(path, MACHINE, [summarise("case", np.ones((1, 3)), "ms", 1.0, "other", {})], {})
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("out.json", "earlier")]
 
 
@@ -362,7 +368,7 @@ def test_without_transformers_the_extra_is_named(tmp_path, monkeypatch):
 
 
 def test_command_with_settings_prints_and_writes_all_results(tmp_path, monkeypatch):
-    """One case may give several results; each carries the facts of the machine."""
+    """One case may give several results; the record that they lie in gives the same run again."""
 
     def measure(name: str, rounds: int, machine: Machine) -> list[Measured]:
         values = np.full((rounds, 2), [4.0, 2.0])
@@ -373,10 +379,16 @@ def test_command_with_settings_prints_and_writes_all_results(tmp_path, monkeypat
     (tmp_path / "s.yaml").write_text(f"suite: select\nrounds: 2\njson_file: {tmp_path / 'out.json'}\n")
     out = done(f"bench --settings {tmp_path / 's.yaml'} --only two").out
     assert out.count("two 0") == out.count("two 1") == 2 and "one" not in out  # in the table and below it
-    written = json.loads((tmp_path / "out.json").read_text())
+    record = json.loads((tmp_path / "out.json").read_text())
+    written = record["results"]
     assert [result["name"] for result in written] == ["two 0", "two 1"]
     assert [result["details"]["part"] for result in written] == [0, 1]
-    assert all((result["ratio"], result["details"]["rounds"]) == (2, 2) for result in written)
+    assert all(result["ratio"] == 2 for result in written)
+    again = tmp_path / "again.json"
+    done("bench --settings", tmp_path / "out.json", "--json", again)
+    repeated = json.loads(again.read_text())
+    assert repeated["results"] == written
+    assert repeated["settings"] == record["settings"] | {"json_file": str(again)}
 
 
 # --- a smoke test of each suite: tiny sizes, no times ---

@@ -7,8 +7,11 @@ median of these ratios is reported with the lowest and the highest.
 
 from __future__ import annotations
 
+import platform
+import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from rich.table import Table
 
 from tinylm.ops.device import CPU
 from tinylm.system import files
+from tinylm.system.cores import cores
 
 MILLISECONDS, SECONDS = "ms", "s"
 # Rows, inputs and outputs of the products that dominate a block of width 768.
@@ -29,13 +33,15 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class Machine:
-    """Matrix products of this machine.
+    """This machine, and how fast it multiplies matrices.
 
     Attributes:
+        processor: its name.
         threads: of PyTorch.
         bf16, fp32: operations per second.
     """
 
+    processor: str
     threads: int
     bf16: float
     fp32: float
@@ -44,6 +50,16 @@ class Machine:
     def best(self) -> float:
         """The higher of both rates; without hardware for bf16 that is fp32."""
         return max(self.bf16, self.fp32)
+
+    def facts(self) -> dict[str, Any]:
+        """For the record."""
+        return {
+            "processor": self.processor,
+            "cores": cores(),
+            "threads": self.threads,
+            "gflops_bf16": round(self.bf16 / 1e9, 1),
+            "gflops_fp32": round(self.fp32 / 1e9, 1),
+        }
 
 
 @dataclass(frozen=True)
@@ -94,7 +110,17 @@ class Measured:
 def measure_machine(device: torch.device = CPU) -> Machine:
     """Time matrix products, on a CPU of the shapes in use; the best of each precision counts."""
     rates = (_product_rate(dtype, device) for dtype in (torch.bfloat16, torch.float32))
-    return Machine(torch.get_num_threads(), *rates)
+    return Machine(_processor(device), torch.get_num_threads(), *rates)
+
+
+def _processor(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
 
 
 def _product_rate(dtype: torch.dtype, device: torch.device) -> float:
@@ -164,6 +190,8 @@ def _number(value: float | None) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.2f}"
 
 
-def write_json(path: Path, results: Sequence[Measured]) -> None:
-    """Write the results as a list of objects; an earlier file stays until the new one is complete."""
-    files.write_json(path, [asdict(result) for result in results], indent=2)
+def write_json(path: Path, machine: Machine, results: Sequence[Measured], settings: dict[str, Any]) -> None:
+    """Write the record of a suite; an earlier file stays until the new one is complete."""
+    found = [asdict(result) for result in results]
+    record = files.record_of("bench", settings=settings, machine=machine.facts(), results=found)
+    files.write_json(path, record, indent=2)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -52,8 +52,8 @@ def can_run(name: str) -> bool:
     return suite is None or suite.device.type == "cpu" or torch.cuda.is_available()
 
 
-def run_suite(name: str, rounds: int, only: Sequence[str] = ()) -> list[Measured]:
-    """Measure the cases of a suite, or `only` some of them.
+def run_suite(name: str, rounds: int, only: Sequence[str] = ()) -> tuple[Machine, list[Measured]]:
+    """Measure the machine and the cases of a suite, or `only` some of them.
 
     Raises:
         UserError: an unknown suite or case.
@@ -69,19 +69,12 @@ def run_suite(name: str, rounds: int, only: Sequence[str] = ()) -> list[Measured
     results: list[Measured] = []
     with threads(suite.threads or torch.get_num_threads()), progress_bars() as bars:
         machine = measure_machine(suite.device)
-        facts = {
-            "threads": machine.threads,
-            "rounds": rounds,
-            "gflops_bf16": round(machine.bf16 / 1e9, 1),
-            "gflops_fp32": round(machine.fp32 / 1e9, 1),
-        }
         bar = bars.add(f"suite {name}", len(chosen))
         begin = time.monotonic()
         for done, case in enumerate(chosen):
             left = (time.monotonic() - begin) / done * (len(chosen) - done) if done else None
             bars.update(bar, info=case if left is None else f"{case}, about {left / 60:.0f} minutes left")
             found = suite.measure_case(case, rounds, machine)
-            for result in found if isinstance(found, list) else [found]:
-                results.append(replace(result, details=facts | result.details))
+            results += found if isinstance(found, list) else [found]
             bars.update(bar, advance=1)
-    return results
+    return machine, results

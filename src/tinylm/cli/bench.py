@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from tinylm.cli.common import Settings, console, need, say
+from tinylm.cli.common import Settings, console, need, say, settings_of
 from tinylm.errors import UserError
 
 
 def bench_command(
+    context: typer.Context,
     suite: Annotated[
         str,
         typer.Option(
@@ -48,10 +49,11 @@ def bench_command(
     if not can_run(suite):
         say(f"Nothing was measured: suite {suite} needs a CUDA GPU, and there is none here.")
         return
-    results = run_suite(suite, rounds, only.split(",") if only else ())
+    machine, results = run_suite(suite, rounds, only.split(",") if only else ())
     if json_file is not None:
-        write_json(json_file, results)
+        write_json(json_file, machine, results, settings_of(context))
     console.print(table(results))
+    say(", ".join(f"{name} {fact}" for name, fact in machine.facts().items()))
     for result in results:
         low, high = result.spread
         facts = "".join(f", {name} {fact}" for name, fact in result.details.items())

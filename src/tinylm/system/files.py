@@ -206,22 +206,25 @@ def _error_number(error: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
-def write_record(folder: Path, kind: str, **facts: Any) -> None:
-    """Write `tinylm.json`.
+def record_of(kind: str, **facts: Any) -> dict[str, Any]:
+    """A record: the facts, the versions of the libraries and the time.
 
     Args:
-        folder: the output folder.
-        kind: what it holds: "corpus", "pretrained", "classifier" or "committee".
+        kind: of what: "corpus", "pretrained", "classifier", "committee", "bench", ...
         facts: anything that JSON can hold.
     """
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    record = {
+    return {
         "kind": kind,
         **facts,
         "versions": versions | {"python": platform.python_version()},
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
-    write_json(Path(folder) / RECORD, record, indent=2)
+
+
+def write_record(folder: Path, kind: str, **facts: Any) -> None:
+    """Write `tinylm.json` into an output folder; arguments as of `record_of`."""
+    write_json(Path(folder) / RECORD, record_of(kind, **facts), indent=2)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
