@@ -36,7 +36,7 @@ def __getattr__(name: str) -> Any:
     # Loaded when first used: `--help` should not wait for PyTorch, and an exported model
     # predicts where there is none.
     if name == "__version__":
-        from importlib.metadata import version  # slow to import, and only asked for now and then
+        from importlib.metadata import version  # slow to import and seldom needed
 
         return version("tinylm")
     if name in PUBLIC:

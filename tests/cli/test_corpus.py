@@ -37,7 +37,7 @@ def test_corpus_custom_made_with_a_reduced_vocabulary(home: Path, tmp_path: Path
     write_table(tmp_path / "farm.csv", [(sentence("farm", random.Random(i)), "ab"[i % 2]) for i in range(40)])
     select = "corpus --corpus corpus.txt --vocabulary 300 --select custom-made --task"
     done(select, tmp_path / "farm.csv", "--out", tmp_path / "all")
-    answer = done(select, tmp_path / "farm.csv", "--reduce-vocabulary", "--out", tmp_path / "few")
+    outcome = done(select, tmp_path / "farm.csv", "--reduce-vocabulary", "--out", tmp_path / "few")
     full, few = load_tokenizer(tmp_path / "all"), load_tokenizer(tmp_path / "few")
     in_task = tokens_of_task(tmp_path / "all", tmp_path / "farm.csv")
     paragraphs, _ = open_store(tmp_path / "all")
@@ -46,7 +46,7 @@ def test_corpus_custom_made_with_a_reduced_vocabulary(home: Path, tmp_path: Path
     whole = prepare("corpus.txt", vocabulary=300).paragraphs
     expected = sorted(tuple(row) for row in whole if set(row.tolist()) <= in_task)
     assert sorted(tuple(row) for row in paragraphs) == expected
-    assert f"W_S = {len(expected):,} " in answer.out
+    assert f"W_S = {len(expected):,} " in outcome.out
     assert {full.vocab[i] for i in in_task} == set(few.vocab) - {"[PAD]", "[UNK]", "[MASK]"}
     words = [[full.vocab[i] for i in row] for row in paragraphs]
     assert [[few.vocab[i] for i in row] for row in reduced] == words
@@ -72,7 +72,7 @@ def test_corpus_mismatched_misses_the_wanted_tokens_and_a_store_is_a_corpus(
 
 
 def test_no_test_article_of_vital_topics_is_in_w_s(vital: None, home: Path, tmp_path: Path) -> None:
-    answer = done("corpus --corpus vital --vocabulary 300 --max-tokens 64 --out", tmp_path / "store")
+    outcome = done("corpus --corpus vital --vocabulary 300 --max-tokens 64 --out", tmp_path / "store")
     paragraphs, meta = open_store(tmp_path / "store")
     tokenizer = load_tokenizer(tmp_path / "store")
     task = load_task("vital-topics")
@@ -80,7 +80,7 @@ def test_no_test_article_of_vital_topics_is_in_w_s(vital: None, home: Path, tmp_
     assert not tested & {tuple(row) for row in paragraphs}
     trained = {tuple(row) for row in tokenizer.encode(task.train_texts, 64)}
     assert trained <= {tuple(row) for row in paragraphs}
-    assert f"{meta['excluded']:,} held out for testing" in answer.err
+    assert f"{meta['excluded']:,} held out for testing" in outcome.err
     done(
         f"pretrain --corpus {tmp_path / 'store'} --size 32 --layers 1 --heads 1 --epochs 1 --out",
         tmp_path / "m",

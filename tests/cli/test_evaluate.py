@@ -16,11 +16,11 @@ from tinylm.infer.committee import load_committee
 
 
 def test_evaluate_agrees_with_the_record_and_warns_of_another_split(home: Path, tmp_path: Path) -> None:
-    answer = done("evaluate classifier --task task.csv")
-    row = next(line for line in answer.out.splitlines() if line.startswith("│ classifier"))
+    outcome = done("evaluate classifier --task task.csv")
+    row = next(line for line in outcome.out.splitlines() if line.startswith("│ classifier"))
     assert f"{record_of(home / 'classifier')['accuracy']:.3f}" in row
-    assert "linear SVM" in answer.out
-    assert answer.err == ""
+    assert "linear SVM" in outcome.out
+    assert outcome.err == ""
     other = done("evaluate classifier --task task.csv --test-per-label 20")
     assert "another split" in other.err
 

@@ -57,8 +57,8 @@ def test_integer_labels_few_rows_and_a_list_in_a_settings_file(home: Path, tmp_p
     settings = {"task": str(tmp_path / "task.csv"), "labels": [0, 2], "from-scratch": True, "epochs": 1}
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     sizes = "--train-per-label 20 --test-per-label 9"
-    answer = done(f"finetune pretrained {sizes} --settings {tmp_path / 's.yaml'} --out", tmp_path / "c")
-    assert "There are 6 training rows of label '10' where 20 were asked for." in answer.err
+    outcome = done(f"finetune pretrained {sizes} --settings {tmp_path / 's.yaml'} --out", tmp_path / "c")
+    assert "There are 6 training rows of label '10' where 20 were requested." in outcome.err
     config = json.loads((tmp_path / "c" / "config.json").read_text(encoding="utf-8"))
     assert config["id2label"] == {"0": "2", "1": "10"}  # numbers in the order of numbers
     record = record_of(tmp_path / "c")
@@ -88,9 +88,9 @@ def test_a_huggingface_folder_is_fine_tuned(home: Path, tmp_path: Path) -> None:
 def test_rows_left_out_are_reported(home: Path, tmp_path: Path) -> None:
     rows = [(sentence("sea", random.Random(i)), "ab"[i % 2]) for i in range(20)]
     write_table(tmp_path / "task.csv", [*rows, ("", "a"), ("a text", ""), (" ", "b")])
-    answer = done("finetune pretrained --epochs 1 --task", tmp_path / "task.csv", "--out", tmp_path / "c")
-    assert answer.err.strip() == "rows left out: 2 empty text, 1 no label"
+    outcome = done("finetune pretrained --epochs 1 --task", tmp_path / "task.csv", "--out", tmp_path / "c")
+    assert outcome.err.strip() == "rows left out: 2 empty text, 1 no label"
     assert record_of(tmp_path / "c")["task"]["unusable"] == {"empty text": 2, "no label": 1}
     (tmp_path / "corpus.txt").write_bytes("the cöw\n\nschön\n".encode() + b"caf\xe9\nthe ship\n")
-    answer = done(f"pretrain --corpus {tmp_path / 'corpus.txt'} {TINY} --out", tmp_path / "p")
-    assert answer.err.strip() == "rows left out: 1 empty text, 1 not UTF-8"
+    outcome = done(f"pretrain --corpus {tmp_path / 'corpus.txt'} {TINY} --out", tmp_path / "p")
+    assert outcome.err.strip() == "rows left out: 1 empty text, 1 not UTF-8"

@@ -69,8 +69,8 @@ def test_fit_writes_model_card_report_and_figures(home: Path) -> None:
     }
     record = record_of(folder)
     rows = read(home / "test.csv")
-    answers = load_committee(folder).predict([row["text"] for row in rows])
-    expected = accuracy_score([row["label"] for row in rows], answers)
+    predictions = load_committee(folder).predict([row["text"] for row in rows])
+    expected = accuracy_score([row["label"] for row in rows], predictions)
     assert record["test"]["accuracy"] == pytest.approx(expected)
     assert f"{expected:.3f}" in (folder / "README.md").read_text(encoding="utf-8")
     assert record["facts"]["labelled_texts"] == 160  # the two unusable rows are left out
@@ -99,8 +99,8 @@ def test_fit_reads_every_format_and_standard_input(home: Path, monkeypatch: pyte
     for source in ("train.jsonl", "train.parquet"):
         done(f"fit {source} --out {source}-model {FIT} --no-compare")
     feed(monkeypatch, (home / "train.csv").read_text(encoding="utf-8"))
-    answer = done(f"fit - --out stdin-model {FIT} --no-compare")
-    assert "Rows left out: 1 empty text, 1 no label." in answer.err
+    outcome = done(f"fit - --out stdin-model {FIT} --no-compare")
+    assert "Rows left out: 1 empty text, 1 no label." in outcome.err
     for name in ("train.jsonl-model", "train.parquet-model", "stdin-model"):
         # A fifth is split off for testing, label by label.
         facts = record_of(home / name)["facts"]
@@ -148,7 +148,7 @@ def test_a_small_model_that_has_read_unlabelled_text(home: Path) -> None:
     tokenizer = load_committee(folder).members[0].tokenizer
     assert "narwhal" in tokenizer.vocab  # no labelled text has it
     assert len(read(home / "test.csv")) == record_of(folder)["test"]["texts"]
-    done("predict small test.csv --out small-answers.csv")
+    done("predict small test.csv --out small-predictions.csv")
 
 
 def test_without_a_budget_a_fit_gives_the_same_model_again(
@@ -210,11 +210,11 @@ def test_evaluate_tells_what_scikit_learn_tells(home: Path) -> None:
     committee = load_committee(home / "model")
     truth = np.array([committee.label_names.index(row["label"]) for row in rows])
     found = evaluate(committee, [row["text"] for row in rows], truth)
-    answers = committee.decision_function([row["text"] for row in rows]).argmax(1)
-    assert found.accuracy == accuracy_score(truth, answers)
-    assert found.macro_f1 == pytest.approx(f1_score(truth, answers, average="macro"))
-    np.testing.assert_array_equal(found.confusion, confusion_matrix(truth, answers))
-    assert len(found.mistakes) == (truth != answers).sum()
+    predictions = committee.decision_function([row["text"] for row in rows]).argmax(1)
+    assert found.accuracy == accuracy_score(truth, predictions)
+    assert found.macro_f1 == pytest.approx(f1_score(truth, predictions, average="macro"))
+    np.testing.assert_array_equal(found.confusion, confusion_matrix(truth, predictions))
+    assert len(found.mistakes) == (truth != predictions).sum()
     out = done("evaluate model test.csv").out
     for figure in (f"{found.accuracy:.3f}", f"{found.macro_f1:.3f}", f"{found.calibration_error:.3f}"):
         assert figure in out
@@ -227,14 +227,14 @@ def test_interval_calibration_temperature_and_thresholds_against_other_ways() ->
     assert error == pytest.approx((2 * 0.45 + 2 * 0.45) / 4)
     assert [count for _, _, count in bins] == [2, 2]
     random_ = np.random.default_rng(0)
-    field = random_.normal(size=(400, 3)) * 6
-    honest = np.exp(field / 3) / np.exp(field / 3).sum(1, keepdims=True)
+    logits = random_.normal(size=(400, 3)) * 6
+    honest = np.exp(logits / 3) / np.exp(logits / 3).sum(1, keepdims=True)
     truth = np.array([random_.choice(3, p=row) for row in honest])
-    assert fit_temperature(field, truth) == pytest.approx(3, rel=0.2)
-    yes = (random_.random((400, 3)) < 1 / (1 + np.exp(-field / 3))).astype(np.float32)
-    assert fit_temperature(field, yes) == pytest.approx(3, rel=0.2)
-    probabilities = 1 / (1 + np.exp(-field / 3))
-    for label, threshold in enumerate(fit_thresholds(field, yes, 3.0)):
+    assert fit_temperature(logits, truth) == pytest.approx(3, rel=0.2)
+    yes = (random_.random((400, 3)) < 1 / (1 + np.exp(-logits / 3))).astype(np.float32)
+    assert fit_temperature(logits, yes) == pytest.approx(3, rel=0.2)
+    probabilities = 1 / (1 + np.exp(-logits / 3))
+    for label, threshold in enumerate(fit_thresholds(logits, yes, 3.0)):
         best = max(f1_score(yes[:, label], probabilities[:, label] >= p) for p in probabilities[:, label])
         assert f1_score(yes[:, label], probabilities[:, label] >= threshold) == pytest.approx(best)
 
@@ -244,9 +244,9 @@ def test_interval_calibration_temperature_and_thresholds_against_other_ways() ->
 
 def test_predict_streams_standard_input(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     feed(monkeypatch, "the cow meets the hay\n\nthe ship meets the wave\n")
-    answer = done("predict model -")
-    assert [line.split("\t")[0] for line in answer.out.splitlines()] == ["farm", "", "sea"]
-    assert answer.err == "rows without a label: 1 empty text\n"
+    outcome = done("predict model -")
+    assert [line.split("\t")[0] for line in outcome.out.splitlines()] == ["farm", "", "sea"]
+    assert outcome.err == "rows without a label: 1 empty text\n"
     feed(monkeypatch, '{"text": "the cow meets the hay"}\n{"text": "the ship meets the wave"}\n')
     assert [line.split("\t")[0] for line in done("predict model -").out.splitlines()] == ["farm", "sea"]
     feed(monkeypatch, "id\ttext\n7\tthe cow meets the hay\n")
@@ -273,7 +273,7 @@ def test_every_row_has_a_line_and_columns_are_kept(home: Path) -> None:
     assert [line.split("\t")[:2] for line in lines] == [["7", "farm"], ["8", ""], ["9", "sea"]]
 
 
-def test_standard_input_is_answered_as_it_comes(home: Path) -> None:
+def test_standard_input_is_predicted_as_it_comes(home: Path) -> None:
     command = [sys.executable, "-c", "from tinylm.cli import main; main()", "predict", "model", "-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None and process.stdout is not None
@@ -301,8 +301,8 @@ def test_a_fit_of_columns_of_zero_and_one_and_two_texts(home: Path) -> None:
     with (home / "marks.csv").open("w", newline="") as file:
         csv.writer(file, delimiter=";").writerows([["title", "body", "farm", "sea", "n"], *rows])
     columns = "--text title --text body --label farm --label sea"
-    answer = done(f"fit marks.csv {columns} --out marks {FIT} --no-compare")
-    assert "cells separated by semicolons, UTF-8; 120 texts with 2 labels, several per text" in answer.err
+    outcome = done(f"fit marks.csv {columns} --out marks {FIT} --no-compare")
+    assert "cells separated by semicolons, UTF-8; 120 texts with 2 labels, several per text" in outcome.err
     assert "`title`, `body`, joined with a space" in (home / "marks" / "README.md").read_text(
         encoding="utf-8"
     )
@@ -348,12 +348,12 @@ def test_memory_does_not_grow_with_the_input(home: Path) -> None:
     """Resident memory, which counts the tensors of onnxruntime too, of a process of its own."""
     write_table(home / "long.csv", [("the cow meets the hay " * 20, "x")] * 8192)
     command = [sys.executable, "-c", MEASURED, "predict", "model", "long.csv", "--out", "long-out.csv"]
-    answer = subprocess.run(command, cwd=home, capture_output=True, text=True, check=True)
-    resident = [int(line) for line in answer.stderr.splitlines() if line.isdigit()]
+    outcome = subprocess.run(command, cwd=home, capture_output=True, text=True, check=True)
+    resident = [int(line) for line in outcome.stderr.splitlines() if line.isdigit()]
     assert len(resident) == 16  # batches of 512 rows
     # The first batches fill the pools of the allocators. Between the two medians lie 8 batches, each with
     # 0.22 MB of texts and 0.26 MB of token ids.
-    assert np.median(resident[-4:]) < np.median(resident[4:8]) + 1_000_000
+    assert np.median(resident[-4:]) < np.median(resident[4:8]) + 1_500_000
 
 
 def test_a_data_set_of_the_hub_with_named_classes(monkeypatch: pytest.MonkeyPatch) -> None:

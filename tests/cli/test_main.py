@@ -17,7 +17,7 @@ import pytest
 from helpers.command import (
     NOUNS,
     TINY,
-    Answer,
+    Outcome,
     done,
     record_of,
     refused,
@@ -56,18 +56,18 @@ def test_no_command_shows_all(home: Path) -> None:
     assert all(command in out for command in COMMANDS)
 
 
-def program(*arguments: str | bytes, **environment: str) -> Answer:
+def program(*arguments: str | bytes, **environment: str) -> Outcome:
     """Run the console script in a process of its own."""
     script = Path(sys.executable).with_name("tinylm")
     result = subprocess.run(
         [script, *arguments], capture_output=True, text=True, check=False, env=os.environ | environment
     )
-    return Answer(result.returncode, result.stdout, result.stderr)
+    return Outcome(result.returncode, result.stdout, result.stderr)
 
 
 def test_the_program_predicts(home: Path) -> None:
-    answer = program("predict", "classifier", "the cow needs the hay")
-    assert (answer.code, answer.out.split("\t")[0], answer.err) == (0, "farm", "")
+    outcome = program("predict", "classifier", "the cow needs the hay")
+    assert (outcome.code, outcome.out.split("\t")[0], outcome.err) == (0, "farm", "")
 
 
 def test_the_program_refuses(home: Path) -> None:
@@ -95,7 +95,7 @@ def test_no_network_for_the_vocabulary_of_bert(home: Path, tmp_path: Path) -> No
         check=False,
         env=os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9"},
     )
-    message = refused(Answer(result.returncode, result.stdout, result.stderr))
+    message = refused(Outcome(result.returncode, result.stdout, result.stderr))
     assert "put its vocab.txt at" in message and "bert-base-uncased" in message
     assert list(tmp_path.iterdir()) == []
 
@@ -214,6 +214,6 @@ def test_without_a_folder_for_the_cache_work_goes_on_and_one_sentence_says_so(
     (tmp_path / "file").touch()
     monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "file" / "cache"))
     monkeypatch.setenv(TEMPORARY, "")
-    answer = done("corpus --corpus corpus.txt --vocabulary 300 --size 10 --out", tmp_path / "new")
-    (line,) = answer.err.splitlines()
+    outcome = done("corpus --corpus corpus.txt --vocabulary 300 --size 10 --out", tmp_path / "new")
+    (line,) = outcome.err.splitlines()
     assert line.startswith(f"The cache folder {tmp_path / 'file' / 'cache'} cannot be written")

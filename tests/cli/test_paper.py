@@ -30,8 +30,8 @@ def store_table(folder: Path) -> None:
 
 def test_report_writes_markdown_and_html_from_stored_results(tmp_path: Path):
     store_table(tmp_path / "r")
-    answer = done("paper report --results", tmp_path / "r", "--out", tmp_path / "docs" / "paper.md")
-    assert "docs/paper.md" in answer.out and answer.err == ""
+    outcome = done("paper report --results", tmp_path / "r", "--out", tmp_path / "docs" / "paper.md")
+    assert "docs/paper.md" in outcome.out and outcome.err == ""
     text = (tmp_path / "docs" / "paper.md").read_text()
     # By hand: mean of 0.81, 0.82, 0.83; gaps 0.10, 0.10, 0.13, with t(2) = 4.3027 and sd 0.01732.
     assert "| 90000 |  | 90,000 |  | 300 |  | 5 | 0.9900 | 60 |  | 0.820 ± 0.010 | 0.820 |  |" in text
@@ -50,15 +50,15 @@ def test_a_damaged_record_is_reported_and_the_rest_is_shown(tmp_path: Path):
     store_table(tmp_path)
     cell = next((tmp_path / "cells").glob("*.json"))
     cell.write_text("{")
-    answer = done("paper report --results", tmp_path)
-    assert f"{cell.name} is damaged" in answer.err and "report in" in answer.out
+    outcome = done("paper report --results", tmp_path)
+    assert f"{cell.name} is damaged" in outcome.err and "report in" in outcome.out
 
 
 def test_plan_counts_tokens_and_cells_and_trains_nothing(tmp_path: Path, monkeypatch):
     monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "cache"))
-    answer = done("paper plan table5 table7 --preset smoke --store --results", tmp_path / "r")
-    assert "0 cells are found" in answer.out and "no cell to judge by" in answer.out
-    assert "Now: tinylm paper run table5 table7 --preset smoke" in answer.out
+    outcome = done("paper plan table5 table7 --preset smoke --store --results", tmp_path / "r")
+    assert "0 cells are found" in outcome.out and "no cell to judge by" in outcome.out
+    assert "Now: tinylm paper run table5 table7 --preset smoke" in outcome.out
     assert {path.name for path in (tmp_path / "r").glob("*.jsonl")} == {"table5.jsonl", "table7.jsonl"}
     assert not (tmp_path / "cache" / "paper" / "pretrained").exists()
     done("paper report --results", tmp_path / "r")

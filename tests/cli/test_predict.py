@@ -27,9 +27,9 @@ def test_predict_reads_and_writes_every_format_and_keeps_rows_apart(home: Path, 
     single = [done("predict classifier", text).out.split("\t")[0] for text in (texts[0], texts[2])]
     assert single == ["farm", "sea"]
     for source in ("in.txt", "in.csv", "in.jsonl"):
-        answer = done("predict classifier", tmp_path / source)
-        assert [line.split("\t")[0] for line in answer.out.splitlines()] == ["farm", "", "sea"]
-        assert answer.err == "rows without a label: 1 empty text\n"
+        outcome = done("predict classifier", tmp_path / source)
+        assert [line.split("\t")[0] for line in outcome.out.splitlines()] == ["farm", "", "sea"]
+        assert outcome.err == "rows without a label: 1 empty text\n"
         for suffix in (".csv", ".jsonl"):
             out = tmp_path / f"{source}-out{suffix}"
             done("predict classifier", tmp_path / source, "--out", out)
@@ -70,5 +70,5 @@ def test_ten_megabytes_and_emoji_are_texts(home: Path, tmp_path: Path) -> None:
         [(emoji * i, "farm") for i in range(1, 6)] + [(emoji[::-1] * i, "sea") for i in range(1, 6)],
     )
     done("finetune pretrained --epochs 1 --task", tmp_path / "task.csv", "--out", tmp_path / "classifier")
-    answer = done(f"evaluate {tmp_path / 'classifier'} --task", tmp_path / "task.csv")
-    assert "no words" in answer.err
+    outcome = done(f"evaluate {tmp_path / 'classifier'} --task", tmp_path / "task.csv")
+    assert "no words" in outcome.err

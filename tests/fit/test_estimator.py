@@ -59,17 +59,17 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TinyTextClassi
 
 def test_predictions_agree_with_each_other_and_with_scikit_learns_metric(fitted: TinyTextClassifier) -> None:
     texts, labels = labelled(100, seed=1)
-    answers, field = fitted.predict(texts), fitted.decision_function(texts)
+    predictions, logits = fitted.predict(texts), fitted.decision_function(texts)
     probabilities = fitted.predict_proba(texts)
     assert fitted.classes_.tolist() == ["farm", "sea"]
-    assert fitted.score(texts, labels) == accuracy_score(labels, answers) > 0.9
-    assert field.shape == (100,)  # of two classes: positive for the second
-    assert (answers == np.where(field > 0, "sea", "farm")).all()
-    assert (answers == fitted.classes_[probabilities.argmax(1)]).all()
+    assert fitted.score(texts, labels) == accuracy_score(labels, predictions) > 0.9
+    assert logits.shape == (100,)  # of two classes: positive for the second
+    assert (predictions == np.where(logits > 0, "sea", "farm")).all()
+    assert (predictions == fitted.classes_[probabilities.argmax(1)]).all()
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
     # The logits are the sum of the members', by hand and in PyTorch.
     by_hand = sum(torch_logits(member, texts) for member in fitted.committee_.members)
-    np.testing.assert_allclose(field, by_hand[:, 1] - by_hand[:, 0], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(logits, by_hand[:, 1] - by_hand[:, 0], rtol=1e-5, atol=1e-5)
 
 
 def test_columns_of_every_kind_give_the_same_answers(fitted: TinyTextClassifier) -> None:
@@ -223,13 +223,15 @@ def test_scikit_learns_own_checks(estimator: OnNumbers, check: Any) -> None:
 
 def test_several_labels_per_text(several: TinyTextClassifier) -> None:
     texts, topics = several_labels(100, seed=1)
-    answers = several.predict(texts)
-    right = np.mean([set(a) == set(b) for a, b in zip(answers, topics, strict=True)])
+    predictions = several.predict(texts)
+    right = np.mean([set(a) == set(b) for a, b in zip(predictions, topics, strict=True)])
     assert several.score(texts, topics) == right > 0.5
     assert several.predict_proba(texts).shape == several.decision_function(texts).shape == (100, 3)
     thresholds = several.committee_.thresholds
     by_hand = several.predict_proba(texts) >= thresholds
-    assert answers == [[name for name, yes in zip(sorted(NOUNS), row, strict=True) if yes] for row in by_hand]
+    assert predictions == [
+        [name for name, yes in zip(sorted(NOUNS), row, strict=True) if yes] for row in by_hand
+    ]
 
 
 def test_several_labels_without_validation_are_given_from_one_half_on() -> None:
@@ -411,7 +413,7 @@ class Hub(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None: ...
 
-    def answer(self, content: Any, headers: dict[str, str] | None = None, status: int = 200) -> None:
+    def respond(self, content: Any, headers: dict[str, str] | None = None, status: int = 200) -> None:
         data = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         for name, value in {"Content-Length": str(len(data)), **(headers or {})}.items():
@@ -423,27 +425,27 @@ class Hub(BaseHTTPRequestHandler):
     def do_POST(self) -> None:  # noqa: N802
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.headers.get("Authorization") != "Bearer secret":
-            self.answer({"error": "Invalid token"}, status=401)
+            self.respond({"error": "Invalid token"}, status=401)
         elif self.path.endswith("/repos/create"):
-            self.answer({"url": f"http://{self.headers['Host']}/someone/news", "id": "someone/news"})
+            self.respond({"url": f"http://{self.headers['Host']}/someone/news", "id": "someone/news"})
         elif "/preupload/" in self.path:
             files = [
                 {"path": file["path"], "uploadMode": "regular", "shouldIgnore": False}
                 for file in json.loads(body)["files"]
             ]
-            self.answer({"files": files})
+            self.respond({"files": files})
         elif "/commit/" in self.path:
             for line in map(json.loads, body.splitlines()):
                 if line["key"] == "file":
                     Hub.files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
-            self.answer(
+            self.respond(
                 {
                     "commitUrl": f"http://{self.headers['Host']}/someone/news/commit/c",
                     "commitOid": self.commit,
                 }
             )
         else:  # checks before a commit, such as that of the card's front matter
-            self.answer({"errors": [], "warnings": []})
+            self.respond({"errors": [], "warnings": []})
 
     def do_HEAD(self) -> None:  # noqa: N802
         self.do_GET()
@@ -451,14 +453,14 @@ class Hub(BaseHTTPRequestHandler):
     def do_GET(self) -> None:  # noqa: N802
         if match := re.fullmatch(r"/someone/news/resolve/[^/]+/(.+)", self.path):
             content = Hub.files[match[1]]
-            self.answer(content, {"ETag": f'"{hash(content):x}"', "X-Repo-Commit": self.commit})
+            self.respond(content, {"ETag": f'"{hash(content):x}"', "X-Repo-Commit": self.commit})
         elif self.path.startswith("/api/models/someone/news"):
             siblings = [{"rfilename": name} for name in Hub.files]
             tree = [{"type": "file", "path": n, "size": len(c), "oid": "0"} for n, c in Hub.files.items()]
             found = {"id": "someone/news", "sha": self.commit, "siblings": siblings}
-            self.answer(tree if "/tree/" in self.path else found)
+            self.respond(tree if "/tree/" in self.path else found)
         else:
-            self.answer({"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}, 404)
+            self.respond({"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}, 404)
 
 
 @pytest.fixture

@@ -29,13 +29,13 @@ VERBS = "awaits follows leaves meets needs passes reaches touches"
 
 
 @dataclass(frozen=True)
-class Answer:
+class Outcome:
     code: int
     out: str
     err: str
 
 
-def tinylm(command: str, *more: str | Path) -> Answer:
+def tinylm(command: str, *more: str | Path) -> Outcome:
     """Run a command line as the console script does; `more` is appended as it is."""
     out, err = io.StringIO(), io.StringIO()
     with (
@@ -46,22 +46,22 @@ def tinylm(command: str, *more: str | Path) -> Answer:
     ):
         patch.setattr(sys, "argv", ["tinylm", *shlex.split(command), *map(str, more)])
         cli.main()
-    return Answer(end.value.code or 0, out.getvalue(), err.getvalue())
+    return Outcome(end.value.code or 0, out.getvalue(), err.getvalue())
 
 
-def done(command: str, *more: str | Path) -> Answer:
+def done(command: str, *more: str | Path) -> Outcome:
     """Run a command line that must succeed."""
-    answer = tinylm(command, *more)
-    assert answer.code == 0, answer.err
-    return answer
+    outcome = tinylm(command, *more)
+    assert outcome.code == 0, outcome.err
+    return outcome
 
 
-def refused(answer: Answer) -> str:
+def refused(outcome: Outcome) -> str:
     """The one sentence of a command that ended with a user's mistake."""
-    assert answer.code == 2, answer
-    assert "Traceback" not in answer.out + answer.err
+    assert outcome.code == 2, outcome
+    assert "Traceback" not in outcome.out + outcome.err
     # A progress bar that vanishes may leave an empty line; before it stands what was read.
-    *before, line = answer.err.strip().splitlines()
+    *before, line = outcome.err.strip().splitlines()
     assert not any("Error" in other for other in before)
     assert line.startswith("Error: ")
     return line.removeprefix("Error: ")

@@ -82,29 +82,32 @@ class Server:
     def port(self) -> int:
         return int(self.url.rsplit(":", 1)[1])
 
-    def ask(
+    def request(
         self,
         path: str,
         body: bytes | object = None,
         headers: Mapping[str, str] | None = None,
         method: str | None = None,
     ) -> tuple[int, Any, Mapping[str, str]]:
-        """Status, body and headers of an answer; what is no bytes is sent as JSON, and JSON comes parsed."""
+        """Status, body and headers of the response.
+
+        A body that is not bytes is sent as JSON, and a response in JSON is parsed.
+        """
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, body, dict(headers or {}), method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
-                status, raw, told = response.status, response.read(), response.headers
+                status, raw, found = response.status, response.read(), response.headers
         except urllib.error.HTTPError as error:
-            status, raw, told = error.code, error.read(), error.headers
-        is_json = told.get_content_type() == "application/json"
-        return status, json.loads(raw) if is_json else raw.decode(), told
+            status, raw, found = error.code, error.read(), error.headers
+        is_json = found.get_content_type() == "application/json"
+        return status, json.loads(raw) if is_json else raw.decode(), found
 
     def label(self, text: str) -> str:
-        status, answer, _ = self.ask("/predict", {"text": text})
-        assert status == 200, answer
-        label: str = answer["predictions"][0]["label"]
+        status, response, _ = self.request("/predict", {"text": text})
+        assert status == 200, response
+        label: str = response["predictions"][0]["label"]
         return label
 
 

@@ -42,7 +42,7 @@ def test_one_text_needs_no_pytorch(tmp_path: Path) -> None:
     committee = Committee([make_classifier(1), make_classifier(2, layers=2)], token_counts=counts)
     committee.save(tmp_path)
     run = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    answer, modules = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert answer.split("\t")[0] == committee.predict(["one two three"])[0]
+    line, modules = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert line.split("\t")[0] == committee.predict(["one two three"])[0]
     assert not HEAVY & set(json.loads(modules))
     assert {"onnxruntime", "tokenizers"} <= set(json.loads(modules))

@@ -92,11 +92,13 @@ def test_a_saved_classifier_predicts_through_transformers(tmp_path: Path) -> Non
     member = make_classifier(4, layers=2, heads=2, max_tokens=64)
     member.save(tmp_path)
     pipeline = transformers.pipeline("text-classification", model=str(tmp_path), device="cpu")
-    answers = pipeline(TEXTS)
+    predictions = pipeline(TEXTS)
     probabilities = Committee([member]).predict_proba(TEXTS)
-    assert [answer["label"] for answer in answers] == Committee([member]).predict(TEXTS)
-    np.testing.assert_allclose([answer["score"] for answer in answers], probabilities.max(1), atol=1e-4)
-    assert len({answer["label"] for answer in answers}) > 1
+    assert [prediction["label"] for prediction in predictions] == Committee([member]).predict(TEXTS)
+    np.testing.assert_allclose(
+        [prediction["score"] for prediction in predictions], probabilities.max(1), atol=1e-4
+    )
+    assert len({prediction["label"] for prediction in predictions}) > 1
 
 
 def test_members_must_share_their_labels() -> None:

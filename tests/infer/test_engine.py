@@ -61,14 +61,14 @@ def test_questions_of_several_threads(committee: Committee) -> None:
 def test_a_forked_process_predicts(committee: Committee, tmp_path: Path, texts: list[str]) -> None:
     for number, model in enumerate((committee, exported(Committee(committee.members[:1]), tmp_path))):
         expected = model.predict(texts)
-        answer = tmp_path / f"answer-{number}"
+        found = tmp_path / f"found-{number}"
         if (child := os.fork()) == 0:
             try:
-                answer.write_bytes(pickle.dumps(model.predict(texts)))
+                found.write_bytes(pickle.dumps(model.predict(texts)))
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
-        assert pickle.loads(answer.read_bytes()) == expected
+        assert pickle.loads(found.read_bytes()) == expected
 
 
 @pytest.mark.parametrize("int8", [False, True])

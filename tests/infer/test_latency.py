@@ -15,13 +15,13 @@ def test_each_model_is_timed_by_itself_one_text_at_a_time(monkeypatch: pytest.Mo
     monkeypatch.setattr(latency.time, "perf_counter", lambda: now)
 
     def model(name: str, seconds: float) -> latency.Callable[[Sequence[str]], object]:
-        def answer(texts: Sequence[str]) -> None:
+        def predict(texts: Sequence[str]) -> None:
             nonlocal now
             (text,) = texts
             seen.append((name, text))
             now += seconds * len(text)
 
-        return answer
+        return predict
 
     texts = ["x" * length for length in range(1, 101)]
     slow, fast = latency.measure_latency([model("slow", 0.003), model("fast", 0.001)], texts)

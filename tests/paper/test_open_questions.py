@@ -1,4 +1,4 @@
-"""Open questions, on made-up cells whose answers are known."""
+"""Open questions, on made-up cells whose findings are known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tinylm.report.document import Document, markdown
 NOISE = np.array([-0.002, 0.001, 0.001])  # of three trials
 
 
-def answer(folder: Path) -> str:
+def section(folder: Path) -> str:
     """The one open question that is stored, as Markdown."""
     (section,) = open_questions(load_results(Results(folder)))
     return markdown(Document("", "", [section]), "plots")
@@ -56,7 +56,7 @@ def test_weighted_overlap_names_the_better_predictor(tmp_path, by_t_m, by_overla
         tmp_path, gaps, [100 - 10 * rank for rank in by_t_m], [0.9 + 0.01 * rank for rank in by_overlap]
     )
     store(tmp_path, "question", {"analysis": "weighted-overlap", "uses": ["t"]}, {})
-    text = answer(tmp_path)
+    text = section(tmp_path)
     assert f"**{words}**" in text and "6 rows with a gap, over 1 tasks" in text
     assert f"| T_M | {correlations[0]:+.2f} |" in text
     assert f"| frequency-weighted overlap | {correlations[1]:+.2f} |" in text
@@ -66,7 +66,7 @@ def test_weighted_overlap_names_the_better_predictor(tmp_path, by_t_m, by_overla
 def test_weighted_overlap_needs_four_rows(tmp_path: Path):
     store_gaps(tmp_path, [0.01, 0.02, 0.03], [3, 2, 1], [0.9, 0.91, 0.92])
     store(tmp_path, "question", {"analysis": "weighted-overlap", "uses": ["t"]}, {})
-    assert "Too few rows with a gap were run." in answer(tmp_path)
+    assert "Too few rows with a gap were run." in section(tmp_path)
 
 
 def test_a_row_that_two_tables_share_counts_once(tmp_path: Path):
@@ -77,7 +77,7 @@ def test_a_row_that_two_tables_share_counts_once(tmp_path: Path):
     assert plan is not None
     results.write_plan("u", plan)
     store(tmp_path, "question", {"analysis": "weighted-overlap", "uses": uses}, {})
-    assert "4 rows with a gap" in answer(tmp_path)
+    assert "4 rows with a gap" in section(tmp_path)
 
 
 def test_the_gap_curve_tells_the_w_s_of_90_percent(tmp_path: Path):
@@ -85,7 +85,7 @@ def test_the_gap_curve_tells_the_w_s_of_90_percent(tmp_path: Path):
     gaps = [0.1 * size / (size + half) for size in (100, 200, 400, 800, 1600, 3200)]
     store_gaps(tmp_path, gaps, [1] * 6, [1.0] * 6)
     store(tmp_path, "question", {"analysis": "gap-curve", "uses": ["t"]}, {})
-    line = next(line for line in answer(tmp_path).splitlines() if line.startswith("| t |"))
+    line = next(line for line in section(tmp_path).splitlines() if line.startswith("| t |"))
     full, w_s_90 = (float(cell.split()[0].replace(",", "")) for cell in line.split("|")[2:4])
     assert full == pytest.approx(0.1, rel=0.05) and w_s_90 == pytest.approx(9 * half, rel=0.1)
 
@@ -93,13 +93,13 @@ def test_the_gap_curve_tells_the_w_s_of_90_percent(tmp_path: Path):
 def test_a_gap_that_does_not_saturate_determines_no_w_s(tmp_path: Path):
     store_gaps(tmp_path, [0.001, 0.002, 0.004, 0.008], [1] * 4, [1.0] * 4)
     store(tmp_path, "question", {"analysis": "gap-curve", "uses": ["t"]}, {})
-    assert "not determined by these W_S" in answer(tmp_path)
+    assert "not determined by these W_S" in section(tmp_path)
 
 
 def test_a_gap_curve_needs_three_w_s(tmp_path: Path):
     store_gaps(tmp_path, [0.01, 0.02], [1] * 2, [1.0] * 2)
     store(tmp_path, "question", {"analysis": "gap-curve", "uses": ["t"]}, {})
-    assert "Too few W_S were run." in answer(tmp_path)
+    assert "Too few W_S were run." in section(tmp_path)
 
 
 @pytest.mark.parametrize(("loss", "verdict"), [(0.02, "shown"), (-0.02, "shown"), (0.0, "not shown")])
@@ -111,13 +111,13 @@ def test_reverse_mismatch_compares_with_the_row_that_lacks_no_token(tmp_path, lo
         "many": MadeUp((0.8 - loss - NOISE).tolist(), coverage=coverage),
     }
     store(tmp_path, "question", {"analysis": "reverse-mismatch", "panels": [panel(rows)]}, {"": figures})
-    text = answer(tmp_path)
+    text = section(tmp_path)
     assert "| none | 100 | 7 | 30 | 1.0% | 0.9900 | 0.800 ± 0.002 |" in text
     assert f"a difference is **{verdict}**" in text and "none minus many" in text
 
 
-def test_nothing_is_told_of_a_question_that_was_not_run(tmp_path: Path):
+def test_a_question_that_was_not_run_says_so(tmp_path: Path):
     rows = [row("none", "reverse", w_s={"absent": "none"})]
     question = {"analysis": "reverse-mismatch", "panels": [panel(rows)]}
     store(tmp_path, "question", question, {"": {"none": MadeUp([])}})
-    assert "Not run." in answer(tmp_path)
+    assert "Not run." in section(tmp_path)

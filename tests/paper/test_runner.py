@@ -121,8 +121,8 @@ def test_the_committee_is_the_sum_of_its_members_logits(ran: Path):
     assert stored["numbers"] == [0, 1]
     for keys, accuracy in zip(stored["keys"], stored["trials"], strict=True):
         files = [np.load(ran / "logits" / f"{key}.npz") for key in keys]
-        field = sum(file["test"].astype(float) for file in files)
-        assert accuracy == pytest.approx(np.mean(field.argmax(1) == files[0]["test_labels"]))
+        summed = sum(file["test"].astype(float) for file in files)
+        assert accuracy == pytest.approx(np.mean(summed.argmax(1) == files[0]["test_labels"]))
     assert len({key for keys in stored["keys"] for key in keys}) == 4  # twins are two models
 
 

@@ -1,4 +1,4 @@
-"""The server as a process of its own: what it answers, and that no request ends it."""
+"""The server as a process of its own: its responses, and that no request ends it."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def server(exported: Path) -> Iterator[Server]:
         assert server.process.poll() is None  # whatever the tests did
 
 
-# --- answers ---
+# --- predictions ---
 
 
-def test_answers_are_the_committees(server: Server) -> None:
+def test_predictions_are_the_committees(server: Server) -> None:
     committee = Committee(toys())
-    status, answer, _ = server.ask("/predict", {"texts": TEXTS})
+    status, response, _ = server.request("/predict", {"texts": TEXTS})
     assert status == 200
-    predictions = answer["predictions"]
+    predictions = response["predictions"]
     assert [prediction["label"] for prediction in predictions] == committee.predict(TEXTS)
     assert [prediction["labels"] for prediction in predictions] == [[x] for x in committee.predict(TEXTS)]
     got = [
@@ -60,7 +60,7 @@ def test_answers_are_the_committees(server: Server) -> None:
         list(p["probabilities"].values()) == sorted(p["probabilities"].values())[::-1] for p in predictions
     )
     assert all(prediction["details"] is None for prediction in predictions)
-    assert answer["milliseconds"] > 0
+    assert response["milliseconds"] > 0
 
 
 def test_several_labels_per_text(tmp_path: Path) -> None:
@@ -73,10 +73,10 @@ def test_several_labels_per_text(tmp_path: Path) -> None:
     assert len({len(labels) for labels in expected}) > 1
     save_counted(committee, tmp_path / "committee")
     with serve(tmp_path / "committee") as server:
-        status, answer, _ = server.ask("/predict", {"texts": TEXTS, "details": True})
+        status, response, _ = server.request("/predict", {"texts": TEXTS, "details": True})
     assert status == 200
-    assert [prediction["labels"] for prediction in answer["predictions"]] == expected
-    for prediction, row in zip(answer["predictions"], committee.predict_proba(TEXTS), strict=True):
+    assert [prediction["labels"] for prediction in response["predictions"]] == expected
+    for prediction, row in zip(response["predictions"], committee.predict_proba(TEXTS), strict=True):
         got = [prediction["probabilities"][name] for name in committee.label_names]
         np.testing.assert_allclose(got, row, atol=1e-4)
         assert prediction["label"] == max(prediction["probabilities"], key=prediction["probabilities"].get)
@@ -90,8 +90,8 @@ def test_columns_are_joined_as_in_the_fit(tmp_path: Path) -> None:
     path.write_text(json.dumps(decision | {"text_columns": ["three", "one"]}), encoding="utf-8")
     columns = {"one": "one two", "empty": " ", "three": "three"}
     with serve(folder) as server:
-        _, answer, _ = server.ask("/predict", {"texts": [columns, "three one two", "one two three"]})
-    joined, same, other = answer["predictions"]
+        _, response, _ = server.request("/predict", {"texts": [columns, "three one two", "one two three"]})
+    joined, same, other = response["predictions"]
     assert joined == same != other
 
 
@@ -101,8 +101,8 @@ def test_labels_that_are_numbers(tmp_path: Path) -> None:
     decision = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(decision | {"label_names": [3, 10, 7]}), encoding="utf-8")
     with serve(folder) as server:
-        _, answer, _ = server.ask("/predict", {"text": "one two", "details": True})
-    (found,) = answer["predictions"]
+        _, response, _ = server.request("/predict", {"text": "one two", "details": True})
+    (found,) = response["predictions"]
     assert found["labels"] == [found["label"]] and found["label"] in [3, 10, 7]
     assert str(found["label"]) == next(iter(found["probabilities"]))
     assert all(vote["label"] in [3, 10, 7] for vote in found["details"]["members"])
@@ -110,8 +110,8 @@ def test_labels_that_are_numbers(tmp_path: Path) -> None:
 
 def test_details_tell_votes_and_tokens(server: Server) -> None:
     text = "seven 🙂 one " + "two " * 60
-    _, answer, _ = server.ask("/predict", {"text": text, "details": True})
-    details = answer["predictions"][0]["details"]
+    _, response, _ = server.request("/predict", {"text": text, "details": True})
+    details = response["predictions"][0]["details"]
     for vote, member in zip(details["members"], toys(), strict=True):
         alone = Committee([member] * 3)  # as if all said the same
         assert vote["member"] == member.config.name
@@ -124,32 +124,32 @@ def test_details_tell_votes_and_tokens(server: Server) -> None:
 
 
 def test_health_schema_and_pages(server: Server) -> None:
-    assert server.ask("/healthz")[:2] == (200, {"status": "ok"})
-    schema = server.ask("/openapi.json")[1]
+    assert server.request("/healthz")[:2] == (200, {"status": "ok"})
+    schema = server.request("/openapi.json")[1]
     assert set(schema["paths"]) == {"/predict", "/healthz", "/metrics"}
     assert {"200", "401", "413", "422", "503", "504"} <= set(schema["paths"]["/predict"]["post"]["responses"])
     for path in ("/", "/docs"):
-        status, page, headers = server.ask(path)
+        status, page, headers = server.request(path)
         assert status == 200
         assert "default-src 'none'" in headers["content-security-policy"]
         assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//""", page)
-    assert server.ask("/nothing-here")[0] == 404
-    assert server.ask("/predict")[0] == 405
+    assert server.request("/nothing-here")[0] == 404
+    assert server.request("/predict")[0] == 405
 
 
 def test_metrics_count_requests_and_batches(server: Server) -> None:
     def figure(name: str) -> float:
-        found = re.search(rf"^{re.escape(name)} (\S+)$", server.ask("/metrics")[1], re.MULTILINE)
+        found = re.search(rf"^{re.escape(name)} (\S+)$", server.request("/metrics")[1], re.MULTILINE)
         return float(found.group(1)) if found else 0.0
 
-    answered, missing = (
+    served, missing = (
         f'tinylm_requests_total{{path="{path}",status="{status}"}}'
         for path, status in (("/predict", 200), ("other", 404))
     )
-    names = (answered, missing, "tinylm_batch_texts_sum", 'tinylm_request_seconds_count{path="/predict"}')
+    names = (served, missing, "tinylm_batch_texts_sum", 'tinylm_request_seconds_count{path="/predict"}')
     before = [figure(name) for name in names]
-    server.ask("/predict", {"texts": ["one"] * 7})
-    server.ask("/a/path/of/no/meaning")
+    server.request("/predict", {"texts": ["one"] * 7})
+    server.request("/a/path/of/no/meaning")
     assert [figure(name) for name in names] == [before[0] + 1, before[1] + 1, before[2] + 7, before[3] + 1]
 
 
@@ -180,21 +180,21 @@ BAD = {
 
 @pytest.mark.parametrize("body", BAD, ids=lambda body: repr(body[:32]))
 def test_a_bad_body_is_explained(server: Server, body: bytes) -> None:
-    status, answer, _ = server.ask("/predict", body)
+    status, response, _ = server.request("/predict", body)
     assert status == 422
-    assert BAD[body] in answer["detail"]
-    assert len(answer["detail"]) < 300
+    assert BAD[body] in response["detail"]
+    assert len(response["detail"]) < 300
 
 
-def test_the_largest_that_is_allowed_is_answered(server: Server) -> None:
-    assert server.ask("/predict", {"texts": ["one"] * 256})[0] == 200
-    assert server.ask("/predict", {"texts": ["x " * 10_000]})[0] == 200
+def test_the_largest_request_that_is_allowed_is_served(server: Server) -> None:
+    assert server.request("/predict", {"texts": ["one"] * 256})[0] == 200
+    assert server.request("/predict", {"texts": ["x " * 10_000]})[0] == 200
 
 
 @pytest.mark.parametrize("size", [(1 << 20) + 1, 5 << 20])
 def test_a_body_too_large_is_refused(server: Server, size: int) -> None:
-    status, answer, _ = server.ask("/predict", b'{"text": "' + b"x" * size)
-    assert (status, answer["detail"]) == (
+    status, response, _ = server.request("/predict", b'{"text": "' + b"x" * size)
+    assert (status, response["detail"]) == (
         413,
         "The body has more than 1,048,576 bytes, which is the most that is allowed.",
     )
@@ -246,42 +246,42 @@ def test_slow_clients_are_sent_away(exported: Path) -> None:
         drops = [b"GET / HTTP/1.1\r\n", *[b"A: b\r\n"] * 4]
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             assert exchange(server, *drops, pause=0.2) == b""
-        after_an_answer = exchange(
+        after_a_response = exchange(
             server, b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /hea", pause=0.2
         )
-        assert after_an_answer.count(b"HTTP/1.1 200") == 1
-        answer = exchange(server, HEAD % 100 + b'{"text":')
-        assert answer.startswith(b"HTTP/1.1 408")
-        assert b"did not arrive within 0.5 seconds" in answer
+        assert after_a_response.count(b"HTTP/1.1 200") == 1
+        response = exchange(server, HEAD % 100 + b'{"text":')
+        assert response.startswith(b"HTTP/1.1 408")
+        assert b"did not arrive within 0.5 seconds" in response
         assert time.monotonic() - began < 15  # uvicorn alone would wait for ever
         assert server.label("one")
 
 
-def test_a_client_that_does_not_take_its_answer_is_left(exported: Path) -> None:
+def test_a_client_that_does_not_take_its_response_is_left(exported: Path) -> None:
     with serve(exported, limits="response_seconds=1") as server:
-        body = json.dumps({"texts": ["seven " * 29] * 256, "details": True}).encode()  # answered in 160 kB
+        body = json.dumps({"texts": ["seven " * 29] * 256, "details": True}).encode()  # a response of 160 kB
         with socket.socket() as connection:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.connect(("127.0.0.1", server.port))
             connection.sendall(HEAD % len(body) + body)
-            while 'requests_total{path="/predict",status="200"} 1' not in server.ask("/metrics")[1]:
+            while 'requests_total{path="/predict",status="200"} 1' not in server.request("/metrics")[1]:
                 time.sleep(0.1)
             time.sleep(1.5)  # the response has begun by now; it is given up after a second
             received = b""
             while chunk := connection.recv(1 << 20):
                 received += chunk
-        head, answer = received.split(b"\r\n\r\n", 1)
+        head, response = received.split(b"\r\n\r\n", 1)
         length = re.search(rb"content-length: (\d+)", head)
         assert length
-        came, whole = len(answer), int(length.group(1))
+        came, whole = len(response), int(length.group(1))
         assert 0 < came < whole  # what was on its way; the rest was thrown away
         assert server.label("one")
 
 
-def test_an_answer_that_takes_too_long_is_given_up(exported: Path) -> None:
+def test_a_response_that_takes_too_long_is_given_up(exported: Path) -> None:
     with serve(exported, limits="response_seconds=0.001") as server:
-        status, answer, _ = server.ask("/predict", {"texts": ["one two three"] * 256})
-        assert (status, answer["detail"]) == (
+        status, response, _ = server.request("/predict", {"texts": ["one two three"] * 256})
+        assert (status, response["detail"]) == (
             504,
             "There was no response within 0.001 seconds; try again later.",
         )
@@ -290,10 +290,10 @@ def test_an_answer_that_takes_too_long_is_given_up(exported: Path) -> None:
 
 def test_more_than_the_queue_holds_is_put_off(exported: Path) -> None:
     with serve(exported, limits="waiting_texts=10") as server:
-        status, answer, headers = server.ask("/predict", {"texts": ["one"] * 11})
+        status, response, headers = server.request("/predict", {"texts": ["one"] * 11})
         assert (status, headers["retry-after"]) == (503, "1")
-        assert "try again later" in answer["detail"]
-        assert server.ask("/predict", {"texts": ["one"] * 10})[0] == 200
+        assert "try again later" in response["detail"]
+        assert server.request("/predict", {"texts": ["one"] * 10})[0] == 200
 
 
 def test_bodies_that_fill_the_memory_are_put_off(exported: Path) -> None:
@@ -301,11 +301,13 @@ def test_bodies_that_fill_the_memory_are_put_off(exported: Path) -> None:
         with socket.create_connection(("127.0.0.1", server.port)) as waiting:
             waiting.sendall(HEAD % 1000 + b" " * 900)
             time.sleep(0.3)
-            status, answer, headers = server.ask("/predict", b" " * 101)
+            status, response, headers = server.request("/predict", b" " * 101)
             assert (status, headers["retry-after"]) == (503, "1")
-            assert "Too many requests" in answer["detail"]
+            assert "Too many requests" in response["detail"]
         time.sleep(0.3)
-        assert server.ask("/predict", {"text": "one" + " " * 500})[0] == 200  # given back when the other left
+        assert (
+            server.request("/predict", {"text": "one" + " " * 500})[0] == 200
+        )  # given back when the other left
 
 
 @pytest.mark.slow
@@ -328,9 +330,9 @@ def test_ten_thousand_at_once(exported: Path) -> None:
             everyone.set()
         await everyone.wait()
         writer.write(HEAD.replace(b"keep-alive", b"close") % len(body) + body)
-        answer = await reader.read()
+        response = await reader.read()
         writer.close()
-        return answer
+        return response
 
     async def clients(port: int) -> list[bytes]:
         return await asyncio.gather(*(client(port) for _ in range(count)))
@@ -339,12 +341,12 @@ def test_ten_thousand_at_once(exported: Path) -> None:
     patient = "header_seconds=600, body_seconds=600, response_seconds=600"
     try:
         with serve(exported, limits=patient) as server:
-            answers = asyncio.run(clients(server.port))
+            responses = asyncio.run(clients(server.port))
             assert server.label("one")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    good = sum(answer.startswith(b"HTTP/1.1 200") for answer in answers)
-    put_off = sum(answer.startswith(b"HTTP/1.1 503") for answer in answers)
+    good = sum(response.startswith(b"HTTP/1.1 200") for response in responses)
+    put_off = sum(response.startswith(b"HTTP/1.1 503") for response in responses)
     assert good + put_off == count
     assert good >= Limits.waiting_texts
 
@@ -375,9 +377,9 @@ def test_nothing_in_flight_is_lost_when_the_server_stops(exported: Path) -> None
             received = b""
             while chunk := connection.recv(1 << 16):
                 received += chunk
-            head, answer = received.split(b"\r\n\r\n")
+            head, response = received.split(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200")
-            assert [p["label"] for p in json.loads(answer)["predictions"]] == [label] * 200
+            assert [p["label"] for p in json.loads(response)["predictions"]] == [label] * 200
         assert quick.recv(1) == b""  # idle, so closed
         assert server.process.wait(10) == 0
         with pytest.raises(ConnectionRefusedError):
@@ -414,9 +416,9 @@ PREFLIGHT = {"origin": "https://www.example.org", "access-control-request-method
 
 
 def test_pages_of_other_origins_are_not_allowed_by_default(server: Server) -> None:
-    status, _, headers = server.ask("/predict", headers=PREFLIGHT, method="OPTIONS")
+    status, _, headers = server.request("/predict", headers=PREFLIGHT, method="OPTIONS")
     assert (status, headers["access-control-allow-origin"]) == (405, None)
-    headers = server.ask("/predict", {"text": "one"}, PREFLIGHT)[2]
+    headers = server.request("/predict", {"text": "one"}, PREFLIGHT)[2]
     assert headers["access-control-allow-origin"] is None
 
 
@@ -425,19 +427,19 @@ def test_pages_of_an_allowed_origin_may_send_requests(exported: Path) -> None:
     wanted = PREFLIGHT | {"access-control-request-headers": "authorization,content-type"}
     options = ("--allow-origin", origin, "--allow-origin", "http://localhost:5173")
     with serve(exported, *options, environment={"TINYLM_TOKEN": "open-sesame"}) as server:
-        status, _, headers = server.ask("/predict", headers=wanted, method="OPTIONS")
+        status, _, headers = server.request("/predict", headers=wanted, method="OPTIONS")
         assert (status, headers["access-control-allow-origin"]) == (200, origin)
         assert "authorization" in headers["access-control-allow-headers"]
         # A page can also read why it was refused.
-        status, _, headers = server.ask("/predict", {"text": "one"}, {"origin": origin})
+        status, _, headers = server.request("/predict", {"text": "one"}, {"origin": origin})
         assert (status, headers["access-control-allow-origin"]) == (401, origin)
         shown = {"origin": origin, "authorization": "Bearer open-sesame"}
-        status, _, headers = server.ask("/predict", b" " * ((1 << 20) + 1), shown)
+        status, _, headers = server.request("/predict", b" " * ((1 << 20) + 1), shown)
         assert (status, headers["access-control-allow-origin"]) == (413, origin)
-        status, _, headers = server.ask("/predict", {"text": "one"}, shown)
+        status, _, headers = server.request("/predict", {"text": "one"}, shown)
         assert (status, headers["access-control-allow-origin"]) == (200, origin)
         other = {**wanted, "origin": "https://elsewhere.example.org"}
-        status, _, headers = server.ask("/predict", headers=other, method="OPTIONS")
+        status, _, headers = server.request("/predict", headers=other, method="OPTIONS")
         assert (status, headers["access-control-allow-origin"]) == (400, None)
 
 
@@ -457,14 +459,14 @@ def test_a_token_is_asked_for(exported: Path, tmp_path: Path, from_file: bool) -
             {"authorization": "Bearer \xe9"},
             {"authorization": "Basic open-sesame"},
         ):
-            status, answer, told = server.ask("/predict", {"text": "one"}, headers)
-            assert (status, told["www-authenticate"]) == (401, "Bearer")
-            assert "open-sesame" not in answer["detail"]
-            assert server.ask("/metrics", headers=headers)[0] == 401
+            status, response, sent = server.request("/predict", {"text": "one"}, headers)
+            assert (status, sent["www-authenticate"]) == (401, "Bearer")
+            assert "open-sesame" not in response["detail"]
+            assert server.request("/metrics", headers=headers)[0] == 401
         shown = {"authorization": "Bearer open-sesame"}
-        assert server.ask("/predict", {"text": "one"}, shown)[0] == 200
-        assert server.ask("/metrics", headers=shown)[0] == 200
-        assert [server.ask(path)[0] for path in ("/", "/docs", "/healthz")] == [200, 200, 200]
+        assert server.request("/predict", {"text": "one"}, shown)[0] == 200
+        assert server.request("/metrics", headers=shown)[0] == 200
+        assert [server.request(path)[0] for path in ("/", "/docs", "/healthz")] == [200, 200, 200]
 
 
 def test_a_committee_folder_is_served_as_it_is(tmp_path: Path) -> None:
@@ -512,7 +514,7 @@ def test_requests_that_wait_are_computed_together() -> None:
             raise ZeroDivisionError
         return [question * question for question in questions]
 
-    async def ask() -> None:
+    async def predict() -> None:
         batcher = Batcher[int, int](work, 4, 8, sizes.append)
         worker = asyncio.create_task(batcher.run())
         first = asyncio.create_task(batcher.submit([1]))
@@ -532,5 +534,5 @@ def test_requests_that_wait_are_computed_together() -> None:
         assert batcher.waiting == 0
         worker.cancel()
 
-    asyncio.run(ask())
+    asyncio.run(predict())
     assert sizes == [1, 4, 1, 1, 2]

@@ -37,21 +37,21 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def page(browser: Any, server: Server) -> Iterator[Any]:
-    """The page as opened; a test fails if it asks anyone else, or a script of it does."""
+    """The page as opened; a test fails if it, or a script of it, requests anything from another server."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    asked: list[str] = []
+    requested: list[str] = []
     errors: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("request", lambda request: requested.append(request.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto(server.url)
     yield page
     page.close()
-    assert not [url for url in asked if not url.startswith((server.url, "data:"))]
+    assert not [url for url in requested if not url.startswith((server.url, "data:"))]
     assert not errors
 
 
-def test_an_answer_comes_while_typing(page: Any) -> None:
+def test_the_label_appears_while_typing(page: Any) -> None:
     page.get_by_label("Text").press_sequentially(TEXT, delay=5)
     committee = Committee(toys())
     (label,) = committee.predict([TEXT])
@@ -95,17 +95,17 @@ def test_markup_in_a_text_stays_text(page: Any) -> None:
     assert page.locator("#reading img, #reading b").count() == 0
 
 
-def test_an_emptied_field_takes_the_answer_away(page: Any) -> None:
+def test_an_emptied_field_hides_the_result(page: Any) -> None:
     page.get_by_label("Text").fill("one")
-    playwright.expect(page.locator("#answer")).to_be_visible()
+    playwright.expect(page.locator("#result")).to_be_visible()
     page.get_by_label("Text").fill("  ")
-    playwright.expect(page.locator("#answer")).to_be_hidden()
+    playwright.expect(page.locator("#result")).to_be_hidden()
 
 
 def test_keys_alone_reach_everything(page: Any) -> None:
     """The field has the focus from the start; no other element needs a pointer."""
     page.keyboard.type("one two three")
-    playwright.expect(page.locator("#answer")).to_be_visible()
+    playwright.expect(page.locator("#result")).to_be_visible()
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.id") == "reading"
 
@@ -118,7 +118,7 @@ def test_it_fits_the_screen(page: Any, name: str, width: int, scheme: str) -> No
     page.set_viewport_size({"width": width, "height": 844})
     page.emulate_media(color_scheme=scheme)
     page.get_by_label("Text").fill(TEXT)
-    playwright.expect(page.locator("#answer")).to_be_visible()
+    playwright.expect(page.locator("#result")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
@@ -150,10 +150,10 @@ def test_a_token_is_asked_for_and_remembered(browser: Any, tmp_path: Path) -> No
         page.get_by_label("Text").fill("one")
         playwright.expect(page.get_by_role("alert")).to_contain_text("needs a token")
         page.get_by_label("Token").fill("open-sesame")
-        playwright.expect(page.locator("#answer")).to_be_visible()
+        playwright.expect(page.locator("#result")).to_be_visible()
         page.reload()
         page.get_by_label("Text").fill("two")
-        playwright.expect(page.locator("#answer")).to_be_visible()
+        playwright.expect(page.locator("#result")).to_be_visible()
         page.close()
 
 

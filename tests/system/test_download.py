@@ -18,12 +18,12 @@ CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
 
 
 class Server(ThreadingHTTPServer):
-    """Serves CONTENT at any path but /missing; the first `breaks` answers end half-way."""
+    """Serves CONTENT at any path but /missing; the first `breaks` responses end half-way."""
 
     def __init__(self, breaks: int, ranges: bool) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.breaks, self.ranges = breaks, ranges
-        self.asked: list[str | None] = []
+        self.requested: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_port}/file.bin"
 
 
@@ -34,12 +34,14 @@ class Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:  # noqa: N802 - the base class calls it so
-        asked = self.headers.get("Range")
-        self.server.asked.append(asked)
+        requested = self.headers.get("Range")
+        self.server.requested.append(requested)
         if self.path == "/missing":
             self.send_error(404)
             return
-        start = int(asked.removeprefix("bytes=").removesuffix("-")) if asked and self.server.ranges else 0
+        start = (
+            int(requested.removeprefix("bytes=").removesuffix("-")) if requested and self.server.ranges else 0
+        )
         if start >= len(CONTENT):
             self.send_error(416)
             return
@@ -47,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
         end = len(CONTENT)
-        if len(self.server.asked) <= self.server.breaks:
+        if len(self.server.requested) <= self.server.breaks:
             end = (start + len(CONTENT)) // 2
         self.wfile.write(CONTENT[start:end])
 
@@ -77,7 +79,7 @@ def test_resumes_where_the_connection_broke(serve: Start, tmp_path: Path) -> Non
     path = fetch(server.url, CHECKSUM, "sub/file.bin")
     assert path == tmp_path / "sub" / "file.bin"
     assert path.read_bytes() == CONTENT
-    assert server.asked == [None, f"bytes={len(CONTENT) // 2 // CHUNK * CHUNK}-"]
+    assert server.requested == [None, f"bytes={len(CONTENT) // 2 // CHUNK * CHUNK}-"]
     assert [p.name for p in path.parent.iterdir()] == ["file.bin"]
 
 
@@ -87,7 +89,7 @@ def test_resumes_in_a_later_call(serve: Start, tmp_path: Path) -> None:
         fetch(server.url, CHECKSUM, "sub/file.bin")
     assert not (tmp_path / "sub" / "file.bin").exists()
     assert fetch(server.url, CHECKSUM, "sub/file.bin").read_bytes() == CONTENT
-    starts = [int(asked.strip("bytes=-")) for asked in server.asked if asked]
+    starts = [int(requested.strip("bytes=-")) for requested in server.requested if requested]
     assert len(CONTENT) / 3 < starts[0] < starts[1] < starts[2] < len(CONTENT)
 
 
@@ -105,7 +107,7 @@ def test_cached_file_needs_no_server(serve: Start) -> None:
     path = fetch(server.url, CHECKSUM, "file.bin")
     assert fetch(server.url, CHECKSUM, "file.bin") == path
     assert fetch("http://127.0.0.1:9/file.bin", None, "file.bin") == path
-    assert len(server.asked) == 1
+    assert len(server.requested) == 1
     path.write_bytes(b"damaged")
     assert fetch(server.url, CHECKSUM, "file.bin").read_bytes() == CONTENT
 

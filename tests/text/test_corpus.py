@@ -138,7 +138,7 @@ def test_wrong_column_names_those_that_exist(tmp_path: Path, name: str) -> None:
             gzip.compress(b'{"text": "x"}\n' * 1000, mtime=0)[:-20],
             r"a.jsonl.gz cannot be read after row \d+",
         ),
-        ("a.parquet", b"PAR1 no more", "a.parquet is no parquet file"),
+        ("a.parquet", b"PAR1 no more", "a.parquet is not a valid parquet file"),
         ("a.pdf", b"x", "a.pdf has an unknown format"),
     ],
 )

@@ -56,19 +56,19 @@ def test_fields_are_scikit_learns(n_labels: int, weighted: bool) -> None:
     rival = LogisticRegression(C=REGULARIZATION, max_iter=STEPS)
     rival.fit(vectorizer.fit_transform(TEXTS), labels, None if weights is None else weights[labels])
     expected = rival.decision_function(vectorizer.transform(OTHERS))
-    field = logits_of(model, TOKENIZER.encode(OTHERS, MAX_TOKENS))
-    ours = field[:, 1] - field[:, 0] if n_labels == 2 else field
+    logits = logits_of(model, TOKENIZER.encode(OTHERS, MAX_TOKENS))
+    ours = logits[:, 1] - logits[:, 0] if n_labels == 2 else logits
     np.testing.assert_allclose(ours, expected, atol=0.02)
-    assert np.ptp(field, axis=0).min() > 1
+    assert np.ptp(logits, axis=0).min() > 1
 
 
 def test_several_labels_each_by_itself() -> None:
-    answers = np.array([["one" in text, "two" in text, False] for text in TEXTS], np.float32)
-    model = train_tfidf(task_of(TEXTS, answers, 3), TOKENIZER, 64, None, seed=0)
-    field = logits_of(model, TOKENIZER.encode(OTHERS, 64))
+    targets = np.array([["one" in text, "two" in text, False] for text in TEXTS], np.float32)
+    model = train_tfidf(task_of(TEXTS, targets, 3), TOKENIZER, 64, None, seed=0)
+    logits = logits_of(model, TOKENIZER.encode(OTHERS, 64))
     truth = np.array([["one" in text, "two" in text] for text in OTHERS])
-    assert ((field[:, :2] > 0) == truth).mean() > 0.97
-    assert not field[:, 2].any()
+    assert ((logits[:, :2] > 0) == truth).mean() > 0.97
+    assert not logits[:, 2].any()
 
 
 def test_of_too_many_texts_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

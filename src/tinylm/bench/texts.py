@@ -53,7 +53,7 @@ def openings(vocabulary: int | None = None) -> tuple[TokenizedCorpus, str]:
 
 @lru_cache
 def sentences() -> Sentences:
-    """FewRel's first ten relations where its file is at hand, otherwise first sentences of `vital`."""
+    """FewRel's first ten relations where its file is available, otherwise first sentences of `vital`."""
     if find_local("fewrel/train_wiki.json"):
         task = load_task("fewrel", labels=range(N_LABELS))
         texts, labels, source = task.train_texts, task.train_labels, "FewRel sentences"

@@ -1,7 +1,7 @@
 """A committee that has learned a real task, for what speed must not cost: accuracy.
 
 Five BERT-1 of the paper's width, fine-tuned on 100 texts of each class of DBpedia (topics of
-`vital` where DBpedia is not at hand). Their word embeddings start from the neighbours of tokens
+`vital` where DBpedia is not available). Their word embeddings start from the neighbours of tokens
 in `vital`, rotated at random for each member, and no masked language modelling follows.
 Training takes some minutes; the weights are kept in the cache folder.
 """

@@ -170,4 +170,4 @@ def _show(
         console.print(confusion_table(found.confusion, committee.label_names, console.width))
     for mistake in found.mistakes[:worst]:
         text = " ".join(mistake.text.split())[:100]
-        say(f"{mistake.confidence:.2f} {mistake.answer} instead of {mistake.truth}: {text}")
+        say(f"{mistake.confidence:.2f} {mistake.prediction} instead of {mistake.truth}: {text}")

@@ -41,12 +41,12 @@ SEPARATOR = "; "  # between several labels in a cell
 
 
 class _Sink(Protocol):
-    def __call__(self, answer: dict[str, Any]) -> None: ...
+    def __call__(self, line: dict[str, Any]) -> None: ...
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """A row: its number, the columns that are carried along, its text, and why it cannot be used."""
+class _Row:
+    """A row to predict: its number, the columns to copy, its text, and why it cannot be used."""
 
     number: int
     kept: dict[str, Any]
@@ -101,9 +101,9 @@ def predict_command(
     number = 0
     with _printing() if out is None else _writing(out) as sink:
         for batch in _batches(rows, as_it_comes=data == STDIN):
-            for answer in _answers(committee, record, batch, probabilities and out is not None):
-                sink(answer)
-            unusable.update(asked.reason for asked in batch if asked.reason)
+            for line in _predictions(committee, record, batch, probabilities and out is not None):
+                sink(line)
+            unusable.update(row.reason for row in batch if row.reason)
             number += len(batch)
         if number == unusable.total():
             raise UserError(f"{_named(data)} holds no usable text ({counts(unusable) or 'no rows'}).")
@@ -113,10 +113,10 @@ def predict_command(
         say(f"{number:,} predictions in {out}")
 
 
-def _rows(data: str, columns: list[str], keep: list[str], encoding: str | None) -> Iterator[_Asked]:
+def _rows(data: str, columns: list[str], keep: list[str], encoding: str | None) -> Iterator[_Row]:
     from tinylm.text.prefix import why_no_text
 
-    if why_no_text(data) == "not UTF-8":  # so Python reads an argument where the locale is ASCII
+    if why_no_text(data) == "not UTF-8":  # Python reads an argument like this where the locale is ASCII
         data = os.fsencode(data).decode("utf-8", "surrogateescape")
     if reason := why_no_text(data):
         raise UserError(f"the text to predict cannot be used ({reason}); expected words.")
@@ -128,7 +128,9 @@ def _rows(data: str, columns: list[str], keep: list[str], encoding: str | None) 
             exists = False
         if not exists:
             is_path = len(data) < 200 and re.fullmatch(r"(~|\.{0,2})/\S*", data)
-            if is_path or Path(data[-200:]).suffix:  # also of a name with spaces, whose label nobody wants
+            if (
+                is_path or Path(data[-200:]).suffix
+            ):  # also a name with spaces, which is hardly meant as a text
                 from tinylm.text.tables import file_format
 
                 if is_path or file_format(Path(data[-200:])):
@@ -136,9 +138,9 @@ def _rows(data: str, columns: list[str], keep: list[str], encoding: str | None) 
                         f"file {data} does not exist; if it is a text, pipe it:"
                         " echo TEXT | tinylm predict ... -"
                     )
-            yield _Asked(1, {}, data, None)
+            yield _Row(1, {}, data, None)
             return
-    # Here and not above: a text alone is answered without what reads tables.
+    # Here and not above: predicting a single text needs nothing that reads tables.
     from tinylm.text.labelled import open_rows
     from tinylm.text.tables import Problem, text_of
 
@@ -147,18 +149,18 @@ def _rows(data: str, columns: list[str], keep: list[str], encoding: str | None) 
         found = text_of(row, columns)
         kept = {column: row.get(column) for column in keep}
         if isinstance(found, Problem):
-            yield _Asked(row.number, kept, "", found.reason)
+            yield _Row(row.number, kept, "", found.reason)
         else:
-            yield _Asked(row.number, kept, found, None)
+            yield _Row(row.number, kept, found, None)
 
 
-def _batches(rows: Iterator[_Asked], as_it_comes: bool) -> Iterator[list[_Asked]]:
-    """Rows in batches: of standard input those that are there, so that each is answered at once."""
+def _batches(rows: Iterator[_Row], as_it_comes: bool) -> Iterator[list[_Row]]:
+    """Rows in batches: of standard input those that have arrived, so that each is predicted at once."""
     if not as_it_comes:
         while batch := list(itertools.islice(rows, BATCH)):
             yield batch
         return
-    waiting: queue.Queue[_Asked | BaseException | None] = queue.Queue(BATCH)
+    waiting: queue.Queue[_Row | BaseException | None] = queue.Queue(BATCH)
 
     def read() -> None:
         try:
@@ -173,7 +175,7 @@ def _batches(rows: Iterator[_Asked], as_it_comes: bool) -> Iterator[list[_Asked]
     while not end:
         batch = []
         found = waiting.get()
-        while isinstance(found, _Asked):
+        while isinstance(found, _Row):
             batch.append(found)
             if len(batch) == BATCH or waiting.empty():
                 break
@@ -186,10 +188,10 @@ def _batches(rows: Iterator[_Asked], as_it_comes: bool) -> Iterator[list[_Asked]
         raise end
 
 
-def _answers(
-    committee: Predictor, record: dict[str, Any], rows: list[_Asked], every_label: bool
+def _predictions(
+    committee: Predictor, record: dict[str, Any], rows: list[_Row], every_label: bool
 ) -> Iterator[dict[str, Any]]:
-    """What is told of each row; all have the same entries."""
+    """The output for each row; all have the same entries."""
     from tinylm.infer.predictor import decide
 
     usable = [row.text for row in rows if row.reason is None]
@@ -201,41 +203,41 @@ def _answers(
     place = 0
     for row in rows:
         labels = [] if row.reason else [names[label] for label in decisions[place].nonzero()[0]]
-        answer: dict[str, Any] = {"row": row.number, "label": None, "probability": None}
+        line: dict[str, Any] = {"row": row.number, "label": None, "probability": None}
         if low is not None:
-            answer["low_coverage"] = None
-        answer |= {"text": row.text, "reason": row.reason}
+            line["low_coverage"] = None
+        line |= {"text": row.text, "reason": row.reason}
         if isinstance(columns, list) and len(columns) > 1:  # in the form of the table that it was fitted on
-            answer |= {str(name): None if row.reason else int(name in labels) for name in names}
+            line |= {str(name): None if row.reason else int(name in labels) for name in names}
         if every_label:
-            answer["probabilities"] = dict.fromkeys(committee.label_names)
+            line["probabilities"] = dict.fromkeys(committee.label_names)
         if row.reason is None:
-            answer["label"] = labels if committee.multi_label else labels[0]
+            line["label"] = labels if committee.multi_label else labels[0]
             # Of several labels the least sure one; of none, how sure the model is of the likeliest.
             least = found[place][decisions[place]].min() if labels else found[place].max()
-            answer["probability"] = round(float(least), 4)
+            line["probability"] = round(float(least), 4)
             if low is not None:
-                answer["low_coverage"] = bool(low[place])
+                line["low_coverage"] = bool(low[place])
             if every_label:
                 values = [round(float(value), 4) for value in found[place]]
-                answer["probabilities"] = dict(zip(committee.label_names, values, strict=True))
+                line["probabilities"] = dict(zip(committee.label_names, values, strict=True))
             place += 1
-        kept = {f"{name} (kept)" if name in answer else name: value for name, value in row.kept.items()}
-        yield {"row": answer.pop("row")} | kept | answer
+        kept = {f"{name} (kept)" if name in line else name: value for name, value in row.kept.items()}
+        yield {"row": line.pop("row")} | kept | line
 
 
 @contextmanager
 def _printing() -> Iterator[_Sink]:
-    def write(answer: dict[str, Any]) -> None:
-        kept = list(answer.values())[1 : list(answer).index("label")]
+    def write(line: dict[str, Any]) -> None:
+        kept = list(line.values())[1 : list(line).index("label")]
         label, probability = "", ""
-        if answer["reason"]:
-            text = f"({answer['reason']})"
+        if line["reason"]:
+            text = f"({line['reason']})"
         else:
-            label, probability = _cell(answer["label"]), f"{answer['probability']:.3f}"
-            text = " ".join(answer["text"].split())[:80]
-        mark = ["?"] if answer.get("low_coverage") else []
-        # Whoever reads a pipe gets each answer when it is there.
+            label, probability = _cell(line["label"]), f"{line['probability']:.3f}"
+            text = " ".join(line["text"].split())[:80]
+        mark = ["?"] if line.get("low_coverage") else []
+        # A program that reads the pipe gets each line as soon as it is there.
         print(*kept, label, probability, *mark, text, sep="\t", flush=True)
 
     yield write
@@ -243,20 +245,20 @@ def _printing() -> Iterator[_Sink]:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[_Sink]:
-    """Write answers to a file, which appears when all are there."""
+    """Write predictions to a file, which appears when it is complete."""
     from tinylm.system.files import new_file
 
     with new_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
 
-        def write(answer: dict[str, Any]) -> None:
+        def write(line: dict[str, Any]) -> None:
             if path.suffix == ".jsonl":
-                file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
                 return
-            each = answer.pop("probabilities", {})
+            each = line.pop("probabilities", {})
             if file.tell() == 0:
-                table.writerow([*answer, *(f"probability of {name}" for name in each)])
-            table.writerow([*map(_cell, answer.values()), *each.values()])
+                table.writerow([*line, *(f"probability of {name}" for name in each)])
+            table.writerow([*map(_cell, line.values()), *each.values()])
 
         yield write
 

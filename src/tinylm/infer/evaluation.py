@@ -21,14 +21,14 @@ class Mistake:
         row: of the text, from 0.
         text: the text.
         truth: its label or labels.
-        answer: the label or labels that the committee predicts.
+        prediction: the label or labels that the committee predicts.
         confidence: how sure it was of what is wrong, 0 to 1.
     """
 
     row: int
     text: str
     truth: str
-    answer: str
+    prediction: str
     confidence: float
 
 

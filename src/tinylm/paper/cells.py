@@ -1,7 +1,7 @@
 """From a spec's rows to cells: the pieces of work that tables share.
 
 A cell is one pre-training, one fine-tuning (one trial) or one baseline. Its identity holds
-everything that determines its result, and nothing else: rows of different tables that ask for
+everything that determines its result, and nothing else: rows of different tables that need
 the same thing get the same cell, which is computed once.
 """
 

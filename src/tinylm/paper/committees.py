@@ -1,7 +1,7 @@
-"""Soft committees of stored members, counted up when a run ends.
+"""Soft committees of stored members, computed when a run ends.
 
 Logits are large and stay on the machine that made them; what the report says about committees
-is counted here and kept as a small file. A subset of the members is chosen on validation texts,
+is computed here and kept as a small file. A subset of the members is chosen on validation texts,
 never on test texts.
 """
 
@@ -23,10 +23,10 @@ Logits = dict[str, np.ndarray]
 
 
 def store_committees(results: Results) -> list[str]:
-    """Count the committees of all tables that were run, as far as their logits are at hand.
+    """Compute the committees of all tables that were run, as far as their logits are stored here.
 
     A trial counts when every member has it, so a run that was stopped has committees too. What
-    was counted before is kept where logits are missing, as in a fresh clone.
+    was computed before is kept where logits are missing, as in a fresh clone.
 
     Returns:
         A sentence for each panel whose members have no trial in common.
@@ -53,7 +53,7 @@ def store_committees(results: Results) -> list[str]:
             if stored is not None and stored["keys"] == [list(keys) for keys in finished]:
                 continue
             logits = [[results.logits(key) for key in keys] for keys in finished]
-            if any(field is None for trial in logits for field in trial):
+            if any(one is None for trial in logits for one in trial):
                 continue
             names = [row["name"] for row in members]
             by_member = [list(trials_of) for trials_of in zip(*logits, strict=True)]
@@ -104,17 +104,17 @@ def _subsets(logits: list[list[Logits]], test: np.ndarray, labels: np.ndarray) -
     """Every subset of the members: validation accuracy, test accuracy, and the one that is chosen.
 
     The choice is that of the highest mean validation accuracy over the trials; of equals, the
-    smaller. It is repeated with each trial left to the others to show how stable it is.
+    smaller. It is repeated on each trial by itself to show how stable it is.
     """
     held = np.array([[of["validation"].astype(np.float32) for of in row] for row in logits])
     held_labels = logits[0][0]["validation_labels"]
     members, trials = test.shape[:2]
     subsets = [s for size in range(1, members + 1) for s in combinations(range(members), size)]
 
-    def accuracies(fields: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    def accuracies(logits: np.ndarray, truth: np.ndarray) -> np.ndarray:
         """`[subsets, trials]`."""
         return np.array(
-            [[accuracy_of(fields[list(s), t].sum(0), truth) for t in range(trials)] for s in subsets]
+            [[accuracy_of(logits[list(s), t].sum(0), truth) for t in range(trials)] for s in subsets]
         )
 
     on_validation, on_test = accuracies(held, held_labels), accuracies(test, labels)

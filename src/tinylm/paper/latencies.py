@@ -41,12 +41,12 @@ def _measure(panel: PanelPlan, source: Materials) -> dict[str, Any]:
         for row in panel.rows
     }
     members = [row.row.name for row in panel.rows if row.row.role == "member"]
-    answers = {name: Committee([model]).predict for name, model in models.items()}
-    answers["committee"] = Committee([models[name] for name in members]).predict
+    predictors = {name: Committee([model]).predict for name, model in models.items()}
+    predictors["committee"] = Committee([models[name] for name in members]).predict
     texts = task.test_texts[:: max(1, len(task.test_texts) // TEXTS)][:TEXTS]
-    latencies = measure_latency(list(answers.values()), texts)
+    latencies = measure_latency(list(predictors.values()), texts)
     return {
-        "ms": {name: asdict(latency) for name, latency in zip(answers, latencies, strict=True)},
+        "ms": {name: asdict(latency) for name, latency in zip(predictors, latencies, strict=True)},
         "layers": {row.row.name: row.config.layer_count for row in panel.rows},
         "texts": len(texts),
         "machine": f"{platform.machine()}, {cores()} cores",

@@ -1,4 +1,4 @@
-"""What the paper leaves open, looked at in the stored results."""
+"""Questions that the paper leaves open, examined on the stored results."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ def _weighted_overlap(panels: Sequence[PanelResult]) -> list[Block]:
         for name, found in zip(PREDICTORS, by_predictor, strict=True)
     ]
     if better.low > 0:
-        answer = "the overlap by frequency predicts the gap better than the plain T_M"
+        finding = "the overlap by frequency predicts the gap better than the plain T_M"
     elif better.high < 0:
-        answer = "the plain T_M predicts the gap better than the overlap by frequency"
+        finding = "the plain T_M predicts the gap better than the overlap by frequency"
     else:
-        answer = "no difference between the two is shown"
+        finding = "no difference between the two is shown"
     missing = [1 - row.coverage["weighted_overlap"] for row in rows_of]
     figure = plots.scatter_plot(
         missing, gaps.mean(1).tolist(), tasks, "share of the task's tokens not in W_S"
@@ -77,15 +77,15 @@ def _weighted_overlap(panels: Sequence[PanelResult]) -> list[Block]:
         Text(
             f"{len(rows_of)} rows with a gap, over {len(set(tasks))} tasks. Rank correlation of the gap with"
             " each predictor, within each task (tasks are not compared) and averaged by rows:"
-            f" **{answer}** (difference {better.mean:+.2f} [{better.low:+.2f}, {better.high:+.2f}])."
+            f" **{finding}** (difference {better.mean:+.2f} [{better.low:+.2f}, {better.high:+.2f}])."
         ),
         Grid(
             ["predictor", "rank correlation with the gap", "95 % interval"],
             grid,
-            "T_M is taken negatively, so that a good predictor has a correlation near +1. Intervals from"
-            " resampled trials. W_S is no overlap at all, but moves both of them.",
+            "T_M has a minus sign here, so that a good predictor has a correlation near +1. Intervals from"
+            " resampled trials. W_S is not an overlap, but both overlaps depend on it.",
         ),
-        Plot("weighted-overlap", figure, "Gap of each row against its weighted lack of overlap.", answer),
+        Plot("weighted-overlap", figure, "Gap of each row against its weighted lack of overlap.", finding),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The report: every table with the paper's value beside ours, and a plain answer to each claim.
+"""The report: every table with the paper's value beside ours, and a plain verdict on each claim.
 
 It is made from the small stored files alone, so a fresh clone can make it without data sets,
 weights or logits. Sentences follow the figures wherever they fall.
@@ -81,9 +81,9 @@ def write_report(
 def build(tables: Sequence[TableResult], counted: Sequence[TableResult]) -> Document:
     """The report of some tables; the token counts are those of `counted`."""
     preset = tables[0].preset
-    answers = claims(tables)
+    verdicts = claims(tables)
     sections = [
-        _answers(answers),
+        _verdicts(verdicts),
         *([section] if (section := token_section(counted)) else []),
         _knobs(tables[0]),
         *(
@@ -109,21 +109,21 @@ def build(tables: Sequence[TableResult], counted: Sequence[TableResult]) -> Docu
     )
 
 
-def _answers(answers: Sequence[Claim]) -> Section:
+def _verdicts(verdicts: Sequence[Claim]) -> Section:
     marks = {"shown": "✓ shown", "not shown": "not shown", "not run": "not run"}
     rows = []
     blocks: list[Block] = []
-    for claim in answers:
+    for claim in verdicts:
         supporting = sum(one.shown for one in claim.evidence)
         rows.append([claim.text, marks[claim.verdict], f"{supporting} of {len(claim.evidence)}"])
     blocks.append(
         Grid(
-            ["claim", "answer", "comparisons that support it"],
+            ["claim", "verdict", "comparisons that support it"],
             rows,
             "A claim is ticked only where every comparison supports it by its 95 % interval.",
         )
     )
-    for claim in answers:
+    for claim in verdicts:
         if claim.evidence:
             blocks.append(Text(f"**{claim.text}.** Rule: {claim.rule}."))
             blocks.append(
@@ -134,7 +134,7 @@ def _answers(answers: Sequence[Claim]) -> Section:
                     ]
                 )
             )
-    return Section("Answers to the claims", blocks=blocks)
+    return Section("The paper's claims", blocks=blocks)
 
 
 def _knobs(table: TableResult) -> Section:
@@ -260,7 +260,7 @@ def _committee_rows(panel: PanelResult) -> Grid:
     return Grid(
         ["row", "architecture here", "layers", "ms", "Acc. paper", "Acc.", "best epoch"],
         rows,
-        "ms: median latency of one text on one thread, tokenizing included; the committee's members answer"
+        "ms: median latency of one text on one thread, tokenizing included; the committee's members predict"
         " one after the other. layers: the paper's measure of latency, that of members side by side.",
     )
 
@@ -328,9 +328,7 @@ def _limits(tables: Sequence[TableResult]) -> Section:
         dict.fromkeys(note for table in tables for panel in table.panels for note in panel.task["notes"])
     )
     if notes:
-        blocks.append(
-            Text(f"The data sets at hand are not complete: {len(notes)} notes, such as: {notes[0]}")
-        )
+        blocks.append(Text(f"The local data sets are not complete: {len(notes)} notes, such as: {notes[0]}"))
     if incomplete:
         blocks += [Text("Not finished yet:"), Points(incomplete)]
     return Section("How to read this, and its limits", blocks=blocks)

@@ -115,7 +115,7 @@ class Results:
         self._records.write(f"cells/{key}", cell)
 
     def logits(self, key: str) -> dict[str, np.ndarray] | None:
-        """Logits of a cell; None where they are not at hand, as in a fresh clone."""
+        """Logits of a cell; None where they are not stored, as in a fresh clone."""
         path = self.folder / "logits" / f"{key}.npz"
         if not path.is_file():
             return None

@@ -1,7 +1,7 @@
 """Run the cells that a table needs, on all cores, and only those that nobody has run yet.
 
 A pre-training comes before the fine-tunings that begin from it; they follow as soon as its
-weights are there. What is finished is found by its key, whichever table asked for it. Lock
+weights are there. What is finished is found by its key, whichever table needed it. Lock
 files, which vanish with the process that holds them, keep two runners from the same cell.
 """
 
@@ -256,7 +256,7 @@ def _run(
                 except BrokenProcessPool as error:
                     raise UserError(
                         f"a process died at {job.label}, perhaps for want of memory; finished cells are"
-                        f" stored in {results.folder}, so start the same command again to go on."
+                        f" stored in {results.folder}, so start the same command again to resume."
                     ) from error
                 if outcome.busy:
                     held_until[job.key] = time.monotonic() + BUSY_SECONDS
@@ -288,7 +288,7 @@ def _ready(
     held_until: dict[str, float],
     most: int,
 ) -> list[Cell]:
-    """The next cells whose pre-training is there; those that a finished one waits for come first."""
+    """The next cells whose pre-training is there; their order is kept."""
     now = time.monotonic()
     ready = [
         job

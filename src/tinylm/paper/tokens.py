@@ -71,7 +71,7 @@ def _tasks(panels: Sequence[PanelResult]) -> Grid:
     return Grid(
         ["panel", "task", "texts paper", "texts", "T_C paper", "T_C", "difference"],
         list(rows.values()),
-        "Where texts are missing, the files at hand are not complete; where none are, other texts of the"
+        "Where texts are missing, the local files are not complete; otherwise, other texts of the"
         " same data set were drawn.",
     )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
-@lru_cache  # every prediction asks, and the answer takes longer than reading a text
+@lru_cache  # every prediction needs it, and finding it takes longer than reading a text
 def cores() -> int:
     """Cores that this process may use at a time, counted once.
 

@@ -35,7 +35,7 @@ def fetch(url: str, checksum: str | None, name: str) -> Path:
         Path of the complete file.
 
     Raises:
-        UserError: no network, an answer other than the file, or a wrong checksum.
+        UserError: no network, a response other than the file, or a wrong checksum.
     """
     target = cached(name)
     # Beside the target under a fixed name: pooch's own temporary file is a new one each time.
@@ -78,15 +78,15 @@ def _transfer(url: str, partial: Path, bars: Bars, bar: int) -> None:
     have = partial.stat().st_size if partial.exists() else 0
     # Byte ranges count compressed bytes where the server compresses, so it must not.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-        if answer.status_code == 416:  # nothing behind these bytes: begin again
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == 416:  # nothing behind these bytes: begin again
             partial.unlink()
-        answer.raise_for_status()
-        if answer.status_code != 206:  # the whole file, from a server without ranges
+        response.raise_for_status()
+        if response.status_code != 206:  # the whole file, from a server without ranges
             have = 0
-        length = answer.headers.get("Content-Length")
+        length = response.headers.get("Content-Length")
         bars.update(bar, completed=have, total=have + int(length) if length else None)
         with partial.open("ab" if have else "wb") as file:
-            for chunk in answer.iter_content(CHUNK):
+            for chunk in response.iter_content(CHUNK):
                 file.write(chunk)
                 bars.update(bar, advance=len(chunk))

@@ -161,7 +161,7 @@ def remove_temporaries() -> None:
 
 
 def _remove_leftovers(parent: Path) -> None:
-    """Delete what processes that are no more were writing into a folder."""
+    """Delete what processes that have ended were writing into a folder."""
     for path in parent.glob("*.partial"):
         found = re.fullmatch(r".+\.([0-9a-f]{6})-(\d+)-[0-9a-f]{8}\.partial", path.name)
         if found and found[1] == _machine() and path.name not in _temporaries and not _lives(int(found[2])):
@@ -187,7 +187,7 @@ def _lives(process: int) -> bool:
     """Whether another process of this number may be at work."""
     if process == os.getpid():  # an earlier one of this number, as in a container that was started again
         return False
-    if sys.platform == "win32":  # asking would end it
+    if sys.platform == "win32":  # the signal would end it
         return True
     try:
         os.kill(process, 0)

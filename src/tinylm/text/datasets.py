@@ -168,7 +168,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path} is no JSON file: {error}") from error
+        raise UserError(f"{path} is not a JSON file: {error}") from error
     if not isinstance(content, dict) or not content:
         raise UserError(f"{path} is empty; expected an object with relation ids such as 'P17' as keys.")
     return content

@@ -1,4 +1,4 @@
-"""Rows of JSON, fastText, parquet, Arrow and Excel files, as dicts; a string says why a row is not one."""
+"""Rows of JSON, fastText, parquet, Arrow and Excel files, as dicts; a string says why one cannot be read."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def json_rows(name: str, lines: TextIO, required: Sequence[str]) -> Iterator[Cel
     first = next(_filled(lines), "")
     row = _parsed(first)
     if isinstance(row, dict) and not _is_a_column(row.get(required[0])):
-        # Where the text is there, the next line need not be waited for.
+        # A complete text is parsed without waiting for the next line.
         second = "" if required[0] in row else next(_filled(lines), "")
         if required[0] in row or isinstance(_parsed(second), dict):
             yield row
@@ -92,7 +92,7 @@ def _values(text: str) -> list[Any]:
         value, place = decoder.raw_decode(text, place)
         values.append(value)
         blank = space.match(text, place)
-        assert blank is not None  # it matches nothing, too
+        assert blank is not None  # it also matches an empty string
         place = blank.end()
     return values
 
@@ -170,7 +170,7 @@ def arrow_rows(
             schema = opened.schema
     except (OSError, pyarrow.ArrowException) as error:
         kind = "parquet" if is_parquet else "Arrow"
-        raise UserError(f"{name} is no {kind} file: {' '.join(str(error).split())}.") from error
+        raise UserError(f"{name} is not a valid {kind} file: {' '.join(str(error).split())}.") from error
     roots = {column if column in schema.names else column.partition(".")[0] for column in columns}
     wanted = [column for column in schema.names if column in roots]
     classes = {column: names for column, names in _class_names(schema).items() if column in wanted}
@@ -229,7 +229,7 @@ def _entry(feature: Any, name: str) -> Any:
 
 
 def class_name(value: Any, names: Sequence[str]) -> Any:
-    """The name of a class by its number, also in a list; -1 is how `datasets` writes that there is none."""
+    """The name of a class by its number, also in a list; `datasets` writes -1 for a missing one."""
     if isinstance(value, list):
         return [class_name(entry, names) for entry in value]
     if isinstance(value, int):
@@ -255,7 +255,7 @@ def excel_rows(name: str, file: BinaryIO, required: Sequence[str]) -> tuple[str,
     try:
         sheets = openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{name} is no Excel file that can be read: {error}.") from error
+        raise UserError(f"{name} is not an Excel file that can be read: {error}.") from error
     found: list[tuple[str, list[str], Iterator[Cells]]] = []
     for sheet in sheets:
         sheet.reset_dimensions()  # some programs write wrong ones
@@ -266,7 +266,7 @@ def excel_rows(name: str, file: BinaryIO, required: Sequence[str]) -> tuple[str,
         if set(required) <= set(columns):
             return found[-1]
     if not found:
-        raise UserError(f"{name} has no sheet of cells.")
+        raise UserError(f"{name} has no sheet with cells.")
     return found[0]
 
 
@@ -281,7 +281,7 @@ def _excel_cells(columns: list[str], lines: Iterator[list[str | None]]) -> Itera
     blank = 0
     for line in lines:
         if not any(line):
-            blank += 1  # a sheet may end with thousands of them, which are no rows
+            blank += 1  # a sheet may end with thousands of them, which are not rows
             continue
         yield from itertools.repeat({}, blank)
         blank = 0

@@ -203,12 +203,12 @@ def _as_text(value: object) -> object:
 
 
 def is_missing(value: object) -> bool:
-    """Whether a value stands for none: None, NaN of any library, pandas' NA."""
+    """Whether a value is missing: None, NaN of any library, pandas' NA."""
     if value is None:
         return True
     try:
         return bool(value != value)
-    except (TypeError, ValueError):  # NA is neither equal nor unequal; an array has many answers
+    except (TypeError, ValueError):  # NA is neither equal nor unequal; an array gives an array
         return type(value).__name__ == "NAType"
 
 
@@ -220,13 +220,13 @@ def why_unusable(text: object) -> str | None:
 
 
 def count_rows(path: Path) -> int | None:
-    """Number of rows where the file says so at no cost."""
+    """Number of rows, if the file states it."""
     if file_format(path) != PARQUET or path.suffix in COMPRESSED:
         return None
     try:
         return int(pyarrow.parquet.read_metadata(path).num_rows)
     except READ_ERRORS as error:
-        raise UserError(f"{path} is no parquet file: {error}.") from error
+        raise UserError(f"{path} is not a valid parquet file: {error}.") from error
 
 
 def _open_folder(

@@ -35,7 +35,7 @@ class Task:
         test_texts: texts to measure accuracy on, grouped by label.
         test_labels: `int64 [test texts]`.
         unusable: reason -> rows of the files that were left out.
-        notes: sentences on labels with fewer rows than asked for.
+        notes: sentences on labels with fewer rows than requested.
         fingerprint: hash of the labels and texts, so of files, seed and sizes together.
         test_titles: titles of articles that pre-training must not see.
     """
@@ -210,7 +210,7 @@ def _first(texts: list[str], count: int | None, what: str, notes: list[str]) -> 
         known = f" {' '.join(notes)}" if notes else ""
         raise UserError(f"There are no {what}; give more rows or leave the label out.{known}")
     if count and len(texts) < count:
-        notes.append(f"There are {len(texts)} {what} where {count} were asked for.")
+        notes.append(f"There are {len(texts)} {what} where {count} were requested.")
     return texts[:count]
 
 

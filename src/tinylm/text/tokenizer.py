@@ -28,7 +28,7 @@ from tinylm.text.store import TokenIds
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCAB_FILE, TOKENIZER_FILE, CONFIG_FILE = "vocab.txt", "tokenizer.json", "tokenizer_config.json"
-OPTIONS = "tinylm"  # entry of the configuration with what transformers has no name for
+OPTIONS = "tinylm"  # entry of the configuration for options that transformers does not know
 HEAD, HEAD_TAIL = LONG_TEXTS = ("head", "head-tail")
 CONTINUED = "##"  # in front of a token that is not the beginning of a word
 BERT = "bert-base-uncased"
@@ -37,7 +37,7 @@ MIN_TRAINED_VOCAB = 300
 MAX_STRIPPED_ALPHABET = 200  # characters of a vocabulary trained without accents; rarer ones become [UNK]
 WITHOUT_SPACES = {"THAI", "LAO", "KHMER", "MYANMAR", "HIRAGANA", "KATAKANA"}
 LONGEST_PIECE = 8  # characters of a token in these scripts; longer ones hide the words in them
-MIN_SCRIPT_SHARE = 0.001  # of the letters; a script with fewer is none that the texts are written in
+MIN_SCRIPT_SHARE = 0.001  # of the letters; the texts are not written in a script with fewer
 
 
 class Tokenizer:
@@ -398,7 +398,7 @@ def _script(character: str) -> str:
 
 
 def _continues(character: str) -> bool:
-    """Whether a word can go on with a character: not with punctuation, emoji and Chinese ones."""
+    """Whether a character can stand inside a word: punctuation, emoji and Chinese characters cannot."""
     text = _normalizer(strip_accents=False).normalize_str(f"a{character}")
     return len(_pre_tokenizer(False, f"a{character}").pre_tokenize_str(text)) == 1
 
@@ -428,7 +428,7 @@ def _learn(texts: Sequence[str], size: int, alphabet: Sequence[str], strip_accen
 
 
 def _is_phrase(token: str) -> bool:
-    """Whether a token is so long that it must be several words of a script that has no spaces."""
+    """Whether a token is so long that it must be several words of a script without spaces."""
     piece = token.removeprefix(CONTINUED)
     return len(piece) > LONGEST_PIECE and _script(piece[-1]) in WITHOUT_SPACES
 
@@ -471,7 +471,7 @@ def _backend(ids: dict[str, int], strip_accents: bool, alphabet: Sequence[str]) 
 
 
 def _bert_vocab() -> Path:
-    """Path of bert-base-uncased's vocabulary, downloaded if need be."""
+    """Path of bert-base-uncased's vocabulary, downloaded if necessary."""
     name = f"{BERT}/{VOCAB_FILE}"
     if found := find_local(name):
         return found
