@@ -35,7 +35,13 @@ def save(committee: Committee, folder: Path, int8: bool = False) -> Path:
 
 @pytest.fixture(scope="module")
 def committee() -> Committee:
-    return Committee([make_classifier(1), make_classifier(2, TOKENIZERS[1], layers=2, max_tokens=8)])
+    return Committee(
+        [
+            make_classifier(1),
+            make_classifier(2, TOKENIZERS[1], layers=2, max_tokens=8),
+            make_classifier(3, pooling="mean"),
+        ]
+    )
 
 
 @pytest.mark.parametrize("cores", [1, 3])

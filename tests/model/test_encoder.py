@@ -32,6 +32,7 @@ ARCHITECTURES = {
     "one block": CONFIG.model_copy(update={"layers": 1}),
     "three blocks": CONFIG.model_copy(update={"layers": 3}),
     "convolution": CONFIG.model_copy(update={"convolution": CONVOLUTION}),
+    "mean": CONFIG.model_copy(update={"pooling": "mean"}),
 }
 
 
@@ -106,6 +107,22 @@ def test_first_tokens_equals_forward_with_equal_gradients(texts: TokenIds, confi
     torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-4, rtol=1e-4, msg=name)
+
+
+@torch.no_grad()
+def test_a_classifier_reads_the_mean_of_huggingfaces_hidden_states(texts: TokenIds) -> None:
+    config = CONFIG.model_copy(update={"pooling": "mean"})
+    model = randomised(SequenceClassifier(config, LABELS)).eval()
+    names = {name.removeprefix("bert."): w for name, w in to_huggingface(model.state_dict()).items()}
+    bert = transformers.BertModel(transformers.BertConfig(**config.to_huggingface()))
+    bert.eval().load_state_dict(names, strict=False)
+    batch, rows = whole(texts)
+    logits = model(batch)
+    for place, row in enumerate(rows):
+        hidden = bert(torch.from_numpy(texts[row].astype(np.int64))[None]).last_hidden_state[0]
+        expected = model.classifier(torch.tanh(model.pooler(hidden.mean(0))))
+        torch.testing.assert_close(logits[place], expected, atol=1e-4, rtol=0)
+    assert logits.std(0).min() > 0.01
 
 
 def test_mlm_loss_and_gradients_equal_huggingface(texts: TokenIds) -> None:

@@ -22,7 +22,14 @@ from tinylm.text.store import TokenIds
 from tinylm.text.tasks import Task
 from tinylm.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from tinylm.train.checkpoint import Checkpoint, TrainState
-from tinylm.train.finetune import EncodedTask, Finetuned, encode_task, finetune
+from tinylm.train.finetune import (
+    EncodedTask,
+    Finetuned,
+    disagreement,
+    encode_task,
+    finetune,
+    finetuning_run,
+)
 from tinylm.train.loop import Run, train
 from tinylm.train.masking import Inputs
 from tinylm.train.pretrain import pretrain
@@ -457,6 +464,46 @@ def test_finetuning_learns_a_separable_task(task: EncodedTask, tokenizer: Tokeni
     assert done.accuracy == np.mean(done.test_logits.argmax(1) == task.test_labels)
     assert done.test_logits.shape == (60, 3)
     assert not done.model.training
+
+
+def test_a_mean_pooled_model_learns_with_consistency(task: EncodedTask, tokenizer: Tokenizer) -> None:
+    recipe = scaled("fast", epochs=20, learning_rate=1e-3, consistency=4.0, muon_lr=0.01)
+    recipe = recipe.model_copy(update={"pooling": "mean"})
+    done = finetune(task, tokenizer, config_for(recipe, tokenizer), recipe, seed=1)
+    assert done.model.config.pooling == "mean"
+    assert done.accuracy >= 0.95
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_disagreement_is_the_mean_of_both_divergences(multi_label: bool) -> None:
+    first, second = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(1))
+    if multi_label:  # a label is one of two cases, with the probabilities p and 1 - p
+        p, q = (torch.stack([x.sigmoid(), 1 - x.sigmoid()], -1) for x in (first, second))
+    else:
+        p, q = first.softmax(1), second.softmax(1)
+    kl = torch.nn.functional.kl_div
+    expected = (kl(q.log(), p, reduction="sum") + kl(p.log(), q, reduction="sum")) / (2 * 5)
+    assert disagreement(first, second, multi_label=multi_label).item() == pytest.approx(expected.item(), 1e-5)
+
+
+def test_consistency_compares_two_passes_of_each_text_and_rises(
+    task: EncodedTask, tokenizer: Tokenizer
+) -> None:
+    recipe = scaled("fast", consistency=3.0, epochs=2)
+    _, run = finetuning_run(task, tokenizer, config_for(recipe, tokenizer), recipe, seed=1)
+    logits = []
+    run.model.register_forward_hook(lambda _module, _inputs, output: logits.append(output.detach().float()))
+    for step in range(5):
+        loss = run.step()
+        first, second = logits[-1][0::2], logits[-1][1::2]
+        # The rows of this step's batch, in the order of the packed texts.
+        rows = run.inputs_of(*divmod(step, run.steps_per_epoch)).targets
+        assert (rows[0::2] == rows[1::2]).all()
+        assert not torch.equal(first, second)  # dropout
+        weight = 3.0 * step / (2 * run.steps_per_epoch)
+        expected = torch.nn.functional.cross_entropy(logits[-1], rows)
+        expected = expected + weight * disagreement(first, second, multi_label=False)
+        assert loss == pytest.approx(expected.item(), 1e-4)
 
 
 def test_finetuning_reports_the_final_and_the_best_epoch(task: EncodedTask, tokenizer: Tokenizer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tinylm.text.tokenizer import Tokenizer
 
 LAYER_NORM_EPS = 1e-12
+Pooling = Literal["first", "mean"]
 
 
 class Convolution(BaseModel):
@@ -46,7 +47,12 @@ class Convolution(BaseModel):
 
 
 class ModelConfig(BaseModel):
-    """Architecture of a BERT-n, optionally with convolutions in front; by default the paper's BERT-6."""
+    """Architecture of a BERT-n, optionally with convolutions in front; by default the paper's BERT-6.
+
+    Attributes:
+        pooling: what the classifier reads of a text: the hidden state of [CLS] ("first", BERT's way
+            and the paper's), or the mean over all its tokens ("mean").
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     is_encoder: ClassVar[bool] = True
@@ -58,6 +64,13 @@ class ModelConfig(BaseModel):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     init_std: float = Field(default=0.02, gt=0)
     convolution: Convolution | None = None
+    # Left out of records where it is BERT's, so that records written before it existed stay the same.
+    pooling: Pooling = Field(default="first", exclude_if=lambda value: value == "first")
+
+    @property
+    def is_bert(self) -> bool:
+        """Whether HuggingFace's BERT computes the same from the same weights."""
+        return self.convolution is None and self.pooling == "first"
 
     @property
     def width(self) -> int:
@@ -130,7 +143,7 @@ class ModelConfig(BaseModel):
     def to_huggingface(self) -> dict[str, Any]:
         """The entries of `config.json` on the architecture: BERT's own, and `tinylm` with ours."""
         return {
-            "model_type": "bert" if self.convolution is None else "tinylm",
+            "model_type": "bert" if self.is_bert else "tinylm",
             "vocab_size": self.vocab_size,
             "hidden_size": self.width,
             "num_hidden_layers": self.layers,

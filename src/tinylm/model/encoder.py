@@ -5,7 +5,8 @@ It computes what a textbook BERT computes, but does less work for it:
 - hidden states are `[tokens, width]`, the texts of a batch one after the other
   (see `ops/packed.py`); only the attention, and a convolutional front end, pad;
 - the last block works only where its output is read: at the masked tokens of masked
-  language modelling, or at [CLS], for which not even keys and values are formed.
+  language modelling, or at [CLS], for which not even keys and values are formed. A classifier
+  that reads the mean over all tokens needs the whole block.
 """
 
 from __future__ import annotations
@@ -147,6 +148,20 @@ class Encoder(nn.Module):
         last = self.blocks[-1]
         assert isinstance(last, Block)
         return last.first_tokens(self._below_last(batch), batch)
+
+    def mean_tokens(self, batch: Batch | StaticBatch) -> Tensor:
+        """Mean hidden state of each text's tokens, [CLS] and [SEP] included, `[texts, width]`."""
+        x = self(batch)
+        groups: Groups = batch.groups
+        means = []
+        for group in groups:
+            padded, mask = group.keys.pad(x).float(), group.keys.mask(x.device)
+            if mask is None:
+                means.append(padded.mean(1))
+            else:
+                real = mask[..., None].float()
+                means.append((padded * real).sum(1) / real.sum(1))
+        return torch.cat(means).to(x.dtype)
 
     def _below_last(self, batch: Batch | StaticBatch) -> Tensor:
         """What enters the last block, `[tokens, width]`."""

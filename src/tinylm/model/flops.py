@@ -8,7 +8,8 @@ addition, for each product of two numbers. With width W, for a text of n tokens:
 - the last block of masked language modelling: keys and values at every token (4 W^2),
   the rest only at the r masked tokens (20 W^2 + 4 n W each);
 - the last block of a classifier: 24 W^2 at [CLS], W_k and W_v being applied there, and
-  4 W per token and head for scores and weighted sums of the block's input;
+  4 W per token and head for scores and weighted sums of the block's input; a full block where
+  the classifier reads the mean;
 - MLM head: 2 W^2 + 2 W V at the masked tokens only, V the size of the vocabulary;
 - classifier: 2 W^2 + 2 W labels at [CLS];
 - convolutions: every pixel of an image W wide. It has `max_tokens` rows in training; in
@@ -49,7 +50,10 @@ def masked_language_model(config: ModelConfig, lengths: np.ndarray, masked: np.n
 def sequence_classifier(config: ModelConfig, lengths: np.ndarray, n_labels: int) -> float:
     """Operations of one forward pass in evaluation; `lengths` as above."""
     w, texts = config.width, len(lengths)
-    last = 24 * w**2 * texts + 4 * config.heads * w * lengths.sum()
+    if config.pooling == "mean":
+        last = _block(config, lengths)
+    else:
+        last = 24 * w**2 * texts + 4 * config.heads * w * lengths.sum()
     head = (2 * w**2 + 2 * w * n_labels) * texts
     front = front_end(config, int(lengths.max())) * texts
     return float(_blocks(config, lengths) + front + last + head)
@@ -64,9 +68,13 @@ def front_end(config: ModelConfig, longest: int) -> int:
 
 def _blocks(config: ModelConfig, lengths: np.ndarray) -> int:
     """All blocks but the last."""
+    return (config.layers - 1) * _block(config, lengths)
+
+
+def _block(config: ModelConfig, lengths: np.ndarray) -> int:
+    """One full block."""
     w = config.width
-    block = 24 * w**2 * lengths.sum() + 4 * w * (lengths**2).sum()
-    return int((config.layers - 1) * block)
+    return int(24 * w**2 * lengths.sum() + 4 * w * (lengths**2).sum())
 
 
 def _trained_front_end(config: ModelConfig) -> int:

@@ -264,9 +264,14 @@ def _encoder_logits(graph: _Graph, config: ModelConfig, weights: Weights, ids: s
     *blocks, last = (bert.part(f"encoder.layer.{layer}") for layer in range(config.layers))
     for block in blocks:
         x = _finish(graph, _attend(graph, x, score_mask, config.heads, block.part("attention")), x, block)
-    first = graph.add("Gather", x, np.array(0), axis=1)
-    attended = _attend_first(graph, first, x, score_mask, config.heads, last.part("attention"))
-    pooled = graph.add("Tanh", bert.part("pooler.dense").linear(_finish(graph, attended, first, last)))
+    if config.pooling == "mean":
+        attended = _attend(graph, x, score_mask, config.heads, last.part("attention"))
+        read = _mean(graph, _finish(graph, attended, x, last), mask)
+    else:
+        first = graph.add("Gather", x, np.array(0), axis=1)
+        attended = _attend_first(graph, first, x, score_mask, config.heads, last.part("attention"))
+        read = _finish(graph, attended, first, last)
+    pooled = graph.add("Tanh", bert.part("pooler.dense").linear(read))
     return _Part(graph, weights, "classifier").linear(pooled)
 
 
@@ -365,6 +370,13 @@ def _attend_first(graph: _Graph, first: str, x: str, score_mask: str, heads: int
     context = graph.add("Add", graph.add("MatMul", sums, graph.stored(w_value.swapaxes(1, 2))), b_value)
     merged = graph.add("Reshape", graph.add("Transpose", context, perm=(1, 0, 2)), np.array([0, -1]))
     return attention.part("output.dense").linear(merged)
+
+
+def _mean(graph: _Graph, x: str, mask: str) -> str:
+    """Mean of `x [texts, tokens, width]` over the tokens that are not padding, `[texts, width]`."""
+    real = graph.add("Unsqueeze", graph.add("Cast", mask, to=TensorProto.FLOAT), axis(1))  # [texts, 1, tokens]
+    summed = graph.add("Squeeze", graph.add("MatMul", real, x), axis(1))
+    return graph.add("Div", summed, graph.add("ReduceSum", real, axis(2), keepdims=0))
 
 
 def _finish(graph: _Graph, attended: str, residual: str, block: _Part) -> str:

@@ -39,6 +39,11 @@ class EncodedTask:
     n_labels: int
     train_weights: np.ndarray | None = None
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether a text can have several labels."""
+        return self.test_labels.ndim == 2
+
 
 def encode_task(task: Task, tokenizer: Tokenizer, max_tokens: int = 128) -> EncodedTask:
     """Tokenize a task, texts cut to `max_tokens` tokens."""
@@ -129,13 +134,13 @@ def finetuning_run(
     `loss` compares logits (`float32 [texts, labels]`) with rows of `task.train_labels`.
     """
     config = start if isinstance(start, ModelConfig) else start.config
-    config = config.model_copy(update={"dropout": recipe.finetune.dropout})
+    config = config.model_copy(update={"dropout": recipe.finetune.dropout, "pooling": recipe.pooling})
     check_vocabulary(config, tokenizer)
     torch.manual_seed(seed)
     model = SequenceClassifier(config, task.n_labels)
     if isinstance(start, MaskedLanguageModel):  # pooler and output layer stay new
         model.encoder.load_state_dict(start.encoder.state_dict())
-    batch_size = recipe.finetune.batch_size
+    batch_size, consistency = recipe.finetune.batch_size, recipe.finetune.consistency
     labels = torch.from_numpy(task.train_labels)
 
     @lru_cache(maxsize=1)
@@ -143,15 +148,39 @@ def finetuning_run(
         return epoch_batches(len(task.train), batch_size, seed, epoch)
 
     def inputs_of(epoch: int, step: int) -> Inputs:
-        batch, rows = make_batch(task.train, batches(epoch)[step], config.max_tokens)
+        rows = batches(epoch)[step]
+        if consistency:  # copies stay side by side, since sorting by length is stable
+            rows = np.repeat(rows, 2)
+        batch, rows = make_batch(task.train, rows, config.max_tokens)
         return Inputs(batch, labels[rows])
 
     def loss_of(inputs: Inputs | StaticInputs) -> Tensor:
-        return loss(model(inputs.batch).float(), inputs.targets)
+        logits = model(inputs.batch).float()
+        if not consistency:
+            return loss(logits, inputs.targets)
+        # The weight rises with the progress: at first there is nothing to agree on, and a large weight
+        # would hold all logits at zero.
+        difference = disagreement(logits[0::2], logits[1::2], multi_label=task.multi_label)
+        return loss(logits, inputs.targets) + consistency * run.progress * difference
 
     steps_per_epoch = -(-len(task.train) // batch_size)
     run = Run(model, recipe.finetune, steps_per_epoch, inputs_of, loss_of, seed, checkpoint, device)
     return model, run
+
+
+def disagreement(first: Tensor, second: Tensor, *, multi_label: bool) -> Tensor:
+    """Half the sum of both Kullback-Leibler divergences between two predictions, mean over texts.
+
+    Args:
+        first, second: logits, `float32 [texts, labels]`.
+        multi_label: each label is a yes or no of its own, and their divergences are summed.
+    """
+    if multi_label:
+        first, second = (torch.stack([F.logsigmoid(x), F.logsigmoid(-x)], -1) for x in (first, second))
+    else:
+        first, second = first.log_softmax(1), second.log_softmax(1)
+    # KL(p, q) + KL(q, p) is the sum of (p - q) (log p - log q).
+    return ((first.exp() - second.exp()) * (first - second)).flatten(1).sum(1).mean() / 2
 
 
 def accuracy_of(logits: np.ndarray, labels: np.ndarray) -> float:

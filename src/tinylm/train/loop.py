@@ -50,6 +50,8 @@ class Run:
         keep_memory()
         self.model, self.phase, self.steps_per_epoch = model.to(device), phase, steps_per_epoch
         self.inputs_of, self.loss_of, self.seed, self.checkpoint = inputs_of, loss_of, seed, checkpoint
+        # Share of the steps taken, a tensor: a CUDA graph repeats a number as it was recorded.
+        self.progress = torch.zeros((), device=device)
         self.optimizers = make_optimizers(model, phase, bf16=supports_bf16(device))
         self.state = checkpoint.restore(model, self.optimizers) if checkpoint else TrainState()
         self.graphs = None if device.type == "cpu" else Graphs(self.learn, device)
@@ -60,6 +62,7 @@ class Run:
         self.model.train()
         seed_dropout(self.seed, number)
         epoch, step = divmod(number, self.steps_per_epoch)
+        self.progress.fill_(number / (self.phase.epochs * self.steps_per_epoch))
         set_lr_factor(self.optimizers, self.phase.schedule(epoch, step, self.steps_per_epoch))
         if self.graphs is None:
             loss = self.learn(self.inputs_of(epoch, step))

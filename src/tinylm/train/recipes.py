@@ -12,7 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from tinylm.errors import UserError
-from tinylm.model.config import ModelConfig
+from tinylm.model.config import ModelConfig, Pooling
 
 
 def _stored_as(name: str, **settings: Any) -> Any:
@@ -33,6 +33,8 @@ class PhaseConfig(BaseModel):
         warmup_ratio: share of all steps in which the learning rate rises from zero.
         lr_decay: whether the learning rate falls after every epoch (paper) or every step.
         dropout: on embeddings, attention probabilities and hidden states.
+        consistency: weight of R-Drop (Wu et al. 2021) in fine-tuning: every text passes twice, and a
+            further loss draws together the two predictions, which differ by dropout.
     """
 
     model_config = ConfigDict(
@@ -47,6 +49,8 @@ class PhaseConfig(BaseModel):
     warmup_ratio: float = _stored_as("warm_up", default=0.0, ge=0, lt=1)
     lr_decay: Literal["epoch", "step"] = _stored_as("decay_each", default="step")
     dropout: float = Field(default=0.1, ge=0, lt=1)
+    # Left out of records when 0, so that records written before it existed stay the same.
+    consistency: float = Field(default=0.0, ge=0, exclude_if=lambda value: value == 0)
 
     def schedule(self, epoch: int, step: int, steps_per_epoch: int) -> float:
         """Share of the highest learning rate at `step` of `epoch`, both from 0."""
@@ -74,6 +78,7 @@ class Recipe(BaseModel):
             log frequency of each token, so that training need not learn it first.
         neighbour_window: start from word embeddings of the tokens' neighbours in W_S, up to this
             distance (see `cooccurrence.py`); None starts from random ones.
+        pooling: of the classifier, see `ModelConfig`.
         model: settings of `ModelConfig` that differ from its defaults.
     """
 
@@ -89,6 +94,7 @@ class Recipe(BaseModel):
     neighbour_window: int | None = Field(default=None, ge=1)
     pretrain: PhaseConfig
     finetune: PhaseConfig
+    pooling: Pooling = Field(default="first", exclude_if=lambda value: value == "first")
     model: dict[str, float] = {}
 
     def with_epochs(
