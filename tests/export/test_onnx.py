@@ -233,6 +233,32 @@ def test_huggingface_folders(committee: Committee, tmp_path: Path) -> None:
     assert weights_of(tmp_path / "again") == weights_of(tmp_path / "one")
 
 
+def test_a_huggingface_folder_that_reads_the_mean_brings_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    member = make_classifier(3, pooling="mean")
+    save_counted(Committee([member]), tmp_path / "committee")
+    done("export --to huggingface", tmp_path / "committee", "--out", tmp_path / "plain")
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        transformers.AutoModelForSequenceClassification.from_pretrained(
+            tmp_path / "plain", trust_remote_code=False
+        )
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(
+        tmp_path / "plain", trust_remote_code=True
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "plain", trust_remote_code=True)
+    inputs = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    with torch.inference_mode():
+        out = model(**inputs, labels=torch.zeros(len(TEXTS), dtype=torch.long))
+        alone = model(**tokenizer(TEXTS[0], return_tensors="pt")).logits[0]
+    expected = torch_logits(member, TEXTS)
+    np.testing.assert_allclose(out.logits, expected, atol=1e-4)
+    np.testing.assert_allclose(alone, expected[0], atol=1e-4)
+    assert out.loss.item() == pytest.approx(-torch.tensor(expected).log_softmax(1)[:, 0].mean().item(), 1e-3)
+    assert model.config.id2label == dict(enumerate(member.label_names))
+
+
 def test_mistakes_end_with_a_sentence(committee: Committee, tmp_path: Path) -> None:
     save_counted(committee, tmp_path / "committee")
     where = (tmp_path / "committee", "--out", tmp_path / "out")

@@ -467,7 +467,7 @@ def test_finetuning_learns_a_separable_task(task: EncodedTask, tokenizer: Tokeni
 
 
 def test_a_mean_pooled_model_learns_with_consistency(task: EncodedTask, tokenizer: Tokenizer) -> None:
-    recipe = scaled("fast", epochs=20, learning_rate=1e-3, consistency=4.0, muon_lr=0.01)
+    recipe = scaled("fast", epochs=40, learning_rate=1e-3, consistency=4.0, muon_lr=0.01)
     recipe = recipe.model_copy(update={"pooling": "mean"})
     done = finetune(task, tokenizer, config_for(recipe, tokenizer), recipe, seed=1)
     assert done.model.config.pooling == "mean"

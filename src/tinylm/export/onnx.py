@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,18 @@ from tinylm.model.config import ModelConfig
 from tinylm.model.graph import committee_graph
 from tinylm.model.huggingface import module_of
 from tinylm.model.logits import logits_of
-from tinylm.model.storage import StoredClassifier
+from tinylm.model.storage import CONFIG, StoredClassifier
 from tinylm.text.corpus import read_vital
 from tinylm.text.tokenizer import Tokenizer
 
 CHECKED = 200  # texts
 TOLERANCE = 1e-3  # of an fp32 logit
+# The code of a model that is no plain BERT, and what `transformers` calls its classes.
+MODEL_CODE = "modeling_tinylm.py"
+MODEL_CLASSES = {
+    "AutoConfig": "TinylmConfig",
+    "AutoModelForSequenceClassification": "TinylmForSequenceClassification",
+}
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,9 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
 def export_huggingface(model: Path, folder: Path) -> list[Path]:
     """Write each encoder as a folder that `transformers` loads, a single one into `folder` itself.
 
+    A model that reads the mean over all tokens is no plain BERT: its folder holds its code too, which
+    `transformers` runs with `trust_remote_code=True`.
+
     A TF-IDF member is left out: HuggingFace has no form for it.
 
     Returns:
@@ -119,6 +129,13 @@ def export_huggingface(model: Path, folder: Path) -> list[Path]:
         folders = [folder / f"member-{number}" for number in range(1, len(encoders) + 1)]
     for member, place in zip(encoders, folders, strict=True):
         member.save(place)
+        if isinstance(member.config, ModelConfig) and not member.config.is_bert:
+            code = Path(__file__).with_name(MODEL_CODE)
+            shutil.copyfile(code, place / MODEL_CODE)
+            config = json.loads((place / CONFIG).read_text(encoding="utf-8"))
+            config |= {"architectures": [MODEL_CLASSES["AutoModelForSequenceClassification"]]}
+            config["auto_map"] = {auto: f"{code.stem}.{name}" for auto, name in MODEL_CLASSES.items()}
+            (place / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folders
 
 

@@ -151,36 +151,61 @@ def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list
     """The pre-trained weights: those of the cache, or new ones."""
     if job.cache is not None and job.cache.is_dir():
         return load_masked_language_model(job.cache), []
-    paragraphs, recipe = job.paragraphs, job.recipe
-    if ends is not None:
-        epochs, rows = _epochs_of_pretraining(job, ends)
-        recipe = recipe.with_epochs(pretrain=epochs)
-        if len(rows) < len(paragraphs):
-            paragraphs = paragraphs.take(rows)
-    model, history = pretrain(
-        paragraphs,
-        job.tokenizer,
-        job.config,
-        recipe,
-        seed=job.seed,
-        label=f"{job.name}: pre-training",
-        stop=_is_over(job, ends),
-        vectors=job.vectors,
-    )
+    model, history = None, []
+    for reading in _readings(job, ends):
+        model, epochs = pretrain(
+            reading.texts,
+            job.tokenizer,
+            job.config,
+            job.recipe.with_epochs(pretrain=reading.epochs),
+            seed=job.seed,
+            label=f"{job.name}: {reading.what}",
+            stop=_is_over(job, reading.ends),
+            vectors=job.vectors,
+            start=model,
+        )
+        history += epochs
+    assert model is not None
     if job.cache is not None:
         keep(job.cache, lambda folder: save_model(model, folder))
     return model, history
 
 
-def _epochs_of_pretraining(job: Job, ends: float) -> tuple[int, np.ndarray]:
-    """Epochs and paragraphs that the time until `ends` is enough for."""
-    n_texts, batch_size = len(job.paragraphs), job.recipe.pretrain.batch_size
+@dataclass(frozen=True)
+class Reading:
+    """Texts that pre-training reads, how often, and when that must be over; `what` for progress bars."""
+
+    what: str
+    texts: TokenIds
+    epochs: int
+    ends: float | None
+
+
+def _readings(job: Job, ends: float | None) -> list[Reading]:
+    """W_S, then the task's own texts: as much of both as the time until `ends` is enough for."""
+    own, own_epochs = job.task.train, job.recipe.adaptation_epochs
+    if len(own) >= len(job.paragraphs):  # there is no corpus
+        own_epochs = 0
+    if ends is None:
+        first = Reading("pre-training", job.paragraphs, job.recipe.pretrain.epochs, None)
+        return [first, Reading("own texts", own, own_epochs, None)] if own_epochs else [first]
+    batch_size, seed = job.recipe.pretrain.batch_size, job.seed
     _, run = pretraining_run(
-        job.paragraphs, job.tokenizer, job.config, job.recipe, seed=job.seed, vectors=job.vectors
+        job.paragraphs, job.tokenizer, job.config, job.recipe, seed=seed, vectors=job.vectors
     )
-    epoch = budget.seconds_per_epoch(run, n_texts, batch_size, ends - job.clock(), job.clock)
-    left = ends - job.clock()
-    return budget.fit_into(left, epoch, n_texts, budget.MOST_PRETRAINING, batch_size, job.seed)
+    n_texts, left = len(job.paragraphs), ends - job.clock()
+    epoch = budget.seconds_per_epoch(run, n_texts, batch_size, left, job.clock)
+    left, readings, first_ends = ends - job.clock(), [], ends
+    if own_epochs:
+        # Own texts are mostly shorter than paragraphs, so this is enough time for them.
+        seconds = min(budget.ADAPTATION_SHARE * left, own_epochs * epoch * len(own) / n_texts / budget.SLACK)
+        own_epochs, rows = budget.fit_into(
+            seconds, epoch * len(own) / n_texts, len(own), own_epochs, batch_size, seed
+        )
+        readings = [Reading("own texts", own.take(rows), own_epochs, ends)]
+        left, first_ends = left - seconds, ends - seconds
+    epochs, rows = budget.fit_into(left, epoch, n_texts, budget.MOST_PRETRAINING, batch_size, seed)
+    return [Reading("pre-training", job.paragraphs.take(rows), epochs, first_ends), *readings]
 
 
 def _finetuned(

@@ -374,7 +374,9 @@ def _attend_first(graph: _Graph, first: str, x: str, score_mask: str, heads: int
 
 def _mean(graph: _Graph, x: str, mask: str) -> str:
     """Mean of `x [texts, tokens, width]` over the tokens that are not padding, `[texts, width]`."""
-    real = graph.add("Unsqueeze", graph.add("Cast", mask, to=TensorProto.FLOAT), axis(1))  # [texts, 1, tokens]
+    real = graph.add(
+        "Unsqueeze", graph.add("Cast", mask, to=TensorProto.FLOAT), axis(1)
+    )  # [texts, 1, tokens]
     summed = graph.add("Squeeze", graph.add("MatMul", real, x), axis(1))
     return graph.add("Div", summed, graph.add("ReduceSum", real, axis(2), keepdims=0))
 

@@ -44,6 +44,7 @@ def pretrain(
     checkpoint: Checkpoint | None = None,
     stop: Callable[[], bool] | None = None,
     vectors: np.ndarray | None = None,
+    start: MaskedLanguageModel | None = None,
     device: torch.device = CPU,
 ) -> tuple[MaskedLanguageModel, list[dict[str, float]]]:
     """Pre-train a BERT-n from random weights on W_S (section 2 of the paper).
@@ -59,6 +60,8 @@ def pretrain(
         stop: see `train`.
         vectors: what `token_vectors` gives, at least as wide as the model, for a recipe that
             starts from them; computed here when None.
+        start: a pre-trained model of the same architecture, which is trained further in place; None
+            starts from new weights.
         device: see `Run`.
 
     Returns:
@@ -72,6 +75,7 @@ def pretrain(
         seed=seed,
         checkpoint=checkpoint,
         vectors=vectors,
+        start=start,
         device=device,
     )
     history = train(run, label, stop=stop)
@@ -87,10 +91,11 @@ def pretraining_run(
     seed: int,
     checkpoint: Checkpoint | None = None,
     vectors: np.ndarray | None = None,
+    start: MaskedLanguageModel | None = None,
     device: torch.device = CPU,
 ) -> tuple[MaskedLanguageModel, Run]:
     """What `pretrain` trains, before its first step; arguments as there."""
-    model = new_model(paragraphs, tokenizer, config, recipe, seed=seed, vectors=vectors)
+    model = start or new_model(paragraphs, tokenizer, config, recipe, seed=seed, vectors=vectors)
     masking = Masking(tokenizer, recipe.mask_rate)
     sampling = None
     if recipe.sampled_tokens is not None and device == CPU:

@@ -1,0 +1,52 @@
+"""A BERT whose classifier reads the mean of all tokens' hidden states, for `transformers`.
+
+`tinylm export --to huggingface` copies this file beside the weights of such a model. It needs
+`transformers` alone:
+
+    AutoModelForSequenceClassification.from_pretrained(folder, trust_remote_code=True)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BertConfig, BertModel, BertPreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+
+class TinylmConfig(BertConfig):
+    """BERT's configuration under a name of its own, so that nothing takes the model for a plain BERT."""
+
+    model_type = "tinylm"
+
+
+class TinylmForSequenceClassification(BertPreTrainedModel):
+    """Encoder, mean over the tokens that are not padding, tanh pooler, linear layer to the labels."""
+
+    config_class = TinylmConfig
+
+    def __init__(self, config: TinylmConfig) -> None:
+        super().__init__(config)
+        self.bert = BertModel(config)  # its pooler reads the mean here
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        **_: Any,
+    ) -> SequenceClassifierOutput:
+        """Logits `[texts, labels]` of `input_ids [texts, tokens]`, and with `labels` the cross-entropy."""
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        hidden = self.bert(input_ids, attention_mask, token_type_ids).last_hidden_state
+        real = attention_mask[..., None].to(hidden.dtype)
+        mean = (hidden * real).sum(1) / real.sum(1)
+        logits = self.classifier(torch.tanh(self.bert.pooler.dense(mean)))
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return SequenceClassifierOutput(loss=loss, logits=logits)
