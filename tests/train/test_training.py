@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tinylm.errors import UserError
+from tinylm.errors import MachineWarning, UserError
 from tinylm.model.config import Convolution, ModelConfig
 from tinylm.ops.device import CPU
 from tinylm.ops.packed import Batch, make_batch
@@ -268,13 +269,40 @@ def test_a_checkpoint_of_other_settings_is_refused_by_name(tmp_path: Path) -> No
     assert checkpoint.restore(model, optimizers) == TrainState(step=5)
 
 
+def cut(data: bytes, share: float) -> bytes:
+    return data[: int(share * len(data))]
+
+
+def flip(data: bytes, share: float) -> bytes:
+    """One bit of the tensors is another one, which the format does not notice."""
+    place = len(data) - 1 - int(share * 1000)
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999])
-def test_a_truncated_checkpoint_is_refused(tmp_path: Path, share: float) -> None:
+@pytest.mark.parametrize("damage", [cut, flip])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, damage: Callable[[bytes, float], bytes], share: float
+) -> None:
     checkpoint, model, optimizers = written_checkpoint(tmp_path)
-    data = checkpoint.path.read_bytes()
-    checkpoint.path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(UserError, match=f"{checkpoint.path} is damaged .*delete it"):
-        checkpoint.restore(model, optimizers)
+    before = [weight.clone() for weight in model.parameters()]
+    torch.nn.init.ones_(model.weight)
+    checkpoint.save(model, optimizers, TrainState(step=6))
+    assert checkpoint.restore(model, optimizers) == TrainState(step=6)
+    for state, sentence in ((TrainState(step=5), "resumes from the"), (TrainState(), "starts again")):
+        path = checkpoint.path if checkpoint.path.exists() else checkpoint.previous
+        path.write_bytes(damage(path.read_bytes(), share))
+        with pytest.warns(MachineWarning, match=f"{path} is damaged .*, so the run {sentence}"):
+            assert checkpoint.restore(model, optimizers) == state
+        assert all(map(torch.equal, before, model.parameters()))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_between_the_two_renames_leaves_the_checkpoint_before(tmp_path: Path) -> None:
+    checkpoint, model, optimizers = written_checkpoint(tmp_path)
+    checkpoint.save(model, optimizers, TrainState(step=6))
+    checkpoint.path.unlink()
+    assert checkpoint.restore(model, optimizers) == TrainState(step=5)
 
 
 def test_a_failing_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ class TinylmForSequenceClassification(BertPreTrainedModel):
     def __init__(self, config: TinylmConfig) -> None:
         super().__init__(config)
         self.bert = BertModel(config)  # its pooler reads the mean here
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)  # type: ignore[arg-type]
         self.post_init()
 
     def forward(
@@ -47,6 +47,6 @@ class TinylmForSequenceClassification(BertPreTrainedModel):
         hidden = self.bert(input_ids, attention_mask, token_type_ids).last_hidden_state
         real = attention_mask[..., None].to(hidden.dtype)
         mean = (hidden * real).sum(1) / real.sum(1)
-        logits = self.classifier(torch.tanh(self.bert.pooler.dense(mean)))
+        logits = self.classifier(torch.tanh(self.bert.pooler.dense(mean)))  # type: ignore[union-attr]
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)

@@ -1,27 +1,32 @@
 """Everything that a killed run needs to resume, in one file.
 
-Weights, optimizer state and the progress of the run are written together and the
-file is renamed into place, so a checkpoint is either the old one or the new one.
-No random state is stored: see `masking.py`.
+Weights, optimizer state and the progress of the run are written together, with a checksum, and the
+file is renamed into place, so a checkpoint is either the old one or the new one. The one before it
+is kept too, in case the disk damages the new one. No random state is stored: see `masking.py`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import time
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tinylm.errors import UserError
+from tinylm.errors import MachineWarning, UserError
 from tinylm.system.files import new_file
 
 MODEL, OPTIMIZER = "model.", "optimizer."  # prefixes of names in the file
+SECONDS = "TINYLM_CHECKPOINT_SECONDS"  # environment variable: seconds between two checkpoints
 
 
 @dataclass
@@ -40,17 +45,19 @@ class TrainState:
 
 
 class Checkpoint:
-    """The checkpoint file of one run.
+    """The checkpoint of one run: the last state that was written, and the one before it.
 
     Args:
-        path: the file.
+        path: the file; `path.previous` holds the state before it.
         identity: settings that determine the result; a checkpoint written under
             other settings is refused.
-        every: seconds between two writes.
+        every: seconds between two writes; by default 60, or as the environment variable says.
     """
 
-    def __init__(self, path: Path, identity: dict[str, Any], every: float = 60.0) -> None:
-        self.path, self.every = Path(path), every
+    def __init__(self, path: Path, identity: dict[str, Any], every: float | None = None) -> None:
+        self.path = Path(path)
+        self.previous = self.path.with_name(self.path.name + ".previous")
+        self.every = float(os.environ.get(SECONDS, 60)) if every is None else every
         # Through JSON once, so that tuples compare equal to what is read back.
         self.identity = json.loads(json.dumps(identity))
         self._last = time.monotonic()
@@ -64,33 +71,53 @@ class Checkpoint:
         tensors = {MODEL + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         tensors |= _optimizer_tensors(model, optimizers)
         metadata = {"identity": json.dumps(self.identity), "place": json.dumps(vars(state))}
+        metadata["checksum"] = _checksum(metadata, tensors)
         with new_file(self.path) as temporary:
             save_file(tensors, temporary, metadata=metadata)
+            if self.path.exists():
+                self.path.replace(self.previous)
         self._last = time.monotonic()
 
     def restore(self, model: nn.Module, optimizers: list[Optimizer]) -> TrainState:
         """Load the run's state; a fresh `TrainState` where there is no checkpoint yet.
 
+        A damaged checkpoint is deleted, with a warning, and the one before it is loaded.
+
         Raises:
-            UserError: the file is damaged, or of a run with other settings.
+            UserError: the checkpoint is of a run with other settings.
         """
-        if not self.path.exists():
-            return TrainState()
-        try:
-            with safe_open(self.path, "pt") as file:
-                metadata = file.metadata()
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise UserError(
-                f"{self.path} is damaged ({error}); delete it to start this run again."
-            ) from error
+        for path, instead in (
+            (self.path, "the run resumes from the checkpoint before it"),
+            (self.previous, "the run starts again"),
+        ):
+            if not path.exists():
+                continue
+            try:
+                tensors, metadata = _read(path)
+            except (SafetensorError, ValueError) as error:
+                path.unlink()
+                if path == self.path and not self.previous.exists():
+                    instead = "the run starts again"
+                warnings.warn(f"{path} is damaged ({error}), so {instead}.", MachineWarning, stacklevel=2)
+                continue
+            return self._restored(path, model, optimizers, tensors, metadata)
+        return TrainState()
+
+    def _restored(
+        self,
+        path: Path,
+        model: nn.Module,
+        optimizers: list[Optimizer],
+        tensors: dict[str, Tensor],
+        metadata: dict[str, str],
+    ) -> TrainState:
         found = json.loads(metadata["identity"])
         if found != self.identity:
             names = sorted(
                 k for k in found.keys() | self.identity.keys() if found.get(k) != self.identity.get(k)
             )
             raise UserError(
-                f"{self.path} belongs to a run with other settings ({', '.join(names)});"
+                f"{path} belongs to a run with other settings ({', '.join(names)});"
                 " give the same settings to resume, or another folder to start again."
             )
         model.load_state_dict(
@@ -100,8 +127,29 @@ class Checkpoint:
         return TrainState(**json.loads(metadata["place"]))
 
     def remove(self) -> None:
-        """Delete the file: the run is over and its result saved."""
+        """Delete the files: the run is over and its result saved."""
         self.path.unlink(missing_ok=True)
+        self.previous.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a checkpoint; raises an error where they are not what was written."""
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if metadata.pop("checksum", None) != _checksum(metadata, tensors):
+        raise ValueError("its checksum is wrong")
+    return tensors, metadata
+
+
+def _checksum(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over all that a checkpoint holds."""
+    total = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def _optimizer_tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]:
