@@ -20,7 +20,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from helpers.command import done, refused, tinylm
 from tinylm.bench import ablation, corpus, inference, int8, select, suites, training
-from tinylm.bench import recipe as recipe_suite
 from tinylm.bench.measure import Machine, Measured, alternate, summarise, table, write_json
 from tinylm.bench.reference import (
     IGNORED,
@@ -465,30 +464,13 @@ def test_select_and_its_reference_choose_the_same_rows(tmp_path):
 
 @pytest.fixture
 def small_data(paragraphs, task, monkeypatch):
-    """The corpus and task of the suites `recipe` and `int8`, in this process."""
+    """The corpus and task of the suite `int8`, in this process."""
     source = SimpleNamespace(paragraphs=paragraphs, tokenizer=TOKENIZER)
-    for module in (recipe_suite, int8):
-        monkeypatch.setattr(module, "data", lambda vocabulary: (source, task))
-        monkeypatch.setattr(module, "run_side_by_side", lambda work, jobs: [work(*job) for job in jobs])
-        short = module.RECIPE.with_epochs(pretrain=1, finetune=1)
-        monkeypatch.setattr(module, "RECIPE", short.model_copy(update={"max_tokens": 16}))
-    monkeypatch.setattr(recipe_suite, "EPOCHS", 1)
-    monkeypatch.setattr(recipe_suite, "HEADS", 1)
+    monkeypatch.setattr(int8, "data", lambda vocabulary: (source, task))
+    monkeypatch.setattr(int8, "run_side_by_side", lambda work, jobs: [work(*job) for job in jobs])
+    short = int8.RECIPE.with_epochs(pretrain=1, finetune=1)
+    monkeypatch.setattr(int8, "RECIPE", short.model_copy(update={"max_tokens": 16}))
     monkeypatch.setattr(int8, "HEADS", 1)
-    recipe_suite.trials.cache_clear()
-    yield
-    recipe_suite.trials.cache_clear()
-
-
-@pytest.mark.parametrize("name", recipe_suite.CASES)
-def test_recipe(small_data, name):
-    result = recipe_suite.measure_case(name, 2, MACHINE)
-    assert two_sided(result)
-    assert {change: len(values) for change, values in result.details["accuracy"].items()} == {
-        recipe_suite.AS_IT_IS: 2,
-        name: 2,
-        recipe_suite.NONE: 2,
-    }
 
 
 def test_int8(small_data):

@@ -8,24 +8,33 @@ last epoch of pre-training and the test accuracy of every seed.
 from __future__ import annotations
 
 import time
+from functools import lru_cache
 from unittest.mock import patch
 
 import numpy as np
 
 from tinylm.bench.measure import Machine, Measured, summarise
-from tinylm.bench.recipe import data
 from tinylm.ops import int8_linear
 from tinylm.system.processes import run_side_by_side
-from tinylm.train.finetune import finetune
+from tinylm.text.prepare import TokenizedCorpus, prepare
+from tinylm.text.tasks import load_task
+from tinylm.train.finetune import EncodedTask, encode_task, finetune
 from tinylm.train.pretrain import pretrain
 from tinylm.train.recipes import RECIPES, Recipe
 
 CASES = ("int8-products",)
 # The loss over the whole vocabulary can be compared with other losses, that over a sample cannot.
 RECIPE = RECIPES["fast"].with_epochs(pretrain=2).model_copy(update={"sampled_tokens": None})
-VOCABULARY = 4000
+CORPUS, TASK, VOCABULARY = "vital", "vital-topics", 4000
 # The first block works on all tokens, and its rows are wide enough for int8.
 LAYERS, HEADS = 2, 4
+
+
+@lru_cache(maxsize=1)
+def data(vocabulary: int) -> tuple[TokenizedCorpus, EncodedTask]:
+    """Corpus and task, once in each process."""
+    source = prepare(CORPUS, vocabulary=vocabulary, max_tokens=RECIPE.max_tokens)
+    return source, encode_task(load_task(TASK), source.tokenizer, RECIPE.max_tokens)
 
 
 def trial(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tinylm.bench import ablation, corpus, inference, int8, recipe, select, training
+from tinylm.bench import ablation, corpus, inference, int8, select, training
 from tinylm.bench.measure import Machine, Measured, measure_machine
 from tinylm.errors import UserError
 from tinylm.ops.device import CPU
@@ -40,7 +40,6 @@ SUITES = {
     "ablation": Suite(ablation.CASES, ablation.measure_case),
     "corpus": Suite(corpus.CASES, corpus.measure_case),
     "select": Suite(select.CASES, select.measure_case),
-    "recipe": Suite(recipe.CASES, recipe.measure_case),
     "int8": Suite(int8.CASES, int8.measure_case),
 }
 OLD_NAMES = {"cpu": "train-cpu", "inference": "infer-cpu", "gpu": "train-gpu"}
@@ -60,7 +59,7 @@ def run_suite(name: str, rounds: int, only: Sequence[str] = ()) -> tuple[Machine
     """
     name = OLD_NAMES.get(name, name)
     if name not in SUITES:
-        raise UserError(f"suite '{name}' is unknown; there are: {', '.join(SUITES)}.")
+        raise UserError(f"suite '{name}' is unknown; there are: {', '.join(SUITES)}, recipe.")
     suite = SUITES[name]
     for case in only:
         if case not in suite.cases:

@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from tinylm.report.page import render_page
-from tinylm.report.plots import STYLE
-from tinylm.system.files import new_file
+from tinylm.report.plots import write_svg
 
 
 @dataclass(frozen=True)
@@ -78,12 +76,10 @@ class Document:
         return [block for section in self.sections for block in section.blocks if isinstance(block, Plot)]
 
 
-@rc_context(STYLE)  # letters stay text, and the same results give the same file
 def write_plots(document: Document, folder: Path) -> None:
     """Write every plot as SVG into an existing folder."""
     for plot in document.plots:
-        with new_file(folder / f"{plot.name}.svg") as temporary:
-            plot.figure.savefig(temporary, format="svg", metadata={"Date": None})
+        write_svg(plot.figure, folder / f"{plot.name}.svg")
 
 
 def markdown(document: Document, plots: str) -> str:
@@ -91,11 +87,12 @@ def markdown(document: Document, plots: str) -> str:
     parts = [f"# {document.title}", document.lead]
     for section in document.sections:
         parts.append(f"{'#' * section.level} {section.title}")
-        parts += [_markdown(block, plots) for block in section.blocks]
+        parts += [block_markdown(block, plots) for block in section.blocks]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown(block: Block, plots: str) -> str:
+def block_markdown(block: Block, plots: str = "") -> str:
+    """One block as Markdown; `plots` as in `markdown`."""
     if isinstance(block, Text):
         return block.text
     if isinstance(block, Points):

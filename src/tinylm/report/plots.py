@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tinylm.report.format import row_and_column_names
+from tinylm.system.files import new_file
 
 # Okabe and Ito's colours, which colour-blind people can tell apart.
 BLACK, BLUE, GREEN, ORANGE, RED, PINK = "#333333", "#0072B2", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
@@ -68,6 +70,13 @@ def svg_element(figure: Figure, name: str) -> Markup:
     text = file.getvalue()
     element = text[text.index("<svg") :]  # without the prologue of a file
     return Markup(re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", element))
+
+
+@rc_context(STYLE)  # letters stay text, and the same results give the same file
+def write_svg(figure: Figure, path: Path) -> None:
+    """Write the figure as an SVG file, all or nothing."""
+    with new_file(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 # --- The demo ---
@@ -265,6 +274,36 @@ def calibration_plot(bins: Sequence[tuple[float, float, int]]) -> Figure:
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("confidence")
     axes.set_ylabel("share of right predictions")
+    return add_legend(figure)
+
+
+# --- The laboratory ---
+
+
+@rc_context(STYLE)
+def seconds_plot(
+    panels: Mapping[str, Sequence[tuple[float, float, float]]], linear: Mapping[str, float]
+) -> Figure:
+    """Accuracy against seconds of training, a panel for each task.
+
+    Args:
+        panels: of each variant its seconds, the accuracy of the encoder, and that with the linear model.
+        linear: accuracy of the strong linear model, dashed.
+    """
+    figure = Figure(figsize=(WIDTH, 0.7 + 1.5 * len(panels)))
+    for axes, (task, points) in zip(
+        figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels.items(), strict=True
+    ):
+        seconds, alone, together = np.array(points).T
+        first = axes is figure.axes[0]
+        axes.plot(seconds, alone, "o", color=BLUE, label="encoder" if first else None)
+        axes.plot(seconds, together, "D", color=GREEN, label="encoder and linear model" if first else None)
+        axes.axhline(
+            linear[task], color=BLACK, linestyle="--", linewidth=1.2, label="linear model" if first else None
+        )
+        axes.set_xscale("log")
+        axes.set_ylabel(task)
+    figure.axes[-1].set_xlabel("seconds of training on one core")
     return add_legend(figure)
 
 

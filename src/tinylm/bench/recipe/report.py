@@ -1,0 +1,164 @@
+"""What the finished cells say: a table for each question, and accuracy against seconds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tinylm.bench.recipe.data import TASKS
+from tinylm.bench.recipe.questions import QUESTIONS, Question, questions_named
+from tinylm.bench.recipe.runs import Cell, Runs
+from tinylm.errors import UserError
+from tinylm.paper.records import Content
+from tinylm.paper.statistics import interval
+from tinylm.report.document import Grid, block_markdown
+from tinylm.report.format import number, signed
+from tinylm.report.plots import seconds_plot, write_svg
+from tinylm.system.files import write_text
+
+SEEDS = 20  # that a report looks for
+PLOT = "seconds.svg"
+# A table stands between such comments, so that it can be written again without the words around it.
+PLACE = re.compile(r"(<!-- recipe: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MEASURES = {"the encoder": "accuracy", "the encoder and the strong linear model": "with_linear"}
+Found = dict[str, dict[tuple[str, int], Content]]  # of each variant, the cells by task and seed
+
+
+def found_cells(question: Question, results: Runs) -> Found:
+    """The finished cells of each variant, by task and seed."""
+    found: Found = {}
+    for name, variant in question.variants.items():
+        places = [(task, seed) for task in TASKS for seed in range(SEEDS)]
+        cells = {place: results.read(Cell("", name, variant, place[1], place[0]).key) for place in places}
+        found[name] = {place: cell for place, cell in cells.items() if cell is not None}
+    return found
+
+
+def tables_of(question: Question, results: Runs) -> dict[str, Grid]:
+    """A table for each of MEASURES; none where nothing has been run."""
+    found = found_cells(question, results)
+    tasks = [
+        task
+        for task in TASKS
+        if any((task, seed) in cells for cells in found.values() for seed in range(SEEDS))
+    ]
+    if not tasks:
+        return {}
+    return {title: _table(found, tasks, measure) for title, measure in MEASURES.items()}
+
+
+def _table(found: Found, tasks: Sequence[str], measure: str) -> Grid:
+    base = next(iter(found.values()))
+    rows = []
+    for name, cells in found.items():
+        if not cells:
+            continue
+        values = {place: cell[measure] for place, cell in cells.items()}
+        reference = {} if cells is base else {place: cell[measure] for place, cell in base.items()}
+        row = [
+            name,
+            _seeds(cells),
+            _seconds(cells),
+            _masked_loss(cells),
+        ]
+        row += [_compared([task], values, reference) for task in tasks]
+        rows.append([*row, _compared(tasks, values, reference)])
+    rivals = {task: cell["linear"] for cells in found.values() for (task, _), cell in cells.items()}
+    accuracies = [rivals[task]["accuracy"] for task in tasks]
+    seconds = np.mean([rivals[task]["seconds"] for task in tasks])
+    rows.append(
+        ["strong linear model", "", f"{seconds:.0f}", "", *map(number, [*accuracies, np.mean(accuracies)])]
+    )
+    return Grid(["variant", "seeds", "seconds", "MLM loss", *tasks, "mean"], rows)
+
+
+def _seeds(cells: Mapping[tuple[str, int], Content]) -> str:
+    counts = {sum(task == each for each, _ in cells) for task, _ in cells}
+    return str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+def _seconds(cells: Mapping[tuple[str, int], Content]) -> str:
+    before = np.mean([cell["pretraining"]["seconds"] for cell in cells.values()])
+    tasks = {task for task, _ in cells}
+    each = [np.mean([cell["seconds"] for (name, _), cell in cells.items() if name == task]) for task in tasks]
+    return f"{before:.0f} + {np.mean(each):.0f}"
+
+
+def _masked_loss(cells: Mapping[tuple[str, int], Content]) -> str:
+    losses = [cell["pretraining"]["loss"] for cell in cells.values() if "loss" in cell["pretraining"]]
+    return f"{np.mean(losses):.2f}" if losses else ""
+
+
+def _compared(
+    tasks: Sequence[str], values: Mapping[tuple[str, int], float], base: Mapping[tuple[str, int], float]
+) -> str:
+    """Mean over tasks and seeds, with its deviation or its difference to the base at equal seeds."""
+    own = _by_seed(tasks, values)
+    if not own:
+        return ""
+    mean = number(float(np.mean(list(own.values()))))
+    if not base:
+        return mean + (f" ± {np.std(list(own.values()), ddof=1):.3f}" if len(own) > 1 else "")
+    other = _by_seed(tasks, base)
+    differences = [own[seed] - other[seed] for seed in own if seed in other]
+    if not differences:
+        return mean
+    spread = interval(differences)
+    width = "" if spread is None else f" ± {spread.high - spread.mean:.3f}"
+    return f"{mean} ({signed(float(np.mean(differences)))}{width})"
+
+
+def _by_seed(tasks: Sequence[str], values: Mapping[tuple[str, int], float]) -> dict[int, float]:
+    """Mean over the tasks for each seed that has them all."""
+    whole = [seed for seed in range(SEEDS) if all((task, seed) in values for task in tasks)]
+    return {seed: float(np.mean([values[task, seed] for task in tasks])) for seed in whole}
+
+
+def refresh(page: Path, folder: Path) -> list[str]:
+    """Write the tables of a Markdown page again, and the plot into the results folder.
+
+    Args:
+        page: a table stands between `<!-- recipe: QUESTION -->` and `<!-- end -->`.
+        folder: of the results.
+
+    Returns:
+        The questions whose tables were written.
+
+    Raises:
+        UserError: there is no such page, or it names a question that there is not.
+    """
+    if not page.is_file():
+        raise UserError(f"{page} does not exist; expected a Markdown file that has places for tables.")
+    text, results = page.read_text(encoding="utf-8"), Runs(folder)
+    names = [place[1] for place in PLACE.findall(text)]
+    questions = questions_named(names) if names else {}
+
+    def table(place: re.Match[str]) -> str:
+        tables = tables_of(questions[place[2]], results)
+        parts = [f"Accuracy of {title}:\n\n{block_markdown(grid)}\n\n" for title, grid in tables.items()]
+        return place[1] + ("\n" + "".join(parts) if parts else "Not run yet.\n") + place[3]
+
+    write_text(page, PLACE.sub(table, text))
+    plot(results, folder / PLOT)
+    return names
+
+
+def plot(results: Runs, file: Path) -> None:
+    """Draw accuracy against seconds of all variants that have been run, a panel for each task."""
+    panels: dict[str, list[tuple[float, float, float]]] = {}
+    linear: dict[str, float] = {}
+    for question in QUESTIONS.values():
+        for cells in found_cells(question, results).values():
+            for task in dict.fromkeys(task for task, _ in cells):
+                mine = [cell for (name, _), cell in cells.items() if name == task]
+                seconds = np.mean([cell["pretraining"]["seconds"] + cell["seconds"] for cell in mine])
+                alone, together = (np.mean([cell[name] for cell in mine]) for name in MEASURES.values())
+                panels.setdefault(task, []).append((float(seconds), float(alone), float(together)))
+                linear[task] = mine[0]["linear"]["accuracy"]
+    if panels:
+        write_svg(
+            seconds_plot({task: sorted(set(panels[task])) for task in TASKS if task in panels}, linear), file
+        )

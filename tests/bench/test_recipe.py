@@ -1,0 +1,252 @@
+"""The laboratory: which texts it reads, that it trains nothing twice, and what its tables say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from helpers.command import done, refused, tinylm
+from tinylm.bench.recipe import data, questions, report, runs
+from tinylm.bench.recipe.questions import BASE, QUESTIONS, Question, Variant
+from tinylm.errors import UserError
+from tinylm.system.files import locked
+from tinylm.text.tasks import Task, copy_key
+from tinylm.train.recipes import RECIPES
+
+SMALL = BASE.but(
+    heads=1, vocabulary=300, w_s=40, own_last=1, recipe={"max_tokens": 16, "neighbour_window": None},
+    pretrain={"epochs": 1}, epochs=dict.fromkeys(data.TASKS, 1),
+)  # fmt: skip
+ROWS = 12  # of a label
+
+
+def toy_task(name: str, *, labels: list[int] | None = None, seed: int, train_per_label: int = 8) -> Task:
+    """As `load_task` gives it: rows of a label do not depend on the other labels."""
+    numbers = list(labels or range({"fewrel": 64, "agnews": 4, "dbpedia": 14}[name]))
+    rows = [[f"{name} word{label} number{row} of it" for row in range(ROWS)] for label in numbers]
+    for texts in rows:
+        texts[9] = texts[0].upper()  # a copy of a training text validates nothing
+    kept = min(train_per_label, 10)
+    return Task(
+        name=name,
+        label_names=[f"label {number}" for number in numbers],
+        train_texts=[text for texts in rows for text in texts[:kept]],
+        train_labels=np.repeat(np.arange(len(numbers)), kept),
+        test_texts=[text for texts in rows for text in texts[10:]],
+        test_labels=np.repeat(np.arange(len(numbers)), 2),
+        unusable={},
+        notes=[],
+        fingerprint="toy",
+    )
+
+
+@pytest.fixture
+def toy_data(monkeypatch, tmp_path):
+    """Few short texts in place of the data sets, and an empty cache folder."""
+    monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(data, "load_task", toy_task)
+    monkeypatch.setattr(data, "LEARNED", {"frdev": 5, "ag": 5, "db": 5})
+    monkeypatch.setattr(data, "MEASURED", 5)
+    leads = [f"lead {row} about word{row} and number{row}" for row in range(60)]
+    leads += [
+        "AGNEWS word0 number11 of it",
+        "dbpedia  word1 number6 of it",
+    ]  # a test text, and one that validates
+    monkeypatch.setattr(
+        data, "articles_of", lambda name: leads if name == data.LEADS else [f"{name} text"] * 9
+    )
+    forget()
+    yield
+    forget()
+
+
+def forget() -> None:
+    for cached in (data.splits, data.tested, data.held_out, data.own_texts, data.paragraphs, data.prepare):
+        cached.cache_clear()
+
+
+def keys(texts: list[str]) -> set[str]:
+    return set(map(copy_key, texts))
+
+
+def check_that_nothing_leaks() -> set[str]:
+    """Look at all texts of all tasks; returns the keys of those that nothing is trained on."""
+    tested = [
+        text for name in ("fewrel", "agnews", "dbpedia") for text in data.load_task(name, seed=42).test_texts
+    ]
+    forbidden = keys(tested)
+    for task in data.splits().values():
+        assert task.train_texts and task.test_texts
+        assert not keys(task.train_texts) & keys(task.test_texts)
+        assert not keys(task.test_texts) & keys(tested)
+        forbidden |= keys(task.test_texts)
+    assert data.own_texts() and not keys(data.own_texts()) & forbidden
+    return forbidden
+
+
+def test_no_text_that_validates_is_trained_on(toy_data):
+    forbidden = check_that_nothing_leaks()
+    chosen, measured = data.paragraphs(40)
+    assert len(chosen) == 40 and not keys(chosen) & (forbidden | keys(measured))
+    assert len(data.splits()["ag"].test_texts) == 4 * 4  # 5 of 10 rows of a label learn, one is a copy
+    assert len(data.paragraphs(60 - 5 + 2)[0]) == 57  # those in front of the other files
+    with pytest.raises(UserError, match=r"W_S is 900; there are \d+ paragraphs"):
+        data.paragraphs(900)
+
+
+@pytest.mark.slow
+def test_no_text_that_validates_is_trained_on_in_the_data_sets(data_folder):
+    forget()
+    check_that_nothing_leaks()
+    rows = {name: (len(task.train_texts), len(task.label_names)) for name, task in data.splits().items()}
+    assert rows["ag"] == (4000, 4) and rows["db"] == (1400, 14) and rows["frdev"] == (16 * 315, 16)
+    assert not {*data.splits()["frdev"].label_names} & {*data.splits()["fr10"].label_names}
+    forget()
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[runs.Cell]:
+    """The cells that were trained."""
+    trained: list[runs.Cell] = []
+    measure = runs.measure
+
+    def measure_and_count(cell: runs.Cell):
+        trained.append(cell)
+        return measure(cell)
+
+    monkeypatch.setattr(runs, "measure", measure_and_count)
+    return trained
+
+
+def test_a_second_call_trains_nothing(toy_data, counted, tmp_path):
+    asked = {
+        "one": Question("?", {"base": SMALL, "[CLS]": SMALL.but(pooling="first")}),
+        "two": Question("?", {"the same": SMALL, "from scratch": SMALL.but(pretrained=False)}),
+    }
+    cells = runs.cells_of(asked, 2, ["ag"])
+    assert len(cells) == 6
+    folder = tmp_path / "results"
+    assert runs.run_cells(cells, folder, 1, minutes=0) == runs.Summary(0, 0, 6)
+    assert runs.run_cells(cells[:3], folder, 1) == runs.Summary(3, 0, 0)
+    assert runs.run_cells(cells, folder, 1) == runs.Summary(3, 3, 0)
+    assert [cell.key for cell in counted] == [cell.key for cell in cells]
+    # A variant of fine-tuning shares the weights of pre-training; each seed has its own.
+    assert len(list((tmp_path / "cache" / "recipe" / "models").iterdir())) == 2
+    lines = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
+    assert {line["record"] for line in lines} == {f"cells/{cell.key}" for cell in cells}
+    first = runs.Runs(folder).read(cells[0].key)
+    assert first["rows"]["train"] == 4 * 5 and 0 <= first["accuracy"] <= 1 and first["loss"] > 0
+    assert first["pretraining"]["seconds"] > 0 and first["seconds"] > 0
+    grids = report.tables_of(asked["one"], runs.Runs(folder))
+    assert all(
+        [row[0] for row in grid.rows] == ["base", "[CLS]", "strong linear model"] for grid in grids.values()
+    )
+
+
+def test_two_runners_share_the_cells(toy_data, counted, tmp_path):
+    (cell,) = runs.cells_of({"one": Question("?", {"base": SMALL})}, 1, ["ag"])
+    with locked(tmp_path / ".locks" / cell.key):  # another runner is at it
+        assert not runs.run_cell(cell, tmp_path, float("inf"))
+    assert runs.run_cell(cell, tmp_path, float("inf"))
+    assert not runs.run_cell(cell, tmp_path, float("inf"))  # it is there by now
+    assert len(counted) == 1
+
+
+def test_a_cell_is_keyed_by_what_decides_it():
+    def key(variant: Variant, seed: int = 0, task: str = "ag") -> str:
+        return runs.Cell("a question", "a name", variant, seed, task).key
+
+    same = [BASE, BASE.but(finetune={}), BASE.but(epochs={"db": 99})]  # epochs of another task
+    assert len(set(map(key, same))) == 1
+    others = [variant for asked in QUESTIONS.values() for variant in asked.variants.values()]
+    distinct = {variant.model_dump_json(): variant for variant in others}
+    assert len(set(map(key, distinct.values()))) == len(distinct)
+    assert len({key(BASE, 0), key(BASE, 1), key(BASE, 0, "db")}) == 3
+
+
+def test_variants_are_recipes():
+    recipe = BASE.but(finetune={"learning_rate": 0.5}, recipe={"mask_rate": 0.4}).recipe_for("db")
+    fast = RECIPES["fast"]
+    assert (recipe.finetune.learning_rate, recipe.finetune.epochs, recipe.mask_rate) == (0.5, 8, 0.4)
+    assert recipe.pretrain.muon_lr == fast.pretrain.muon_lr and recipe.finetune.muon_lr == 0.01
+    for asked in QUESTIONS.values():
+        for variant in asked.variants.values():
+            for task in data.TASKS:
+                variant.recipe_for(task)
+    with pytest.raises(UserError, match="'finetune.speed' was 3"):
+        BASE.but(finetune={"speed": 3}).recipe_for("ag")
+
+
+def test_members_are_cooled_before_they_are_added():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 3000)
+    right = np.eye(3)[labels]
+    strong, weak = (share * right + rng.normal(size=(3000, 3)) for share in (3.0, 0.5))
+    together = runs.accuracy_together([strong, weak], labels)
+    assert together == runs.accuracy_together([strong, 50 * weak], labels)  # an over-confident member
+    assert together > np.mean(weak.argmax(1) == labels) + 0.2
+    # The best sum of independent members of normal noise weighs them by their strength.
+    best = np.mean((3.0 * strong + 0.5 * weak).argmax(1) == labels)
+    assert together == pytest.approx(best, abs=0.01)
+
+
+ACCURACIES = {"base": [0.70, 0.72, 0.74], "other": [0.73, 0.74, 0.79]}
+
+
+@pytest.fixture
+def made_up(monkeypatch, tmp_path) -> Path:
+    """A results folder with three seeds of two variants on `ag`, and two of one on `db`."""
+    asked = Question("?", {"base": BASE, "other": BASE.but(layers=2), "not run": BASE.but(layers=3)})
+    monkeypatch.setitem(questions.QUESTIONS, "pooling", asked)
+    results = runs.Runs(tmp_path)
+    for cell in runs.cells_of({"pooling": asked}, 3, ["ag", "db"]):
+        if cell.name == "not run" or (
+            cell.task == "db" and (cell.name, cell.seed) in [("other", 0), ("base", 2)]
+        ):
+            continue
+        accuracy = ACCURACIES[cell.name][cell.seed]
+        content = {"identity": cell.identity, "pretraining": {"seconds": 80.0, "loss": 4.0}, "seconds": 20.0}
+        content |= {"accuracy": accuracy, "with_linear": accuracy + 0.1}
+        results.write(cell.key, content | {"linear": {"accuracy": 0.6, "seconds": 4.0}})
+    return tmp_path
+
+
+def test_table_by_hand(made_up):
+    grid = report.tables_of(questions.QUESTIONS["pooling"], runs.Runs(made_up))["the encoder"]
+    assert grid.head == ["variant", "seeds", "seconds", "MLM loss", "ag", "db", "mean"]
+    base, other, linear = grid.rows
+    assert base == ["base", "2 to 3", "80 + 20", "4.00", "0.720 ± 0.020", "0.710 ± 0.014", "0.710 ± 0.014"]
+    assert linear == ["strong linear model", "", "4", "", "0.600", "0.600", "0.600"]
+    # Paired by seed: differences of 0.03, 0.02 and 0.05.
+    width = stats.sem([0.03, 0.02, 0.05]) * stats.t.ppf(0.975, 2)
+    assert other[4] == f"0.753 (+0.033 ± {width:.3f})"
+    assert other[5] == other[6] == "0.765 (+0.020)"  # one seed has both
+
+
+def test_a_page_is_written_again(made_up, tmp_path):
+    page = tmp_path / "page.md"
+    places = "<!-- recipe: pooling -->\nold\n<!-- end -->\n\n<!-- recipe: longer -->\n<!-- end -->\n"
+    page.write_text(f"Words.\n\n{places}More.\n")
+    out = done("bench --suite recipe --report", page, "--results", made_up).out
+    assert "pooling, longer" in out
+    text = page.read_text()
+    assert text.startswith("Words.\n") and text.endswith("Not run yet.\n<!-- end -->\nMore.\n")
+    assert "| base | 2 to 3 | 80 + 20 |" in text and "old" not in text
+    assert "<svg" in (made_up / "seconds.svg").read_text()
+    again = done("bench --suite recipe --report", page, "--results", made_up).out
+    assert again == out and page.read_text() == text
+    page.write_text("<!-- recipe: weather -->\n<!-- end -->")
+    assert "'weather' is unknown" in refused(tinylm("bench --suite recipe --report", page))
+
+
+def test_wrong_names_are_refused(tmp_path):
+    assert "pooling, consistency" in refused(
+        tinylm("bench --suite recipe --only weather --results", tmp_path)
+    )
+    assert "frdev, ag, db" in refused(tinylm("bench --suite recipe --tasks agnews --results", tmp_path))
+    assert "expected a Markdown" in refused(tinylm("bench --suite recipe --report", tmp_path / "absent.md"))
+    assert not list(tmp_path.iterdir())
