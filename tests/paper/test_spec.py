@@ -118,7 +118,7 @@ def test_unknown_names_list_the_known_ones(tmp_path):
         UserError, match="'table10' is unknown; there are figure1, table1, .*weighted-overlap"
     ):
         load_table("table10")
-    with pytest.raises(UserError, match="'huge' is unknown; there are smoke, cpu, laptop, paper"):
+    with pytest.raises(UserError, match="'huge' is unknown; there are smoke, cpu, laptop, gpu, paper"):
         load_preset("huge")
     with pytest.raises(UserError, match="nowhere.yaml does not exist"):
         load_table(str(tmp_path / "nowhere.yaml"))
@@ -140,6 +140,14 @@ def test_the_paper_preset_changes_nothing():
     pretrain = paper.pretraining_recipe(2000).pretrain
     assert (pretrain.epochs, pretrain.batch_size, pretrain.learning_rate) == (50, 32, 5.5e-5)
     assert paper.trials >= 5 and paper.pretrainings >= 2
+
+
+def test_the_gpu_preset_is_the_papers_on_other_text():
+    gpu, paper = load_preset("gpu"), load_preset("paper")
+    other = {knob for knob, value in paper if getattr(gpu, knob) != value}
+    assert other == {"corpus", "all_of_wikipedia"}
+    assert gpu.corpus == load_preset("laptop").corpus
+    assert gpu.size_of(Selection(select="all"), 6_000_000) is None  # the whole corpus
 
 
 def test_the_laptop_preset_keeps_the_scale_of_the_text():
@@ -182,7 +190,7 @@ def test_the_paper_tells_hidden_tokens_from_the_whole_vocabulary():
 
 
 def test_every_preset_is_valid():
-    assert preset_names() == ["smoke", "cpu", "laptop", "paper"]
+    assert preset_names() == ["smoke", "cpu", "laptop", "gpu", "paper"]
     for name in preset_names():
         load_preset(name)
 

@@ -19,7 +19,8 @@ paper = typer.Typer(
 Preset = Annotated[
     str,
     typer.Option(
-        help="Size of the experiments: smoke (a minute), cpu or laptop (hours), or paper (as in the paper).",
+        help="Size of the experiments: smoke (a minute), cpu or laptop (hours), gpu (as in the paper, on the"
+        " text of laptop), or paper.",
         metavar="NAME",
     ),
 ]
@@ -84,6 +85,14 @@ def run_command(
     results: ResultsFolder = None,
     corpus: Corpus = None,
     device: Device = "cpu",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Cells that are trained at a time. By default one per core, or 4 on a GPU.",
+            min=1,
+            metavar="N",
+        ),
+    ] = None,
     settings: Settings = None,
 ) -> None:
     """Run the cells of tables that have no results yet.
@@ -101,7 +110,7 @@ def run_command(
     prepared = plan_tables(
         tables, preset_name=preset, folder=folder, trials=trials, rows=chosen, corpus=corpus
     )
-    summary = run_tables(prepared, where)
+    summary = run_tables(prepared, where, workers)
     for sentence in [*summary.notes, *summary.failed]:
         remark(sentence)
     say(

@@ -39,6 +39,8 @@ from tinylm.system.cores import cores
 from tinylm.system.processes import worker_processes
 
 BUSY_SECONDS = 2.0  # between two looks at a cell that another runner holds
+# Cells side by side on a GPU: one alone does not fill it, and each of the paper's size takes 4 GB of it.
+GPU_WORKERS = 4
 
 
 @dataclass(frozen=True)
@@ -164,8 +166,13 @@ def plan_tables(
     return Prepared(preset_name, preset, plans, results, source, jobs, len(found))
 
 
-def run_tables(prepared: Prepared, device: torch.device = CPU) -> Summary:
+def run_tables(prepared: Prepared, device: torch.device = CPU, workers: int | None = None) -> Summary:
     """Store the plans of tables and run their cells, training on `device`.
+
+    Args:
+        prepared: from `plan_tables`.
+        device: where models are trained.
+        workers: cells at a time; by default one per core, and GPU_WORKERS on a GPU.
 
     Raises:
         UserError: a process died, or the results folder cannot be used.
@@ -181,7 +188,9 @@ def run_tables(prepared: Prepared, device: torch.device = CPU) -> Summary:
     )
     try:
         store_latencies(plans, results, prepared.source)  # first, while nothing else runs
-        failed = _run(jobs, prepared.preset.model_dump_json(), results, console, device) if jobs else []
+        most = min(cores(), workers or (cores() if device.type == "cpu" else GPU_WORKERS))
+        preset = prepared.preset.model_dump_json()
+        failed = _run(jobs, preset, results, console, device, most) if jobs else []
         notes = [f"{plan.name} {row.row.name}: {row.note}" for plan in plans for panel in plan.panels
                  for row in panel.rows if row.note]  # fmt: skip
         notes += store_committees(results)
@@ -229,18 +238,18 @@ def _trained(cell: Pretraining, results: Results) -> bool:
 
 
 def _run(
-    jobs: list[Cell], preset: str, results: Results, console: Console, device: torch.device
+    jobs: list[Cell], preset: str, results: Results, console: Console, device: torch.device, most: int
 ) -> list[str]:
-    """Run cells side by side; returns a sentence for each that failed."""
+    """Run cells, `most` of them side by side; returns a sentence for each that failed."""
     waiting = list(jobs)
     done, spent, worked = 0, 0.0, 0.0  # cells, their seconds, their multiplications
     unfinished = {job.key for job in jobs if isinstance(job, Pretraining)}
     failed: dict[str, str] = {}
-    with worker_processes(len(jobs)) as submit:
+    with worker_processes(min(len(jobs), most)) as submit:
         running: dict[Future[Any], tuple[Cell, float]] = {}
         held_until: dict[str, float] = {}
         while waiting or running:
-            for job in _ready(waiting, unfinished, failed, held_until, cores() - len(running)):
+            for job in _ready(waiting, unfinished, failed, held_until, most - len(running)):
                 waiting.remove(job)
                 running[submit(run_cell, job, preset, results.folder, device)] = (job, time.monotonic())
             for job in [job for job in waiting if _start_key(job) in failed]:
@@ -269,7 +278,7 @@ def _run(
                 if outcome.error:
                     failed[job.key] = f"{job.label}: {outcome.error}"
                 left = sum(other.work for other in [*waiting, *(each for each, _ in running.values())])
-                minutes = left * spent / worked / cores() / 60 if worked else None
+                minutes = left * spent / worked / most / 60 if worked else None
                 remaining = "" if minutes is None else f"; about {minutes:.0f} min left"
                 console.print(
                     f"[{done}/{len(jobs)}] {job.label}: {outcome.error or outcome.figures}"

@@ -149,10 +149,13 @@ class GpuAdamW(Optimizer):
         (group,) = self.param_groups
         updated = [p for p in group["params"] if p.grad is not None]
         states = [self.state[p] for p in updated]
+        # All gradients in fp32, in few launches: a model has a hundred tensors, most of them tiny.
+        gradients = [torch.empty_like(p, dtype=torch.float32) for p in updated]
+        torch._foreach_copy_(gradients, [p.grad for p in updated])
         firsts, seconds, steps = ([state[name] for state in states] for name in ("first", "second", "step"))
         fused_adamw(
             [state.get("master", p) for p, state in zip(updated, states, strict=True)],
-            [p.grad.float() for p in updated],
+            gradients,
             firsts,
             seconds,
             [],

@@ -52,12 +52,12 @@ class Graphs:
     def step(self, number: int, inputs_of: Callable[[int], StaticInputs]) -> Tensor:
         """Start step `number`, then prepare the next one's inputs; the loss may still be computing."""
         if self.prepared is None or self.prepared[0] != number:
-            self.prepared = number, inputs_of(number)
+            self.prepared = number, inputs_of(number).pinned()
         self.stream.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self.stream):
             loss = self._take(self.prepared[1])
         torch.cuda.current_stream(self.device).wait_stream(self.stream)
-        self.prepared = number + 1, inputs_of(number + 1)
+        self.prepared = number + 1, inputs_of(number + 1).pinned()
         return loss
 
     def _take(self, inputs: StaticInputs) -> Tensor:
@@ -71,7 +71,7 @@ class Graphs:
             recorded = self.recorded[inputs.shape] = self._record(inputs)
         recorded.inputs.copy_(inputs)
         recorded.graph.replay()
-        return recorded.loss
+        return recorded.loss.clone()  # the next repetition overwrites it, perhaps before it is read
 
     def _record(self, inputs: StaticInputs) -> Recorded:
         """Record the step without taking it."""

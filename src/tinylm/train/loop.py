@@ -20,6 +20,10 @@ from tinylm.train.masking import Inputs, StaticInputs, seed_dropout
 from tinylm.train.optimizers import make_optimizers, masters_of, restore_masters, set_lr_factor, settle
 from tinylm.train.recipes import PhaseConfig
 
+# Losses that are read together. Reading one waits for a GPU to finish the step, which then has
+# nothing to do until Python has prepared and launched the next.
+READ_TOGETHER = {"cpu": 1, "cuda": 16}
+
 
 class Run:
     """A model being trained, one step after the other.
@@ -52,12 +56,17 @@ class Run:
         self.inputs_of, self.loss_of, self.seed, self.checkpoint = inputs_of, loss_of, seed, checkpoint
         # Share of the steps taken, a tensor: a CUDA graph repeats a number as it was recorded.
         self.progress = torch.zeros((), device=device)
+        self.read_together = READ_TOGETHER[device.type]
         self.optimizers = make_optimizers(model, phase, bf16=supports_bf16(device))
         self.state = checkpoint.restore(model, self.optimizers) if checkpoint else TrainState()
         self.graphs = None if device.type == "cpu" else Graphs(self.learn, device)
 
     def step(self) -> float:
         """Take one optimisation step and return its loss."""
+        return self.start_step().item()
+
+    def start_step(self) -> Tensor:
+        """`step`, without waiting for a GPU: the loss may still be computing."""
         number = self.state.step
         self.model.train()
         seed_dropout(self.seed, number)
@@ -69,7 +78,7 @@ class Run:
         else:
             loss = self.graphs.step(number, self._static_inputs)
         self.state.step += 1
-        return loss.item()
+        return loss
 
     def learn(self, inputs: Inputs | StaticInputs) -> Tensor:
         """Form the loss of `inputs` and its gradients, and update the weights."""
@@ -87,8 +96,8 @@ class Run:
         return inputs.static(self.model.config.max_tokens)
 
     def save(self) -> None:
-        """Write the checkpoint where one is due."""
-        if self.checkpoint is not None and self.checkpoint.due():
+        """Write the checkpoint, if the run keeps one."""
+        if self.checkpoint is not None:
             settle(self.optimizers)
             self.checkpoint.save(self.model, self.optimizers, self.state)
 
@@ -129,18 +138,24 @@ def train(
     """
     state = run.state
     total = run.phase.epochs * run.steps_per_epoch
+    unread: list[Tensor] = []  # losses of the latest steps
     with progress_bars() as bars:
         bar = bars.add(label, total)
         while state.step < total:
-            state.loss_sum += run.step()
-            if not math.isfinite(state.loss_sum):
-                raise UserError(
-                    f"{label}: the loss is not a number after step {state.step:,};"
-                    f" learning rate {run.phase.learning_rate} is too high for this model."
-                )
+            unread.append(run.start_step())
             epochs, steps = divmod(state.step, run.steps_per_epoch)
-            mean_loss = state.loss_sum / (steps or run.steps_per_epoch)
-            bars.update(bar, completed=state.step, info=f"epoch {epochs + bool(steps)} loss {mean_loss:.3f}")
+            save = run.checkpoint is not None and run.checkpoint.due()
+            if steps == 0 or save or len(unread) == run.read_together:
+                state.loss_sum += sum(torch.stack(unread).tolist())
+                unread.clear()
+                if not math.isfinite(state.loss_sum):
+                    raise UserError(
+                        f"{label}: the loss is not a number after step {state.step:,};"
+                        f" learning rate {run.phase.learning_rate} is too high for this model."
+                    )
+                mean_loss = state.loss_sum / (steps or run.steps_per_epoch)
+                info = f"epoch {epochs + bool(steps)} loss {mean_loss:.3f}"
+                bars.update(bar, completed=state.step, info=info)
             if steps == 0:
                 record = {"epoch": epochs, "loss": mean_loss}
                 if after_epoch is not None:
@@ -148,7 +163,8 @@ def train(
                     record |= after_epoch()
                 state.history.append(record)
                 state.loss_sum = 0.0
-            run.save()
+            if save:
+                run.save()
             if stop is not None and stop():
                 break
     run.finish()

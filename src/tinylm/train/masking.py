@@ -158,7 +158,13 @@ class StaticInputs:
         positions = None if self.masked_positions is None else batch.masked_positions
         return StaticInputs(batch, self.targets.to(device), positions)
 
+    def pinned(self) -> StaticInputs:
+        """The same in memory from which a GPU copies while Python goes on."""
+        batch = StaticBatch(self.batch.shape, self.batch.numbers.pin_memory())
+        positions = None if self.masked_positions is None else batch.masked_positions
+        return StaticInputs(batch, self.targets.pin_memory(), positions)
+
     def copy_(self, other: StaticInputs) -> None:
-        """Take the values of inputs of the same shape."""
+        """Take the values of inputs of the same shape; pinned ones without waiting for the copy."""
         self.batch.numbers.copy_(other.batch.numbers, non_blocking=True)
         self.targets.copy_(other.targets, non_blocking=True)
