@@ -158,10 +158,11 @@ def finetuning_run(
         logits = model(inputs.batch).float()
         if not consistency:
             return loss(logits, inputs.targets)
-        # The weight rises with the progress: at first there is nothing to agree on, and a large weight
+        # The weight rises for half of the run: at first there is nothing to agree on, and a large weight
         # would hold all logits at zero.
         difference = disagreement(logits[0::2], logits[1::2], multi_label=task.multi_label)
-        return loss(logits, inputs.targets) + consistency * run.progress * difference
+        weight = consistency * (2 * run.progress).clamp(max=1)
+        return loss(logits, inputs.targets) + weight * difference
 
     steps_per_epoch = -(-len(task.train) // batch_size)
     run = Run(model, recipe.finetune, steps_per_epoch, inputs_of, loss_of, seed, checkpoint, device)

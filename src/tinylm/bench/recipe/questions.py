@@ -33,6 +33,8 @@ class Variant(BaseModel):
         pretrain: fields of its `PhaseConfig` of that name.
         finetune: likewise.
         epochs: of fine-tuning, by task.
+        device: where it is trained. A GPU answers what takes too long on a processor; its loss is over the
+            whole vocabulary.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -50,6 +52,7 @@ class Variant(BaseModel):
     pretrain: dict[str, Any] = {"epochs": 3}
     finetune: dict[str, Any] = {"consistency": 4.0, "muon_lr": 0.01}
     epochs: dict[str, int] = EPOCHS
+    device: Literal["cpu", "cuda"] = Field(default="cpu", exclude_if=lambda value: value == "cpu")
 
     def but(self, **changes: Any) -> Variant:
         """This variant with other values; those of a dictionary are added to it."""
@@ -92,6 +95,7 @@ class Variant(BaseModel):
             "w_s",
             "own_first",
             "own_last",
+            "device",
         }
         return {"recipe": recipe} | self.model_dump(include=names)
 
@@ -230,6 +234,16 @@ QUESTIONS = {
             "40,000 x 3": _pretrained(40_000, 3),
             "40,000 x 10": _pretrained(40_000, 10),
             "40,000 x 30": _pretrained(40_000, 30),
+        },
+    ),
+    "scale": Question(
+        "On a GPU: what do depth, width and many more passes bring?",
+        {
+            f"{layers} x {width}, W_S 40,000 x {epochs}": _pretrained(
+                40_000, epochs, layers=layers, heads=width // 64, device="cuda"
+            )
+            for epochs in (3, 10, 30)
+            for layers, width in ((1, 128), (1, 256), (2, 128), (2, 256), (3, 256), (6, 256))
         },
     ),
     "max-tokens": Question(

@@ -147,13 +147,15 @@ def refresh(page: Path, folder: Path) -> list[str]:
 
 
 def plot(results: Runs, file: Path) -> None:
-    """Draw accuracy against seconds of all variants that have been run, a panel for each task."""
+    """Draw accuracy against seconds of all variants that were run on a processor, a panel for each task."""
     panels: dict[str, list[tuple[float, float, float]]] = {}
     linear: dict[str, float] = {}
     for question in QUESTIONS.values():
-        for cells in found_cells(question, results).values():
+        for name, cells in found_cells(question, results).items():
+            if question.variants[name].device != "cpu":
+                continue
             for task in dict.fromkeys(task for task, _ in cells):
-                mine = [cell for (name, _), cell in cells.items() if name == task]
+                mine = [cell for (of, _), cell in cells.items() if of == task]
                 seconds = np.mean([cell["pretraining"]["seconds"] + cell["seconds"] for cell in mine])
                 alone, together = (np.mean([cell[name] for cell in mine]) for name in MEASURES.values())
                 panels.setdefault(task, []).append((float(seconds), float(alone), float(together)))

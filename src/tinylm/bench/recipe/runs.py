@@ -27,6 +27,7 @@ from tinylm.infer.calibration import fit_temperature
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.model.huggingface import load_masked_language_model, save_model
+from tinylm.ops.device import device_named
 from tinylm.ops.packed import make_batch
 from tinylm.paper.records import Content, Records
 from tinylm.system.files import LIBRARIES, keep, key_of, locked, read_record, write_record, write_text
@@ -178,6 +179,7 @@ def measure(cell: Cell) -> Content:
         seed=cell.seed,
         label=f"{cell.name}, {cell.task}",
         test_each_epoch=False,
+        device=device_named(variant.device),
     )
     seconds = time.process_time() - begin
     rival = linear(cell.task)
@@ -254,6 +256,7 @@ def _pretrain(variant: Variant, seed: int) -> tuple[MaskedLanguageModel, dict[st
                 recipe.with_epochs(pretrain=epochs),
                 seed=seed,
                 start=model,
+                device=device_named(variant.device),
             )
     assert model is not None
     seconds = time.process_time() - begin
