@@ -19,6 +19,7 @@ from tinylm.cli.common import (
     TestFile,
     TextColumns,
     TextEncoding,
+    checkpoint_path,
     console,
     remark,
     say,
@@ -118,17 +119,21 @@ def fit_command(
 ) -> None:
     """Train a classifier on labelled texts within a given time.
 
-    The output folder holds the model, a model card and a report (report.html).
+    The output folder holds the model, a model card and a report (report.html). A fit that was interrupted
+    resumes when the same command is started again.
 
     Example: `tinylm fit train.csv --text text --label label --out model --budget 10min`
     """
     from tinylm.fit.estimator import TinyTextClassifier
-    from tinylm.system.files import new_folder
+    from tinylm.fit.resume import under_way
+    from tinylm.system.files import check_new, new_folder
     from tinylm.text.labelled import read_labelled, read_texts
     from tinylm.workflows.fit import fit_and_report
 
     texts, labels = text or ["text"], label or ["label"]
-    with new_folder(out) as folder:
+    check_new(out)
+    here = settings_of(context)
+    with under_way(checkpoint_path(out), here) as unfinished, new_folder(out) as folder:
         labelled = read_labelled(data, texts, labels, separator, encoding)
         tested = read_labelled(test, texts, labels, separator, encoding) if test else None
         classifier = TinyTextClassifier(
@@ -153,7 +158,8 @@ def fit_command(
             name=out.name,
             sources=(data, test),
             compare=compare,
-            settings=settings_of(context),
+            settings=here,
+            unfinished=unfinished,
             tell=remark,
         )
     for line in results.data_warnings:

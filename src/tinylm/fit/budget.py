@@ -135,8 +135,10 @@ def fit_into(
         The number of epochs, and the rows (`int64`, rising) to take them over.
     """
     left = SLACK * seconds
-    rows = np.arange(n_texts)
-    if left < epoch:
-        kept = max(least_rows, int(n_texts * left / epoch))
-        rows = np.sort(np.random.default_rng(seed).permutation(n_texts)[:kept])
-    return int(np.clip(left / max(epoch, 1e-9), 1, most_epochs)), rows
+    kept = n_texts if left >= epoch else max(least_rows, int(n_texts * left / epoch))
+    return int(np.clip(left / max(epoch, 1e-9), 1, most_epochs)), drawn_rows(n_texts, kept, seed)
+
+
+def drawn_rows(n_texts: int, kept: int, seed: int) -> np.ndarray:
+    """`kept` rows of `n_texts`, drawn at random: `int64`, rising."""
+    return np.sort(np.random.default_rng(seed).permutation(n_texts)[:kept])

@@ -158,6 +158,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         sample_weight: Any = None,
         held_out: Sequence[str] = (),
         begun: float | None = None,
+        unfinished: Path | None = None,
     ) -> TinyTextClassifier:
         """`fit` for callers that do more within the budget, such as `tinylm fit`.
 
@@ -170,8 +171,9 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             begun: reading of `time.monotonic` at which the budget began; now by default.
             sample_weight: as in `fit`.
             held_out: texts that pre-training must not read, such as those of the test.
+            unfinished: folder for what is finished, should the fit be interrupted.
         """
-        settings = self._settings(compare, share, begun, held_out)
+        settings = self._settings(compare, share, begun, held_out, unfinished)
         texts = texts_of(X)
         if y is None:
             raise InputError("requires y to be passed, but the target y is None: there are no labels.")
@@ -330,6 +332,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         share: float = 1.0,
         begun: float | None = None,
         held_out: Sequence[str] = (),
+        unfinished: Path | None = None,
     ) -> Settings:
         if not isinstance(self.members, int | np.integer) or self.members < 1:
             raise InputError(f"members is {self.members!r}; expected a whole number from 1.")
@@ -369,6 +372,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             compare=compare,
             held_out=held_out,
             begun=begun,
+            unfinished=unfinished,
             long_texts=self.long_texts,
         )
 

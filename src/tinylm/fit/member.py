@@ -6,9 +6,11 @@ chooses the epoch whose weights are kept; it has no other use here.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,18 +20,22 @@ from torch import Tensor
 from tinylm.fit import budget
 from tinylm.fit.budget import MONOTONIC, Clock
 from tinylm.fit.early_stopping import Finetuning, FinetuningLog, finetune_until_best
+from tinylm.fit.resume import remembered
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.model.huggingface import load_masked_language_model, save_model
 from tinylm.model.logits import logits_of
-from tinylm.system.files import keep
+from tinylm.system.files import keep, write_json
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
+from tinylm.train.checkpoint import Checkpoint
 from tinylm.train.finetune import EncodedTask, finetuning_run
 from tinylm.train.pretrain import pretrain, pretraining_run
 from tinylm.train.recipes import Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+# Phases of a training.
+WITHOUT, PRETRAINING, FINETUNING = "no pre-training", "pre-training", "fine-tuning"
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Job:
         deadline: reading of `clock` at which it must be done; None trains the recipe's epochs.
         cache: folder of the pre-trained weights; None keeps none.
         compare: also fine-tune without pre-training.
+        unfinished: folder for what is finished of it, should it be interrupted; None keeps nothing.
         clock: returns the time.
     """
 
@@ -64,7 +71,24 @@ class Job:
     deadline: float | None
     cache: Path | None
     compare: bool
+    unfinished: Path | None = None
     clock: Clock = MONOTONIC
+
+    @property
+    def finished(self) -> bool:
+        """Whether an earlier attempt finished it."""
+        path = self.kept(FINETUNING)
+        return path is not None and path.exists()
+
+    def kept(self, phase: str) -> Path | None:
+        """Where the result of a phase is kept until all is done."""
+        return None if self.unfinished is None else self.unfinished / f"{phase}.safetensors"
+
+    def checkpoint(self, phase: str, identity: dict[str, Any]) -> Checkpoint | None:
+        """The checkpoint of a phase."""
+        if self.unfinished is None:
+            return None
+        return Checkpoint(self.unfinished / f"{phase}.checkpoint", identity)
 
 
 @dataclass(frozen=True)
@@ -95,13 +119,13 @@ class TrainedMember:
 
 def train_member(job: Job) -> TrainedMember:
     """Pre-train and fine-tune one encoder; at module level, so that it can be sent to other processes."""
-    schedule = None if job.deadline is None else make_schedule(job, job.deadline)
+    schedule = None if job.deadline is None or job.finished else make_schedule(job, job.deadline)
     without = None
     if job.compare:  # first, since it mostly stops early, and pre-training can use what it leaves
         plan = schedule.without if schedule else None
-        without, _ = _finetuned(job, job.config, plan, "no pre-training")
+        without, _ = _finetuned(job, job.config, plan, WITHOUT)
     start, pretraining = _pretrained(job, schedule.pretraining_ends if schedule else None)
-    found, used = _finetuned(job, start, schedule.finetuning if schedule else None, "fine-tuning")
+    found, used = _finetuned(job, start, schedule.finetuning if schedule else None, FINETUNING)
     history = History(pretraining, found.log, without.log if without else None, used)
     return TrainedMember(found.model, without.model if without else None, history)
 
@@ -149,69 +173,116 @@ def make_schedule(job: Job, deadline: float) -> Schedule:
 
 def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list[dict[str, float]]]:
     """The pre-trained weights: those of the cache, or new ones."""
-    if job.cache is not None and job.cache.is_dir():
-        return load_masked_language_model(job.cache), []
-    model, history = None, []
-    for reading in _readings(job, ends):
-        model, epochs = pretrain(
-            reading.texts,
-            job.tokenizer,
-            job.config,
-            job.recipe.with_epochs(pretrain=reading.epochs),
-            seed=job.seed,
-            label=f"{job.name}: {reading.what}",
-            stop=_is_over(job, reading.ends),
-            vectors=job.vectors,
-            start=model,
-        )
-        history += epochs
-    assert model is not None
-    if job.cache is not None:
+    checkpoints = []
+
+    def work() -> tuple[MaskedLanguageModel, dict[str, Any]]:
+        if job.cache is not None and job.cache.is_dir():
+            return load_masked_language_model(job.cache), {"history": []}
+        model, history = None, []
+        for reading in _readings(job, ends):
+            texts = job.task.train if reading.own else job.paragraphs
+            what = "own texts" if reading.own else PRETRAINING
+            checkpoints.append(job.checkpoint(what, asdict(reading)))
+            model, epochs = pretrain(
+                texts.take(budget.drawn_rows(len(texts), reading.rows, job.seed)),
+                job.tokenizer,
+                job.config,
+                job.recipe.with_epochs(pretrain=reading.epochs),
+                seed=job.seed,
+                label=f"{job.name}: {what}",
+                checkpoint=checkpoints[-1],
+                stop=_is_over(job, None if ends is None else ends - reading.seconds_behind),
+                vectors=job.vectors,
+                start=model,
+            )
+            history += epochs
+        assert model is not None
+        return model, {"history": history}
+
+    model, facts = remembered(job.kept(PRETRAINING), work, lambda facts: MaskedLanguageModel(job.config))
+    for checkpoint in checkpoints:
+        if checkpoint is not None:
+            checkpoint.remove()
+    if job.cache is not None and not job.cache.is_dir():
         keep(job.cache, lambda folder: save_model(model, folder))
-    return model, history
+    return model, facts["history"]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """Texts that pre-training reads, how often, and when that must be over; `what` for progress bars."""
+    """A part of pre-training.
 
-    what: str
-    texts: TokenIds
+    Attributes:
+        own: of the task's own texts; otherwise of W_S.
+        rows: number of texts.
+        epochs: how often they are read.
+        seconds_behind: that must be left of the time for pre-training when it ends.
+    """
+
+    own: bool
+    rows: int
     epochs: int
-    ends: float | None
+    seconds_behind: float = 0.0
 
 
 def _readings(job: Job, ends: float | None) -> list[Reading]:
+    """What pre-training reads, as an earlier attempt planned it or planned now."""
+    path = None if job.unfinished is None else job.unfinished / "plan.json"
+    if path is not None and path.is_file():
+        return [Reading(**values) for values in json.loads(path.read_text(encoding="utf-8"))]
+    readings = _planned_readings(job, ends)
+    if path is not None:
+        write_json(path, [asdict(reading) for reading in readings])
+    return readings
+
+
+def _planned_readings(job: Job, ends: float | None) -> list[Reading]:
     """W_S, then the task's own texts: as much of both as the time until `ends` is enough for."""
-    own, own_epochs = job.task.train, job.recipe.adaptation_epochs
-    if len(own) >= len(job.paragraphs):  # there is no corpus
+    own, own_epochs, n_texts = len(job.task.train), job.recipe.adaptation_epochs, len(job.paragraphs)
+    if own >= n_texts:  # there is no corpus
         own_epochs = 0
     if ends is None:
-        first = Reading("pre-training", job.paragraphs, job.recipe.pretrain.epochs, None)
-        return [first, Reading("own texts", own, own_epochs, None)] if own_epochs else [first]
+        first = Reading(False, n_texts, job.recipe.pretrain.epochs)
+        return [first, Reading(True, own, own_epochs)] if own_epochs else [first]
     batch_size, seed = job.recipe.pretrain.batch_size, job.seed
     _, run = pretraining_run(
         job.paragraphs, job.tokenizer, job.config, job.recipe, seed=seed, vectors=job.vectors
     )
-    n_texts, left = len(job.paragraphs), ends - job.clock()
-    epoch = budget.seconds_per_epoch(run, n_texts, batch_size, left, job.clock)
-    left, readings, first_ends = ends - job.clock(), [], ends
+    epoch = budget.seconds_per_epoch(run, n_texts, batch_size, ends - job.clock(), job.clock)
+    left, readings, behind = ends - job.clock(), [], 0.0
     if own_epochs:
         # Own texts are mostly shorter than paragraphs, so this is enough time for them.
-        seconds = min(budget.ADAPTATION_SHARE * left, own_epochs * epoch * len(own) / n_texts / budget.SLACK)
-        own_epochs, rows = budget.fit_into(
-            seconds, epoch * len(own) / n_texts, len(own), own_epochs, batch_size, seed
-        )
-        readings = [Reading("own texts", own.take(rows), own_epochs, ends)]
-        left, first_ends = left - seconds, ends - seconds
-    epochs, rows = budget.fit_into(left, epoch, n_texts, budget.MOST_PRETRAINING, batch_size, seed)
-    return [Reading("pre-training", job.paragraphs.take(rows), epochs, first_ends), *readings]
+        of_own = epoch * own / n_texts
+        behind = min(budget.ADAPTATION_SHARE * left, own_epochs * of_own / budget.SLACK)
+        own_epochs, rows = budget.fit_into(behind, of_own, own, own_epochs, batch_size, seed)
+        readings = [Reading(True, len(rows), own_epochs)]
+    epochs, rows = budget.fit_into(left - behind, epoch, n_texts, budget.MOST_PRETRAINING, batch_size, seed)
+    return [Reading(False, len(rows), epochs, behind), *readings]
 
 
 def _finetuned(
     job: Job, start: MaskedLanguageModel | ModelConfig, plan: Plan | None, what: str
 ) -> tuple[Finetuning, int]:
     """The fine-tuned model, and how many training texts the time was enough for."""
+
+    def work() -> tuple[SequenceClassifier, dict[str, Any]]:
+        found, used = _finetuned_now(job, start, plan, what)
+        return found.model, {
+            "config": found.model.config.model_dump(mode="json"),
+            "log": asdict(found.log),
+            "used": used,
+        }
+
+    def rebuild(facts: dict[str, Any]) -> SequenceClassifier:
+        return SequenceClassifier(ModelConfig.model_validate(facts["config"]), job.task.n_labels)
+
+    model, facts = remembered(job.kept(what), work, rebuild)
+    return Finetuning(model, FinetuningLog(**facts["log"])), facts["used"]
+
+
+def _finetuned_now(
+    job: Job, start: MaskedLanguageModel | ModelConfig, plan: Plan | None, what: str
+) -> tuple[Finetuning, int]:
     task, recipe = job.task, job.recipe
     if plan is not None:
         epochs, rows = budget.fit_into(

@@ -16,7 +16,7 @@ import itertools
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from tinylm.model.huggingface import round_weights
 from tinylm.model.logits import logits_of
 from tinylm.model.protocol import Member
 from tinylm.system.cores import cores
+from tinylm.system.files import key_of
 from tinylm.system.paths import cache_folder, cached
 from tinylm.system.processes import run_side_by_side
 from tinylm.system.progress import progress_log
@@ -93,6 +94,7 @@ class Settings:
         compare: also train a committee without pre-training.
         held_out: texts that pre-training must not read, in the corpus or elsewhere.
         begun: reading of `clock` at which the budget began; None for the start of the fit.
+        unfinished: folder for what is finished, should the fit be interrupted; None keeps nothing.
         clock: returns the time.
     """
 
@@ -109,6 +111,7 @@ class Settings:
     compare: bool = False
     held_out: Sequence[str] = ()
     begun: float | None = None
+    unfinished: Path | None = None
     long_texts: str = HEAD
     clock: Clock = MONOTONIC
 
@@ -377,24 +380,24 @@ def train_encoders(
             task=encoded.task,
             class_weights=labelled.class_weights,
             seed=seed,
-            deadline=end,
+            deadline=None,
             cache=cache,
             compare=settings.compare,
+            unfinished=_unfinished(encoded, labelled, settings, config, seed),
             clock=settings.clock,
         )
-        for number, (config, seed, cache, end) in enumerate(
-            zip(encoded.configs, seeds, caches, _deadlines(encoded, settings, deadline), strict=True), 1
-        )
+        for number, (config, seed, cache) in enumerate(zip(encoded.configs, seeds, caches, strict=True), 1)
     ]
+    ends = iter(_deadlines([job.config.heads for job in jobs if not job.finished], settings, deadline))
+    jobs = [job if job.finished else replace(job, deadline=next(ends)) for job in jobs]
     trained = run_side_by_side(train_member, [(job,) for job in jobs], settings.workers)
     _prune(cache_folder() / PRETRAINED)
     return trained
 
 
-def _deadlines(encoded: Encoded, settings: Settings, deadline: float | None) -> list[float | None]:
+def _deadlines(sizes: Sequence[int], settings: Settings, deadline: float | None) -> list[float | None]:
     """When each encoder must be done, so that all are at `deadline`."""
-    sizes = [config.heads for config in encoded.configs]
-    if deadline is None:
+    if deadline is None or not sizes:
         return [None] * len(sizes)
     now = settings.clock()
     workers = min(settings.workers or cores(), len(sizes))
@@ -420,6 +423,30 @@ def _cache(encoded: Encoded, config: ModelConfig, settings: Settings, seed: int)
     key = [text.hexdigest(), encoded.tokenizer.fingerprint, config.model_dump(), recipe, seed]
     digest = hashlib.sha256(json.dumps([key, settings.seconds, encoded.form.encoders]).encode()).hexdigest()
     return cached(f"{PRETRAINED}/{digest[:16]}")
+
+
+def _unfinished(
+    encoded: Encoded, labelled: LabelledTexts, settings: Settings, config: ModelConfig, seed: int
+) -> Path | None:
+    """Where one encoder's finished phases are kept: a folder named by all that determines them."""
+    if settings.unfinished is None:
+        return None
+    task = encoded.task
+    texts = hashlib.sha256()
+    for part in (encoded.paragraphs, task.train, task.test):
+        texts.update(part.ids.tobytes() + part.offsets.tobytes())
+    for array in (task.train_labels, task.test_labels, task.train_weights, labelled.class_weights):
+        texts.update(b"-" if array is None else array.tobytes())
+    identity = {
+        "texts": texts.hexdigest(),
+        "tokenizer": encoded.tokenizer.fingerprint,
+        "config": config.model_dump(mode="json"),
+        "recipe": settings.recipe.model_dump(mode="json"),
+        "seed": seed,
+        "seconds": settings.seconds,
+        "compare": settings.compare,
+    }
+    return settings.unfinished / key_of(identity)
 
 
 def _prune(folder: Path) -> None:

@@ -68,14 +68,10 @@ class Checkpoint:
 
     def save(self, model: nn.Module, optimizers: list[Optimizer], state: TrainState) -> None:
         """Write the run's state."""
-        tensors = {MODEL + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        tensors = {MODEL + name: tensor for name, tensor in model.state_dict().items()}
         tensors |= _optimizer_tensors(model, optimizers)
-        metadata = {"identity": json.dumps(self.identity), "place": json.dumps(vars(state))}
-        metadata["checksum"] = _checksum(metadata, tensors)
-        with new_file(self.path) as temporary:
-            save_file(tensors, temporary, metadata=metadata)
-            if self.path.exists():
-                self.path.replace(self.previous)
+        facts = {"identity": self.identity, "state": vars(state)}
+        write_tensors(self.path, tensors, facts, self.previous)
         self._last = time.monotonic()
 
     def restore(self, model: nn.Module, optimizers: list[Optimizer]) -> TrainState:
@@ -93,25 +89,24 @@ class Checkpoint:
             if not path.exists():
                 continue
             try:
-                tensors, metadata = _read(path)
-            except (SafetensorError, ValueError) as error:
+                tensors, facts = read_tensors(path)
+            except DamagedError as error:
                 path.unlink()
                 if path == self.path and not self.previous.exists():
                     instead = "the run starts again"
                 warnings.warn(f"{path} is damaged ({error}), so {instead}.", MachineWarning, stacklevel=2)
                 continue
-            return self._restored(path, model, optimizers, tensors, metadata)
+            self._check(path, facts["identity"])
+            weights = {
+                name.removeprefix(MODEL): value for name, value in tensors.items() if name.startswith(MODEL)
+            }
+            model.load_state_dict(weights)
+            _restore_optimizers(model, optimizers, tensors)
+            return TrainState(**facts["state"])
         return TrainState()
 
-    def _restored(
-        self,
-        path: Path,
-        model: nn.Module,
-        optimizers: list[Optimizer],
-        tensors: dict[str, Tensor],
-        metadata: dict[str, str],
-    ) -> TrainState:
-        found = json.loads(metadata["identity"])
+    def _check(self, path: Path, found: dict[str, Any]) -> None:
+        """Refuse a checkpoint of other settings."""
         if found != self.identity:
             names = sorted(
                 k for k in found.keys() | self.identity.keys() if found.get(k) != self.identity.get(k)
@@ -120,11 +115,6 @@ class Checkpoint:
                 f"{path} belongs to a run with other settings ({', '.join(names)});"
                 " give the same settings to resume, or another folder to start again."
             )
-        model.load_state_dict(
-            {name.removeprefix(MODEL): value for name, value in tensors.items() if name.startswith(MODEL)}
-        )
-        _restore_optimizers(model, optimizers, tensors)
-        return TrainState(**json.loads(metadata["place"]))
 
     def remove(self) -> None:
         """Delete the files: the run is over and its result saved."""
@@ -132,19 +122,50 @@ class Checkpoint:
         self.previous.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a checkpoint; raises an error where they are not what was written."""
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if metadata.pop("checksum", None) != _checksum(metadata, tensors):
-        raise ValueError("its checksum is wrong")
-    return tensors, metadata
+class DamagedError(Exception):
+    """A file does not hold what was written."""
 
 
-def _checksum(metadata: dict[str, str], tensors: dict[str, Tensor]) -> str:
-    """SHA-256 over all that a checkpoint holds."""
-    total = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], facts: dict[str, Any], previous: Path | None = None
+) -> None:
+    """Write tensors and facts (JSON) to one file with a checksum, all or nothing.
+
+    Args:
+        path: of the file.
+        tensors: on any device.
+        facts: what else is to be known.
+        previous: an earlier file of that path is renamed to this.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(facts)
+    with new_file(path) as temporary:
+        save_file(tensors, temporary, metadata={"facts": text, "checksum": _checksum(text, tensors)})
+        if previous is not None and path.exists():
+            path.replace(previous)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and facts as `write_tensors` stored them.
+
+    Raises:
+        DamagedError: they are not what was written.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise DamagedError(str(error)) from error
+    text = metadata.get("facts", "")
+    if metadata.get("checksum") != _checksum(text, tensors):
+        raise DamagedError("its checksum is wrong")
+    return tensors, json.loads(text)
+
+
+def _checksum(facts: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 over all that a file holds."""
+    total = hashlib.sha256(facts.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())

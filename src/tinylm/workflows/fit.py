@@ -18,6 +18,7 @@ from tinylm.errors import UserError
 from tinylm.export import hub
 from tinylm.fit.budget import MONOTONIC, REPORT_SHARE
 from tinylm.fit.estimator import TinyTextClassifier
+from tinylm.fit.resume import Unfinished
 from tinylm.infer.baselines import linear_svm_score, linear_svm_seconds
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
@@ -44,6 +45,7 @@ def fit_and_report(
     sources: tuple[str, str | None],
     compare: bool,
     settings: dict[str, Any],
+    unfinished: Unfinished | None = None,
     tell: Callable[[str], None] = lambda sentence: None,
 ) -> FitResults:
     """Fit, test, and write the model, its card and `report.html` into an existing, empty folder.
@@ -58,9 +60,11 @@ def fit_and_report(
         sources: where the texts come from, for messages.
         compare: also train without pre-training.
         settings: for the record.
+        unfinished: where to keep what is finished, should this be interrupted; the time that an earlier
+            attempt took counts towards the budget.
         tell: called with sentences on what was read, before the training.
     """
-    begin = MONOTONIC()
+    begin = MONOTONIC() - (unfinished.seconds if unfinished else 0.0)
     classifier.check_parameters()
     seed = classifier.random_state if isinstance(classifier.random_state, int) else 0
     train, test = _parts(labelled, tested, test_share, seed)
@@ -86,6 +90,7 @@ def fit_and_report(
             compare=compare,
             share=1 - REPORT_SHARE,
             begun=begin,
+            unfinished=unfinished.folder if unfinished else None,
             held_out=test.texts,
         )
     fitted, committee = classifier.fitted_, classifier.committee_
