@@ -130,9 +130,9 @@ def test_a_second_call_trains_nothing(toy_data, counted, tmp_path):
     cells = runs.cells_of(asked, 2, ["ag"])
     assert len(cells) == 6
     folder = tmp_path / "results"
-    assert runs.run_cells(cells, folder, 1, minutes=0) == runs.Summary(0, 0, 6)
-    assert runs.run_cells(cells[:3], folder, 1) == runs.Summary(3, 0, 0)
-    assert runs.run_cells(cells, folder, 1) == runs.Summary(3, 3, 0)
+    assert runs.run_cells(cells, folder, 1, minutes=0) == runs.Summary(0, 0, 6, [])
+    assert runs.run_cells(cells[:3], folder, 1) == runs.Summary(3, 0, 0, [])
+    assert runs.run_cells(cells, folder, 1) == runs.Summary(3, 3, 0, [])
     assert [cell.key for cell in counted] == [cell.key for cell in cells]
     # A variant of fine-tuning shares the weights of pre-training; each seed has its own.
     assert len(list((tmp_path / "cache" / "recipe" / "models").iterdir())) == 2
@@ -141,7 +141,7 @@ def test_a_second_call_trains_nothing(toy_data, counted, tmp_path):
     first = runs.Runs(folder).read(cells[0].key)
     assert first["rows"]["train"] == 4 * 5 and 0 <= first["accuracy"] <= 1 and first["loss"] > 0
     assert first["pretraining"]["seconds"] > 0 and first["seconds"] > 0
-    grids = report.tables_of(asked["one"], runs.Runs(folder))
+    grids = report.tables_of(asked["one"], runs.Runs(folder).by_settings())
     assert all(
         [row[0] for row in grid.rows] == ["base", "[CLS]", "strong linear model"] for grid in grids.values()
     )
@@ -150,10 +150,19 @@ def test_a_second_call_trains_nothing(toy_data, counted, tmp_path):
 def test_two_runners_share_the_cells(toy_data, counted, tmp_path):
     (cell,) = runs.cells_of({"one": Question("?", {"base": SMALL})}, 1, ["ag"])
     with locked(tmp_path / ".locks" / cell.key):  # another runner is at it
-        assert not runs.run_cell(cell, tmp_path, float("inf"))
-    assert runs.run_cell(cell, tmp_path, float("inf"))
-    assert not runs.run_cell(cell, tmp_path, float("inf"))  # it is there by now
+        assert runs.run_cell(cell, tmp_path, float("inf")) == runs.LEFT
+    assert runs.run_cell(cell, tmp_path, float("inf")) == runs.DONE
+    assert runs.run_cell(cell, tmp_path, float("inf")) == runs.LEFT  # it is there by now
     assert len(counted) == 1
+
+
+def test_a_cell_that_fails_leaves_the_others(toy_data, tmp_path):
+    steep = SMALL.but(finetune={"learning_rate": 1e30, "muon_lr": None}, epochs={"ag": 3})
+    cells = runs.cells_of({"one": Question("?", {"base": SMALL, "steep": steep})}, 1, ["ag"])
+    summary = runs.run_cells(cells[::-1], tmp_path, 1)
+    assert (summary.done, summary.left) == (1, 0)
+    assert "one, steep, ag, seed 0: steep, ag: the loss is not a number" in summary.failed[0]
+    assert runs.run_cells(cells, tmp_path, 1).failed == summary.failed  # it is tried again
 
 
 def test_a_cell_is_keyed_by_what_decides_it():
@@ -209,14 +218,19 @@ def made_up(monkeypatch, tmp_path) -> Path:
         ):
             continue
         accuracy = ACCURACIES[cell.name][cell.seed]
-        content = {"identity": cell.identity, "pretraining": {"seconds": 80.0, "loss": 4.0}, "seconds": 20.0}
+        content = {
+            "identity": cell.identity,
+            "seed": cell.seed,
+            "pretraining": {"seconds": 80.0, "loss": 4.0},
+            "seconds": 20.0,
+        }
         content |= {"accuracy": accuracy, "with_linear": accuracy + 0.1}
         results.write(cell.key, content | {"linear": {"accuracy": 0.6, "seconds": 4.0}})
     return tmp_path
 
 
 def test_table_by_hand(made_up):
-    grid = report.tables_of(questions.QUESTIONS["pooling"], runs.Runs(made_up))["the encoder"]
+    grid = report.tables_of(questions.QUESTIONS["pooling"], runs.Runs(made_up).by_settings())["the encoder"]
     assert grid.head == ["variant", "seeds", "seconds", "MLM loss", "ag", "db", "mean"]
     base, other, linear = grid.rows
     assert base == ["base", "2 to 3", "80 + 20", "4.00", "0.720 ± 0.020", "0.710 ± 0.014", "0.710 ± 0.014"]

@@ -1,4 +1,4 @@
-"""`tinylm bench`: speed beside the reference."""
+"""`tinylm bench`: speed beside the reference, and the questions of the recipe."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinylm.cli.common import Settings, console, need, say, settings_of
+from tinylm.cli.common import Settings, console, need, remark, say, settings_of
 from tinylm.errors import UserError
 
 
@@ -61,7 +61,7 @@ def bench_command(
 ) -> None:
     """Measure the speed of the library beside that of a reference, on this machine.
 
-    docs/performance.md explains the suites and their references.
+    docs/performance.md explains the suites and their references, docs/recipe.md the suite recipe.
 
     Example: `tinylm bench --suite infer-cpu --json infer-cpu.json`
     """
@@ -109,7 +109,10 @@ def run_recipe(
         return
     questions = questions_named(names)
     summary = run_cells(cells_of(questions, seeds, tasks), folder, jobs, minutes)
+    results = Runs(folder).by_settings()
     for question in questions.values():
-        for title, grid in tables_of(question, Runs(folder)).items():
+        for title, grid in tables_of(question, results).items():
             say(f"{question.asks} Accuracy of {title}:\n{block_markdown(grid)}\n")
-    say(f"{summary.done} done, {summary.found} found, {summary.left} left for another call")
+    for sentence in summary.failed:
+        remark(sentence)
+    say(f"{summary.done} done, {summary.found} found, {summary.left} left, {len(summary.failed)} failed")

@@ -203,8 +203,8 @@ QUESTIONS = {
     "shape": Question(
         "Depth against width, at about equal seconds of pre-training?",
         {
-            "1 x 128, 10 epochs": _shape(1, 128, 10),
-            "1 x 256, 5 epochs": _shape(1, 256, 5),
+            "1 x 128, 12 epochs": _shape(1, 128, 12),
+            "1 x 256, 6 epochs": _shape(1, 256, 6),
             "2 x 128, 7 epochs": _shape(2, 128, 7),
             "2 x 256, 3 epochs": _shape(2, 256, 3),
             "3 x 128, 5 epochs": _shape(3, 128, 5),

@@ -10,52 +10,48 @@ import numpy as np
 
 from tinylm.bench.recipe.data import TASKS
 from tinylm.bench.recipe.questions import QUESTIONS, Question, questions_named
-from tinylm.bench.recipe.runs import Cell, Runs
+from tinylm.bench.recipe.runs import Runs, settings_of
 from tinylm.errors import UserError
 from tinylm.paper.records import Content
 from tinylm.paper.statistics import interval
 from tinylm.report.document import Grid, block_markdown
 from tinylm.report.format import number, signed
 from tinylm.report.plots import seconds_plot, write_svg
-from tinylm.system.files import write_text
+from tinylm.system.files import key_of, write_text
 
-SEEDS = 20  # that a report looks for
 PLOT = "seconds.svg"
 # A table stands between such comments, so that it can be written again without the words around it.
 PLACE = re.compile(r"(<!-- recipe: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 MEASURES = {"the encoder": "accuracy", "the encoder and the strong linear model": "with_linear"}
-Found = dict[str, dict[tuple[str, int], Content]]  # of each variant, the cells by task and seed
+Results = Mapping[str, Mapping[int, Content]]  # as `Runs.by_settings` gives them
+Cells = dict[tuple[str, int], Content]  # by task and seed
+Found = dict[str, Cells]  # by variant
 
 
-def found_cells(question: Question, results: Runs) -> Found:
-    """The finished cells of each variant, by task and seed."""
+def found_cells(question: Question, results: Results) -> Found:
+    """The finished cells of each variant that has any, by task and seed."""
     found: Found = {}
     for name, variant in question.variants.items():
-        places = [(task, seed) for task in TASKS for seed in range(SEEDS)]
-        cells = {place: results.read(Cell("", name, variant, place[1], place[0]).key) for place in places}
-        found[name] = {place: cell for place, cell in cells.items() if cell is not None}
+        for task in TASKS:
+            for seed, cell in results.get(key_of(settings_of(variant, task)), {}).items():
+                found.setdefault(name, {})[task, seed] = cell
     return found
 
 
-def tables_of(question: Question, results: Runs) -> dict[str, Grid]:
+def tables_of(question: Question, results: Results) -> dict[str, Grid]:
     """A table for each of MEASURES; none where nothing has been run."""
     found = found_cells(question, results)
-    tasks = [
-        task
-        for task in TASKS
-        if any((task, seed) in cells for cells in found.values() for seed in range(SEEDS))
-    ]
-    if not tasks:
+    if not found:
         return {}
-    return {title: _table(found, tasks, measure) for title, measure in MEASURES.items()}
+    base = found.get(next(iter(question.variants)), {})
+    return {title: _table(found, base, measure) for title, measure in MEASURES.items()}
 
 
-def _table(found: Found, tasks: Sequence[str], measure: str) -> Grid:
-    base = next(iter(found.values()))
+def _table(found: Found, base: Cells, measure: str) -> Grid:
+    run = {task for cells in found.values() for task, _ in cells}
+    tasks = [task for task in TASKS if task in run]
     rows = []
     for name, cells in found.items():
-        if not cells:
-            continue
         values = {place: cell[measure] for place, cell in cells.items()}
         reference = {} if cells is base else {place: cell[measure] for place, cell in base.items()}
         row = [
@@ -75,19 +71,19 @@ def _table(found: Found, tasks: Sequence[str], measure: str) -> Grid:
     return Grid(["variant", "seeds", "seconds", "MLM loss", *tasks, "mean"], rows)
 
 
-def _seeds(cells: Mapping[tuple[str, int], Content]) -> str:
+def _seeds(cells: Cells) -> str:
     counts = {sum(task == each for each, _ in cells) for task, _ in cells}
     return str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
 
 
-def _seconds(cells: Mapping[tuple[str, int], Content]) -> str:
+def _seconds(cells: Cells) -> str:
     before = np.mean([cell["pretraining"]["seconds"] for cell in cells.values()])
     tasks = {task for task, _ in cells}
     each = [np.mean([cell["seconds"] for (name, _), cell in cells.items() if name == task]) for task in tasks]
     return f"{before:.0f} + {np.mean(each):.0f}"
 
 
-def _masked_loss(cells: Mapping[tuple[str, int], Content]) -> str:
+def _masked_loss(cells: Cells) -> str:
     losses = [cell["pretraining"]["loss"] for cell in cells.values() if "loss" in cell["pretraining"]]
     return f"{np.mean(losses):.2f}" if losses else ""
 
@@ -113,7 +109,8 @@ def _compared(
 
 def _by_seed(tasks: Sequence[str], values: Mapping[tuple[str, int], float]) -> dict[int, float]:
     """Mean over the tasks for each seed that has them all."""
-    whole = [seed for seed in range(SEEDS) if all((task, seed) in values for task in tasks)]
+    seeds = sorted({seed for _, seed in values})
+    whole = [seed for seed in seeds if all((task, seed) in values for task in tasks)]
     return {seed: float(np.mean([values[task, seed] for task in tasks])) for seed in whole}
 
 
@@ -132,7 +129,7 @@ def refresh(page: Path, folder: Path) -> list[str]:
     """
     if not page.is_file():
         raise UserError(f"{page} does not exist; expected a Markdown file that has places for tables.")
-    text, results = page.read_text(encoding="utf-8"), Runs(folder)
+    text, results = page.read_text(encoding="utf-8"), Runs(folder).by_settings()
     names = [place[1] for place in PLACE.findall(text)]
     questions = questions_named(names) if names else {}
 
@@ -146,7 +143,7 @@ def refresh(page: Path, folder: Path) -> list[str]:
     return names
 
 
-def plot(results: Runs, file: Path) -> None:
+def plot(results: Results, file: Path) -> None:
     """Draw accuracy against seconds of all variants that were run on a processor, a panel for each task."""
     panels: dict[str, list[tuple[float, float, float]]] = {}
     linear: dict[str, float] = {}

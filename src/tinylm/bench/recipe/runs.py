@@ -38,6 +38,7 @@ from tinylm.train.masking import MASKS, Masking, generator
 from tinylm.train.pretrain import pretrain
 
 PACKED = "runs"
+DONE, LEFT = "done", "left"  # how a cell ends
 IGNORED = "cells/\n.locks/\n*.damaged\n*.partial\n"
 MEASURED_RATE, MEASURED_BATCH = 0.15, 50  # of the loss of masked language modelling
 
@@ -55,13 +56,17 @@ class Cell:
     @property
     def identity(self) -> dict[str, Any]:
         """All that decides the result; not under which question it was first run."""
-        settings = self.variant.pretraining() | self.variant.finetuning(self.task)
-        return {"edition": EDITION, "seed": self.seed} | settings
+        return settings_of(self.variant, self.task) | {"seed": self.seed}
 
     @property
     def key(self) -> str:
         """Hash of the identity."""
         return key_of(self.identity)
+
+
+def settings_of(variant: Variant, task: str) -> dict[str, Any]:
+    """All that decides the result of a variant on a task, but the seed."""
+    return {"edition": EDITION} | variant.pretraining() | variant.finetuning(task)
 
 
 def cells_of(questions: dict[str, Question], seeds: int, tasks: Sequence[str] = ()) -> list[Cell]:
@@ -90,11 +95,19 @@ def cells_of(questions: dict[str, Question], seeds: int, tasks: Sequence[str] = 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a call did: cells run, found, and left for the next call."""
+    """What a call did.
+
+    Attributes:
+        done: cells that it ran.
+        found: cells that were there.
+        left: cells that it did not begin, or that another call is at.
+        failed: a sentence for each cell that failed.
+    """
 
     done: int
     found: int
     left: int
+    failed: list[str]
 
 
 def run_cells(
@@ -114,28 +127,36 @@ def run_cells(
     for cell in todo:  # a setting that cannot be is refused before anything is trained
         cell.variant.recipe_for(cell.task)
     if not todo:
-        return Summary(0, len(cells), 0)
+        return Summary(0, len(cells), 0, [])
     write_text(folder / ".gitignore", IGNORED)
     for variant in {_texts(cell.variant): cell.variant for cell in todo}.values():
         prepared(variant)
     run_side_by_side(linear, [(task,) for task in dict.fromkeys(cell.task for cell in todo)], jobs)
     try:
-        done = sum(run_side_by_side(run_cell, [(cell, folder, deadline) for cell in todo], jobs))
+        ends = run_side_by_side(run_cell, [(cell, folder, deadline) for cell in todo], jobs)
     finally:
         results.pack()
-    return Summary(done, len(cells) - len(todo), len(todo) - done)
+    failed = [end for end in ends if end not in (DONE, LEFT)]
+    return Summary(ends.count(DONE), len(cells) - len(todo), ends.count(LEFT), failed)
 
 
-def run_cell(cell: Cell, folder: Path, deadline: float) -> bool:
-    """Run one cell, unless it is late, or another process has done it or is at it; says whether it ran."""
+def run_cell(cell: Cell, folder: Path, deadline: float) -> str:
+    """Run one cell, unless it is late, or another process has done it or is at it.
+
+    Returns:
+        DONE, LEFT, or a sentence that says why it failed.
+    """
     results = Runs(folder)
     if time.time() >= deadline or results.read(cell.key) is not None:
-        return False
+        return LEFT
     with locked(folder / ".locks" / cell.key, wait=False) as mine:
         if not mine or results.read(cell.key) is not None:
-            return False
-        results.write(cell.key, measure(cell))
-        return True
+            return LEFT
+        try:
+            results.write(cell.key, measure(cell))
+        except UserError as error:  # a rate too high for one variant must not end the others
+            return f"{cell.question}, {cell.name}, {cell.task}, seed {cell.seed}: {error}"
+        return DONE
 
 
 class Runs:
@@ -147,6 +168,15 @@ class Runs:
     def read(self, key: str) -> Content | None:
         """A finished cell, or None."""
         return self._records.read(f"cells/{key}", lambda cell: _problem(key, cell))
+
+    def by_settings(self) -> dict[str, dict[int, Content]]:
+        """All finished cells: for the hash of `settings_of`, those of each seed."""
+        found: dict[str, dict[int, Content]] = {}
+        for key in self._records.names("cells"):
+            if cell := self.read(key):
+                settings = {name: value for name, value in cell["identity"].items() if name != "seed"}
+                found.setdefault(key_of(settings), {})[cell["seed"]] = cell
+        return found
 
     def write(self, key: str, cell: Content) -> None:
         """Store a finished cell."""
