@@ -257,6 +257,14 @@ def test_a_page_is_written_again(made_up, tmp_path):
     assert "'weather' is unknown" in refused(tinylm("bench --suite recipe --report", page))
 
 
+def test_the_documentation_has_a_place_for_each_question():
+    page = Path(__file__).parents[2] / "docs" / "recipe.md"
+    text = page.read_text(encoding="utf-8")
+    assert [name for _, name, _ in report.PLACE.findall(text)] == list(QUESTIONS)
+    for name, question in QUESTIONS.items():
+        assert f"### {question.asks}\n\n`tinylm bench --suite recipe --only {name} --rounds 3`" in text
+
+
 def test_wrong_names_are_refused(tmp_path):
     assert "pooling, consistency" in refused(
         tinylm("bench --suite recipe --only weather --results", tmp_path)

@@ -84,7 +84,12 @@ def test_the_report_is_one_page_with_every_part(home: Path) -> None:
         "Which labels are confused",
     ):
         assert part in html
-    for part in ("Calibration: are its probabilities right?", "Fine-tuning", "without pre-training", "TF-IDF"):
+    for part in (
+        "Calibration: are its probabilities right?",
+        "Fine-tuning",
+        "without pre-training",
+        "TF-IDF",
+    ):
         assert part in html
     assert "1 rows left out: empty text" in html and "1 rows left out: no label" in html
     assert not re.search(r'(src|href)="http', html)
