@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from helpers.command import done, refused, tinylm
-from tinylm.bench.recipe import data, questions, report, runs
+from tinylm.bench.recipe import data, questions, report, runs, schedule
 from tinylm.bench.recipe.questions import BASE, QUESTIONS, Question, Variant
 from tinylm.errors import UserError
 from tinylm.system.files import locked
@@ -130,9 +130,9 @@ def test_a_second_call_trains_nothing(toy_data, counted, tmp_path):
     cells = runs.cells_of(asked, 2, ["ag"])
     assert len(cells) == 6
     folder = tmp_path / "results"
-    assert runs.run_cells(cells, folder, 1, minutes=0) == runs.Summary(0, 0, 6, [])
-    assert runs.run_cells(cells[:3], folder, 1) == runs.Summary(3, 0, 0, [])
-    assert runs.run_cells(cells, folder, 1) == runs.Summary(3, 3, 0, [])
+    assert schedule.run_cells(cells, folder, 1, minutes=0) == schedule.Summary(0, 0, 6, [])
+    assert schedule.run_cells(cells[:3], folder, 1) == schedule.Summary(3, 0, 0, [])
+    assert schedule.run_cells(cells, folder, 1) == schedule.Summary(3, 3, 0, [])
     assert [cell.key for cell in counted] == [cell.key for cell in cells]
     # A variant of fine-tuning shares the weights of pre-training; each seed has its own.
     assert len(list((tmp_path / "cache" / "recipe" / "models").iterdir())) == 2
@@ -147,6 +147,29 @@ def test_a_second_call_trains_nothing(toy_data, counted, tmp_path):
     )
 
 
+def test_no_job_waits_for_a_training_that_is_under_way(toy_data):
+    asked = {"base": SMALL, "[CLS]": SMALL.but(pooling="first"), "deep": SMALL.but(layers=2)}
+    asked["from scratch"] = SMALL.but(pretrained=False)
+    base, first, deep, scratch, *second_seed = runs.cells_of({"one": Question("?", asked)}, 2, ["ag"])
+    queue = schedule.Queue([base, first, deep, scratch, *second_seed])
+    begun = [queue.next() for _ in range(6)]
+    weights = [runs.weights_name(cell.variant, cell.seed) for cell in (base, deep, *second_seed)]
+    assert weights[2] == weights[3]
+    assert begun == [
+        (base, weights[0]),  # one pre-training for two cells
+        (deep, weights[1]),
+        (scratch, ""),
+        (second_seed[0], weights[2]),
+        (second_seed[2], weights[4]),
+        (second_seed[3], ""),
+    ]
+    assert queue.next() is None
+    assert queue.pretrained(weights[0], runs.DONE) == []
+    assert [queue.next(), queue.next(), queue.next()] == [(base, ""), (first, ""), None]
+    assert queue.pretrained(weights[2], "no luck") == ["no luck"] * 2
+    assert queue.waiting == [deep, second_seed[2]] and queue.next() is None
+
+
 def test_two_runners_share_the_cells(toy_data, counted, tmp_path):
     (cell,) = runs.cells_of({"one": Question("?", {"base": SMALL})}, 1, ["ag"])
     with locked(tmp_path / ".locks" / cell.key):  # another runner is at it
@@ -159,10 +182,10 @@ def test_two_runners_share_the_cells(toy_data, counted, tmp_path):
 def test_a_cell_that_fails_leaves_the_others(toy_data, tmp_path):
     steep = SMALL.but(finetune={"learning_rate": 1e30, "muon_lr": None}, epochs={"ag": 3})
     cells = runs.cells_of({"one": Question("?", {"base": SMALL, "steep": steep})}, 1, ["ag"])
-    summary = runs.run_cells(cells[::-1], tmp_path, 1)
+    summary = schedule.run_cells(cells[::-1], tmp_path, 1)
     assert (summary.done, summary.left) == (1, 0)
     assert "one, steep, ag, seed 0: steep, ag: the loss is not a number" in summary.failed[0]
-    assert runs.run_cells(cells, tmp_path, 1).failed == summary.failed  # it is tried again
+    assert schedule.run_cells(cells, tmp_path, 1).failed == summary.failed  # it is tried again
 
 
 def test_a_cell_is_keyed_by_what_decides_it():

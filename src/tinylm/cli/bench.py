@@ -101,7 +101,8 @@ def run_recipe(
     """Answer questions of the laboratory, or write a page of its tables again."""
     from tinylm.bench.recipe.questions import questions_named
     from tinylm.bench.recipe.report import refresh, tables_of
-    from tinylm.bench.recipe.runs import Runs, cells_of, run_cells
+    from tinylm.bench.recipe.runs import Runs, cells_of
+    from tinylm.bench.recipe.schedule import run_cells
     from tinylm.report.document import block_markdown
 
     if page is not None:

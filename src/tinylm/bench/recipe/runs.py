@@ -30,16 +30,14 @@ from tinylm.model.huggingface import load_masked_language_model, save_model
 from tinylm.ops.device import device_named
 from tinylm.ops.packed import make_batch
 from tinylm.paper.records import Content, Records
-from tinylm.system.files import LIBRARIES, keep, key_of, locked, read_record, write_record, write_text
+from tinylm.system.files import LIBRARIES, keep, key_of, locked, read_record, write_record
 from tinylm.system.paths import cache_folder, cached
-from tinylm.system.processes import run_side_by_side
 from tinylm.train.finetune import accuracy_of, finetune
 from tinylm.train.masking import MASKS, Masking, generator
 from tinylm.train.pretrain import pretrain
 
 PACKED = "runs"
 DONE, LEFT = "done", "left"  # how a cell ends
-IGNORED = "cells/\n.locks/\n*.damaged\n*.partial\n"
 MEASURED_RATE, MEASURED_BATCH = 0.15, 50  # of the loss of masked language modelling
 
 
@@ -93,53 +91,6 @@ def cells_of(questions: dict[str, Question], seeds: int, tasks: Sequence[str] = 
     return list(found.values())
 
 
-@dataclass(frozen=True)
-class Summary:
-    """What a call did.
-
-    Attributes:
-        done: cells that it ran.
-        found: cells that were there.
-        left: cells that it did not begin, or that another call is at.
-        failed: a sentence for each cell that failed.
-    """
-
-    done: int
-    found: int
-    left: int
-    failed: list[str]
-
-
-def run_cells(
-    cells: Sequence[Cell], folder: Path, jobs: int | None = None, minutes: float | None = None
-) -> Summary:
-    """Run the cells that are not in a results folder yet.
-
-    Args:
-        cells: in the order in which they begin.
-        folder: of the results; made if need be.
-        jobs: cells at a time, as many as there are cores by default.
-        minutes: cells that have not begun by then are left.
-    """
-    deadline = time.time() + 60 * minutes if minutes is not None else float("inf")
-    results = Runs(folder)
-    todo = [cell for cell in cells if results.read(cell.key) is None]
-    for cell in todo:  # a setting that cannot be is refused before anything is trained
-        cell.variant.recipe_for(cell.task)
-    if not todo:
-        return Summary(0, len(cells), 0, [])
-    write_text(folder / ".gitignore", IGNORED)
-    for variant in {_texts(cell.variant): cell.variant for cell in todo}.values():
-        prepared(variant)
-    run_side_by_side(linear, [(task,) for task in dict.fromkeys(cell.task for cell in todo)], jobs)
-    try:
-        ends = run_side_by_side(run_cell, [(cell, folder, deadline) for cell in todo], jobs)
-    finally:
-        results.pack()
-    failed = [end for end in ends if end not in (DONE, LEFT)]
-    return Summary(ends.count(DONE), len(cells) - len(todo), ends.count(LEFT), failed)
-
-
 def run_cell(cell: Cell, folder: Path, deadline: float) -> str:
     """Run one cell, unless it is late, or another process has done it or is at it.
 
@@ -157,6 +108,15 @@ def run_cell(cell: Cell, folder: Path, deadline: float) -> str:
         except UserError as error:  # a rate too high for one variant must not end the others
             return f"{cell.question}, {cell.name}, {cell.task}, seed {cell.seed}: {error}"
         return DONE
+
+
+def run_pretraining(cell: Cell) -> str:
+    """Make the pre-trained weights of a cell; returns DONE, or a sentence that says why it failed."""
+    try:
+        pretrained(cell.variant, cell.seed)
+    except UserError as error:
+        return f"{cell.question}, {cell.name}, seed {cell.seed}: {error}"
+    return DONE
 
 
 class Runs:
@@ -241,12 +201,22 @@ def measure(cell: Cell) -> Content:
 
 def prepared(variant: Variant) -> Prepared:
     """The texts of a variant."""
-    return prepare(*_texts(variant))
+    return prepare(*texts_of(variant))
 
 
-def _texts(variant: Variant) -> tuple[int, str, int, int]:
+def texts_of(variant: Variant) -> tuple[int, str, int, int]:
+    """What `prepare` takes for a variant."""
     recipe = variant.recipe_for(TASKS[0])
     return variant.vocabulary, variant.vocabulary_of, variant.w_s, recipe.max_tokens
+
+
+def weights_name(variant: Variant, seed: int) -> str:
+    """Where pre-trained weights lie in the cache folder; the same for variants that share them."""
+    return f"recipe/models/{key_of(_pretraining(variant, seed))}"
+
+
+def _pretraining(variant: Variant, seed: int) -> dict[str, Any]:
+    return {"edition": EDITION, "seed": seed} | variant.pretraining()
 
 
 def pretrained(variant: Variant, seed: int) -> tuple[MaskedLanguageModel, dict[str, float]]:
@@ -255,8 +225,7 @@ def pretrained(variant: Variant, seed: int) -> tuple[MaskedLanguageModel, dict[s
     Returns:
         The model; seconds of processor time and the loss on held-out paragraphs, over the whole vocabulary.
     """
-    identity = {"edition": EDITION, "seed": seed} | variant.pretraining()
-    name = f"recipe/models/{key_of(identity)}"
+    name = weights_name(variant, seed)
     folder = cached(name)
     if not folder.is_dir():
         with locked(cache_folder() / "locks" / name.replace("/", "-")):  # another process may be at the same
@@ -265,7 +234,7 @@ def pretrained(variant: Variant, seed: int) -> tuple[MaskedLanguageModel, dict[s
 
                 def write(temporary: Path) -> None:
                     save_model(model, temporary)
-                    write_record(temporary, "pretrained", identity=identity, **facts)
+                    write_record(temporary, "pretrained", identity=_pretraining(variant, seed), **facts)
 
                 keep(folder, write)
     record = read_record(folder)
