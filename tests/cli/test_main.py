@@ -42,6 +42,7 @@ COMMANDS = (
     "predict",
     "export",
     "serve",
+    "verify",
     "bench",
 )
 

@@ -85,7 +85,7 @@ def test_fewrel_split(own: Path) -> None:
     task = load_task("fewrel")
     assert np.bincount(task.train_labels).tolist() == [630, 430]
     assert np.bincount(task.test_labels).tolist() == [70, 70]
-    assert task.notes == ["There are 430 training rows of label 'name of P2' where 630 were asked for."]
+    assert task.notes == ["There are 430 training rows of label 'name of P2' where 630 were requested."]
     texts = task.train_texts + task.test_texts
     assert len(set(texts)) == len(texts) == 1200
     order = np.random.default_rng(42).permutation(700)
@@ -231,7 +231,7 @@ def test_damaged_official_files(own: Path) -> None:
         load_task("fewrel")
     for content in ("", '{"P1": [', "{}", "[]"):
         path.write_text(content)
-        with pytest.raises(UserError, match=r"train_wiki\.json is (no JSON file|empty)"):
+        with pytest.raises(UserError, match=r"train_wiki\.json is (not a JSON file|empty)"):
             load_task("fewrel")
     (own / "ag_news" / "train.csv").write_text('"1","a","b"\n"5","a","b"\n')
     with pytest.raises(UserError, match=r"train\.csv, row 2 has the class '5'; expected 1 to 4"):

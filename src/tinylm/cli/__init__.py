@@ -36,6 +36,7 @@ from tinylm.cli.paper import paper
 from tinylm.cli.predict import predict_command
 from tinylm.cli.pretrain import pretrain_command
 from tinylm.cli.serve import serve_command
+from tinylm.cli.verify import verify_command
 from tinylm.errors import MachineWarning, UserError
 from tinylm.system.interrupts import ended_by_signals
 
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "predict": predict_command,
     "export": export_command,
     "serve": serve_command,
+    "verify": verify_command,
     "bench": bench_command,
 }
 

@@ -6,7 +6,7 @@ same thing never share a temporary name. What a killed process left behind is re
 one that writes into the same folder.
 
 An output folder ends with its record, `tinylm.json`: settings, seed, versions, hashes of the data,
-and figures.
+figures, and the hash of every file in the folder.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -223,8 +224,12 @@ def record_of(kind: str, **facts: Any) -> dict[str, Any]:
 
 
 def write_record(folder: Path, kind: str, **facts: Any) -> None:
-    """Write `tinylm.json` into an output folder; arguments as of `record_of`."""
-    write_json(Path(folder) / RECORD, record_of(kind, **facts), indent=2)
+    """Write `tinylm.json` into an output folder, with hashes of all files there: the last file to be written.
+
+    Arguments as of `record_of`.
+    """
+    record = record_of(kind, **facts) | {"files": _hashes(Path(folder))}
+    write_json(Path(folder) / RECORD, record, indent=2)
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -241,6 +246,52 @@ def read_record(folder: Path) -> dict[str, Any]:
     except ValueError as error:
         raise UserError(f"{path} is not valid JSON: {error}.") from error
     return record
+
+
+@dataclass(frozen=True)
+class Verified:
+    """An output folder beside its record.
+
+    Attributes:
+        right: number of files that are as they were written.
+        wrong: the others that the record names, and what is wrong with each.
+        added: files that the record does not name.
+    """
+
+    right: int
+    wrong: dict[str, str]
+    added: list[str]
+
+
+def verify(folder: Path) -> Verified:
+    """Compare an output folder with the hashes in its record.
+
+    Raises:
+        UserError: there is no record, or one without hashes.
+    """
+    recorded = read_record(folder).get("files")
+    if not isinstance(recorded, dict):
+        raise UserError(
+            f"{folder} cannot be verified: expected a folder whose {RECORD} holds hashes of its files."
+        )
+    found = _hashes(Path(folder))
+    wrong = {
+        name: "has changed" if name in found else "is missing"
+        for name, digest in recorded.items()
+        if found.get(name) != digest
+    }
+    return Verified(len(recorded) - len(wrong), wrong, sorted(found.keys() - recorded.keys()))
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of all files of a folder but its record, by their paths in it."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECORD)
+    return {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -286,7 +337,5 @@ def hash_files(files: Iterable[Path]) -> str:
     """Sixteen hexadecimal digits over names, sizes and contents of files."""
     combined = hashlib.sha256()
     for path in files:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        combined.update(f"{path.name} {path.stat().st_size} {content}\n".encode())
+        combined.update(f"{path.name} {path.stat().st_size} {_sha256(path)}\n".encode())
     return combined.hexdigest()[:16]

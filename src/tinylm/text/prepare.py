@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tinylm.errors import UserError
-from tinylm.system.files import locked, write_record
+from tinylm.system.files import locked
 from tinylm.system.paths import cache_folder, cached
 from tinylm.text.corpus import Corpus, build_store, open_corpus
 from tinylm.text.coverage import distinct_tokens
@@ -152,4 +152,4 @@ def save_selection(
     with new_store(folder, meta) as writer:
         writer.append(chosen)
         tokenizer.save_vocab(writer.folder)
-        write_record(writer.folder, "corpus", **facts, corpus=source.meta, w_s=len(chosen))
+        writer.record = facts | {"corpus": source.meta, "w_s": len(chosen)}

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from tinylm.errors import UserError
-from tinylm.system.files import new_folder, write_json
+from tinylm.system.files import new_folder, write_json, write_record
 
 IDS, OFFSETS, META = "ids.bin", "offsets.bin", "store.json"
 MAX_ID = int(np.iinfo(np.uint16).max)
@@ -100,10 +100,12 @@ class StoreWriter:
     Attributes:
         folder: where the files are until the store is complete; more can be written beside them.
         meta: what `open_store` will give back, along with the sizes.
+        record: facts for the record of the folder; None writes none.
     """
 
     def __init__(self, folder: Path, meta: dict[str, Any], ids: BinaryIO, offsets: BinaryIO) -> None:
         self.folder, self.meta = folder, dict(meta)
+        self.record: dict[str, Any] | None = None
         self.paragraphs = self.tokens = 0
         self._ids, self._offsets = ids, offsets
         offsets.write(np.zeros(1, np.int64).data)
@@ -120,15 +122,14 @@ class StoreWriter:
 @contextmanager
 def new_store(folder: Path, meta: dict[str, Any]) -> Iterator[StoreWriter]:
     """Write a token store to a new folder, all or nothing."""
-    with (
-        new_folder(folder) as temporary,
-        (temporary / IDS).open("wb") as ids,
-        (temporary / OFFSETS).open("wb") as offsets,
-    ):
-        writer = StoreWriter(temporary, meta, ids, offsets)
-        yield writer
+    with new_folder(folder) as temporary:
+        with (temporary / IDS).open("wb") as ids, (temporary / OFFSETS).open("wb") as offsets:
+            writer = StoreWriter(temporary, meta, ids, offsets)
+            yield writer
         sizes = {"paragraphs": writer.paragraphs, "tokens": writer.tokens}
         write_json(temporary / META, writer.meta | sizes, indent=2)
+        if writer.record is not None:
+            write_record(temporary, "corpus", **writer.record)
 
 
 def is_store(folder: Path) -> bool:
