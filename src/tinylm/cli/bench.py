@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tinylm.cli.common import Settings, console, need, remark, say, settings_of
+from tinylm.cli.common import Device, Settings, console, need, remark, say, settings_of
 from tinylm.errors import UserError
 
 
@@ -57,6 +57,7 @@ def bench_command(
             help="recipe: run nothing, write the tables in this Markdown file again.", metavar="FILE"
         ),
     ] = None,
+    device: Device = "cpu",
     settings: Settings = None,
 ) -> None:
     """Measure the speed of the library beside that of a reference, on this machine.
@@ -67,7 +68,7 @@ def bench_command(
     """
     names = only.split(",") if only else []
     if suite == "recipe":
-        run_recipe(names, rounds, tasks.split(",") if tasks else [], results, report, jobs, minutes)
+        run_recipe(names, rounds, tasks.split(",") if tasks else [], results, report, jobs, minutes, device)
         return
     if json_file is not None and not json_file.parent.is_dir():
         raise UserError(f"--json was {json_file}; expected a file in a folder that exists.")
@@ -97,18 +98,21 @@ def run_recipe(
     page: Path | None,
     jobs: int | None,
     minutes: float | None,
+    device: str,
 ) -> None:
     """Answer questions of the laboratory, or write a page of its tables again."""
     from tinylm.bench.recipe.questions import questions_named
     from tinylm.bench.recipe.report import refresh, tables_of
     from tinylm.bench.recipe.runs import Runs, cells_of
     from tinylm.bench.recipe.schedule import run_cells
+    from tinylm.ops.device import device_named
     from tinylm.report.document import block_markdown
 
     if page is not None:
-        say(f"{page}: tables of {', '.join(refresh(page, folder)) or 'no question'}")
+        say(f"{page}: tables of {', '.join(refresh(page, folder, device)) or 'no question'}")
         return
-    questions = questions_named(names)
+    device_named(device)  # refused now where it is not present
+    questions = questions_named(names, device)
     summary = run_cells(cells_of(questions, seeds, tasks), folder, jobs, minutes)
     results = Runs(folder).by_settings()
     for question in questions.values():

@@ -223,7 +223,7 @@ Epochs = Annotated[
 Device = Annotated[
     str,
     typer.Option(
-        help="Where to train: cpu, cuda, or cuda:1 for the second GPU. No GPU has been tried yet.",
+        help="Where to train: cpu, cuda, or cuda:1 for the second GPU.",
         metavar="NAME",
         rich_help_panel=TRAINING,
     ),

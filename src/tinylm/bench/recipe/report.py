@@ -114,12 +114,13 @@ def _by_seed(tasks: Sequence[str], values: Mapping[tuple[str, int], float]) -> d
     return {seed: float(np.mean([values[task, seed] for task in tasks])) for seed in whole}
 
 
-def refresh(page: Path, folder: Path) -> list[str]:
+def refresh(page: Path, folder: Path, device: str = "cpu") -> list[str]:
     """Write the tables of a Markdown page again, and the plot into the results folder.
 
     Args:
         page: a table stands between `<!-- recipe: QUESTION -->` and `<!-- end -->`.
         folder: of the results.
+        device: where they were trained.
 
     Returns:
         The questions whose tables were written.
@@ -131,7 +132,7 @@ def refresh(page: Path, folder: Path) -> list[str]:
         raise UserError(f"{page} does not exist; expected a Markdown file that has places for tables.")
     text, results = page.read_text(encoding="utf-8"), Runs(folder).by_settings()
     names = [place[1] for place in PLACE.findall(text)]
-    questions = questions_named(names) if names else {}
+    questions = questions_named(names, device) if names else {}
 
     def table(place: re.Match[str]) -> str:
         tables = tables_of(questions[place[2]], results)
@@ -144,17 +145,15 @@ def refresh(page: Path, folder: Path) -> list[str]:
 
 
 def plot(results: Results, file: Path) -> None:
-    """Draw accuracy against seconds of all variants that were run on a processor, a panel for each task."""
+    """Draw accuracy against seconds of all that was trained on a processor, a panel for each task."""
     panels: dict[str, list[tuple[float, float, float]]] = {}
     linear: dict[str, float] = {}
     for question in QUESTIONS.values():
-        for name, cells in found_cells(question, results).items():
-            if question.variants[name].device != "cpu":
-                continue
+        for cells in found_cells(question, results).values():
             for task in dict.fromkeys(task for task, _ in cells):
-                mine = [cell for (of, _), cell in cells.items() if of == task]
+                mine = [cell for (name, _), cell in cells.items() if name == task]
                 seconds = np.mean([cell["pretraining"]["seconds"] + cell["seconds"] for cell in mine])
-                alone, together = (np.mean([cell[name] for cell in mine]) for name in MEASURES.values())
+                alone, together = (np.mean([cell[key] for cell in mine]) for key in MEASURES.values())
                 panels.setdefault(task, []).append((float(seconds), float(alone), float(together)))
                 linear[task] = mine[0]["linear"]["accuracy"]
     if panels:

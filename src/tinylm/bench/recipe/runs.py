@@ -105,7 +105,7 @@ def run_cell(cell: Cell, folder: Path, deadline: float) -> str:
             return LEFT
         try:
             results.write(cell.key, measure(cell))
-        except UserError as error:  # a rate too high for one variant must not end the others
+        except (UserError, RuntimeError) as error:  # a rate too high for one variant, a GPU without memory
             return f"{cell.question}, {cell.name}, {cell.task}, seed {cell.seed}: {error}"
         return DONE
 
@@ -114,7 +114,7 @@ def run_pretraining(cell: Cell) -> str:
     """Make the pre-trained weights of a cell; returns DONE, or a sentence that says why it failed."""
     try:
         pretrained(cell.variant, cell.seed)
-    except UserError as error:
+    except (UserError, RuntimeError) as error:
         return f"{cell.question}, {cell.name}, seed {cell.seed}: {error}"
     return DONE
 
@@ -194,7 +194,7 @@ def measure(cell: Cell) -> Content:
             "validation": len(task.test),
             "hash": texts.fingerprint(cell.task),
         },
-        "processor": processor(),
+        "processor": processor() if variant.device == "cpu" else torch.cuda.get_device_name(),
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
 
