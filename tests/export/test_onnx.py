@@ -24,7 +24,7 @@ from tinylm.export import onnx as export
 from tinylm.export.onnx import export_onnx
 from tinylm.export.runtime import OnnxClassifier, load_onnx, load_predictor
 from tinylm.infer.committee import Committee, load_committee
-from tinylm.model.protocol import Weight
+from tinylm.model.weights import Weight
 from tinylm.system.files import write_record
 
 TEXTS = ["one two three", "", "four five six seven eight nine ten " * 9, "Two, two!", "eleven 🙂", "one " * 6]
@@ -305,4 +305,4 @@ print(json.dumps([model.predict(texts), model.decision_function(texts).tolist(),
     np.testing.assert_allclose(logits, committee.decision_function(TEXTS), atol=1e-4)
     assert "tinylm.export.runtime" in modules
     rooms = {module.split(".")[1] for module in modules if module.startswith("tinylm.")}
-    assert rooms == {"errors", "system", "text", "infer", "export"}
+    assert rooms == {"errors", "system", "text", "model", "infer", "export"}

@@ -59,7 +59,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("most", "encoders", "int8"), [("4MB", 2, False), ("400kB", 2, True), ("250kB", 1, True)]
+    ("most", "encoders", "int8"), [("4MB", 2, False), ("500kB", 2, True), ("250kB", 1, True)]
 )
 def test_the_folder_fits(tmp_path: Path, most: str, encoders: int, int8: bool) -> None:
     texts, labels = labelled(240)
@@ -72,6 +72,7 @@ def test_the_folder_fits(tmp_path: Path, most: str, encoders: int, int8: bool) -
     assert written <= limit
     fitted = classifier.fitted_
     configs = [member.config for member in fitted.committee.members[:encoders]]
+    assert 2**12 <= form.tfidf_rows < 2**15
     promised = size_of(form, fitted.committee.members[0].tokenizer, configs, 2)
     assert written <= promised < written + 100_000  # an upper bound, but not a wild one
     again = TinyTextClassifier.from_pretrained(folder)

@@ -102,7 +102,7 @@ def test_a_saved_classifier_predicts_through_transformers(tmp_path: Path) -> Non
 
 
 def test_members_must_share_their_labels() -> None:
-    with pytest.raises(UserError, match="at least one member"):
+    with pytest.raises(UserError, match="at least one encoder"):
         Committee([])
     first = make_classifier(1)
     for names in (["red", "green", "grey"], ["green", "red", "blue"]):

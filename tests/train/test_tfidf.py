@@ -1,121 +1,200 @@
-"""The linear member: against scikit-learn, stored, exported, and bounded."""
+"""The TF-IDF member: against scikit-learn's linear SVM, stored, exported, and bounded."""
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
 
 from helpers.serving import TOKENIZER, exported
-from helpers.toys import make_module, torch_logits
+from helpers.toys import LABELS, make_classifier, torch_logits
+from helpers.words import TOKEN_PATTERN
 from tinylm.errors import UserError
 from tinylm.export.onnx import export_huggingface
-from tinylm.infer.classifier import Classifier
+from tinylm.export.runtime import load_onnx
+from tinylm.infer.baselines import linear_svm
 from tinylm.infer.committee import Committee, load_committee
+from tinylm.infer.tfidf import TfidfMember
+from tinylm.model.config import TokenTfidfConfig
 from tinylm.model.huggingface import load_masked_language_model
-from tinylm.model.logits import logits_of
+from tinylm.model.storage import write_model
+from tinylm.model.tfidf import MOST_CHARACTERS, TfidfModel
 from tinylm.train import tfidf as module
-from tinylm.train.finetune import EncodedTask
-from tinylm.train.tfidf import REGULARIZATION, STEPS, train_tfidf
+from tinylm.train.tfidf import affordable_texts, out_of_fold_logits, tfidf_task, train_tfidf
 
-WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
-MAX_TOKENS = 9
+WORDS = ["one", "Two", "three,", "four", "fünf", "six!", "你好", "ไทย", "🙂", "x"]
+MANY = 2**18  # rows, in which no two n-grams of these texts meet
 
 
 def texts_of(count: int, seed: int) -> list[str]:
     chance = random.Random(seed)
-    return [" ".join(chance.choices(WORDS, k=chance.randint(0, 12))) for _ in range(count)]
+    return [" ".join(chance.choices(WORDS, k=chance.randint(1, 12))) for _ in range(count)]
 
 
-def task_of(texts: list[str], labels: np.ndarray, n_labels: int) -> EncodedTask:
-    ids = TOKENIZER.encode(texts, 64)
-    return EncodedTask(ids, labels, ids, labels, n_labels)
+def rival_svm() -> Pipeline:
+    words = "featureunion__tfidfvectorizer-1__token_pattern"
+    return linear_svm().set_params(**{words: TOKEN_PATTERN, "linearsvc__tol": 1e-6})
 
 
-def words_read(text: str) -> list[str]:
-    """The first tokens of a text, [CLS] and [SEP] apart; every word here is a token."""
-    return text.split()[: MAX_TOKENS - 2]
+TEXTS = texts_of(120, 1)
+OTHERS = [*texts_of(40, 2), "", "Two " * 40, "nothing seen before", "…"]
 
 
-TEXTS = texts_of(80, 1)
-OTHERS = [*texts_of(40, 2), "", "two " * 40]
+@pytest.fixture(autouse=True)
+def exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TOLERANCE", 1e-6)
 
 
 @pytest.mark.parametrize("n_labels", [2, 3])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_fields_are_scikit_learns(n_labels: int, weighted: bool) -> None:
+def test_logits_are_the_margins_of_the_linear_svm(n_labels: int, weighted: bool) -> None:
     labels = np.array([(text.count("o") + text.count("t")) % n_labels for text in TEXTS])
-    weights = np.array([1, 3, 0.5][:n_labels], np.float32) if weighted else None
-    model = train_tfidf(task_of(TEXTS, labels, n_labels), TOKENIZER, MAX_TOKENS, weights, seed=0)
-    vectorizer = TfidfVectorizer(sublinear_tf=True, analyzer=words_read)
-    rival = LogisticRegression(C=REGULARIZATION, max_iter=STEPS)
-    rival.fit(vectorizer.fit_transform(TEXTS), labels, None if weights is None else weights[labels])
-    expected = rival.decision_function(vectorizer.transform(OTHERS))
-    logits = logits_of(model, TOKENIZER.encode(OTHERS, MAX_TOKENS))
+    class_weights = np.array([1, 3, 0.5][:n_labels], np.float32) if weighted else None
+    weights = np.random.default_rng(0).uniform(0, 2, len(TEXTS)).astype(np.float32) if weighted else None
+    model = train_tfidf(tfidf_task(TEXTS, labels, n_labels, MANY, class_weights, weights))
+    rival = rival_svm()
+    each = None if weights is None or class_weights is None else class_weights[labels] * weights
+    rival.fit(TEXTS, labels, linearsvc__sample_weight=each)
+    expected = rival.decision_function(OTHERS)
+    logits = model.logits(OTHERS)
     ours = logits[:, 1] - logits[:, 0] if n_labels == 2 else logits
-    np.testing.assert_allclose(ours, expected, atol=0.02)
-    assert np.ptp(logits, axis=0).min() > 1
+    np.testing.assert_allclose(ours, expected, atol=0.01)  # of 8 bits
+    assert np.ptp(expected, axis=0).min() > 1
+    np.testing.assert_array_equal(model.logits(OTHERS[:1]), logits[:1])
+    assert model.logits([]).shape == (0, n_labels)
 
 
 def test_several_labels_each_by_itself() -> None:
-    targets = np.array([["one" in text, "two" in text, False] for text in TEXTS], np.float32)
-    model = train_tfidf(task_of(TEXTS, targets, 3), TOKENIZER, 64, None, seed=0)
-    logits = logits_of(model, TOKENIZER.encode(OTHERS, 64))
-    truth = np.array([["one" in text, "two" in text] for text in OTHERS])
-    assert ((logits[:, :2] > 0) == truth).mean() > 0.97
-    assert not logits[:, 2].any()
+    targets = np.array([["one" in text, "Two" in text, False, True] for text in TEXTS], np.float32)
+    class_weights = np.array([1, 2, 1, 1], np.float32)
+    model = train_tfidf(tfidf_task(TEXTS, targets, 4, MANY, class_weights))
+    logits = model.logits(OTHERS)
+    np.testing.assert_array_equal(logits[:, 2:], np.tile([-1, 1], (len(OTHERS), 1)))
+    for label in (0, 1):
+        rival = rival_svm()
+        each = np.where(targets[:, label] > 0, class_weights[label], 1)
+        rival.fit(TEXTS, targets[:, label], linearsvc__sample_weight=each)
+        np.testing.assert_allclose(logits[:, label], rival.decision_function(OTHERS), atol=0.02)
 
 
-def test_of_too_many_texts_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
-    original = module._regression
-    monkeypatch.setattr(
-        module,
-        "_regression",
-        lambda features, *more: sizes.append(features.shape[0]) or original(features, *more),
-    )
-    train_tfidf(task_of(TEXTS, np.arange(80) % 3, 3), TOKENIZER, 64, None, seed=0, most_work=60)
-    assert sizes == [20]
+def test_a_text_without_weight_is_not_learnt() -> None:
+    labels = np.array([len(text) % 3 for text in TEXTS])
+    kept = labels < 2
+    ours = train_tfidf(tfidf_task(TEXTS, labels, 3, 2**14, None, kept.astype(np.float32)))
+    assert (ours.logits(OTHERS)[:, 2] == -1).all()
+    assert np.ptp(ours.logits(OTHERS)[:, 0]) > 0.5
+    one = train_tfidf(tfidf_task(TEXTS, labels, 3, 2**14, np.array([1, 0, 0], np.float32)))
+    assert (one.logits(OTHERS) == [1, -1, -1]).all()
+
+
+def test_logits_of_texts_that_were_not_trained_on() -> None:
+    labels = np.array(["one" in text for text in TEXTS], np.int64)
+    noise = np.random.default_rng(0).permutation(labels)
+    for targets, low, high in ((labels, 0.8, 1), (noise, 0.3, 0.65)):
+        task = tfidf_task(TEXTS, targets, 2, 2**16)
+        accuracy = (out_of_fold_logits(task, 0).argmax(1) == targets).mean()
+        assert low < accuracy <= high
+    few = tfidf_task(TEXTS[:3], labels[:3], 2, 2**14)
+    assert out_of_fold_logits(few, 0).shape == (3, 2)
+
+
+def test_of_too_many_texts_some_are_drawn() -> None:
+    texts = ["x" * 100] * 50 + ["y" * 100 * MOST_CHARACTERS]
+    assert affordable_texts(texts[:50], 3, 100 * 3 * 50, 0).tolist() == list(range(50))
+    assert len(affordable_texts(texts[:50], 3, 100 * 3 * 20, 0)) == 20
+    assert len(affordable_texts(texts, 3, 1, 0)) == 1
+    assert len(affordable_texts(texts, 1, 5000 + MOST_CHARACTERS, 0)) == 51
 
 
 @pytest.fixture
-def member() -> Classifier:
+def member() -> TfidfMember:
     labels = np.array([len(text) % 3 for text in TEXTS])
-    model = train_tfidf(task_of(TEXTS, labels, 3), TOKENIZER, 32, None, seed=0)
-    return Classifier.of(model, TOKENIZER, ["a", "b", "c"])
+    return TfidfMember(train_tfidf(tfidf_task(TEXTS, labels, 3, 2**13)), LABELS)
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_stored_and_read_again(member: Classifier, tmp_path: Path, int8: bool) -> None:
-    encoder = Classifier.of(make_module(1), TOKENIZER, member.label_names)
-    committee = Committee([encoder, member])
+def test_stored_and_read_again(member: TfidfMember, tmp_path: Path, int8: bool) -> None:
+    committee = Committee([member, make_classifier(1)])
     committee.save(tmp_path, int8)
     again = load_committee(tmp_path)
-    assert again.members[1].config == member.config
-    largest = np.abs(committee.member_logits(OTHERS)).max()
-    difference = np.abs(again.member_logits(OTHERS) - committee.member_logits(OTHERS)).max()
-    assert difference < (0.05 * largest if int8 else 1e-6)
-    folder = tmp_path / "member-1"
-    size = (folder / "model.safetensors").stat().st_size
-    weights = encoder.parameters
-    assert size < (1.6 if int8 else 4.2) * weights
-    assert (json.loads((folder / "config.json").read_text())["model_type"] == "bert") is not int8
+    assert again.members[0].config == member.config
+    np.testing.assert_array_equal(again.member_logits(OTHERS)[0], member.model.logits(OTHERS))
+    np.testing.assert_array_equal(committee.member_logits(OTHERS)[0], member.model.logits(OTHERS))
+    size = (tmp_path / "member-1" / "model.safetensors").stat().st_size
+    assert size < 2**13 * (3 + 8) + 1000
+    assert not list((tmp_path / "member-1").glob("*vocab*"))
     with pytest.raises(UserError, match="TF-IDF member; expected a BERT-n"):
-        load_masked_language_model(tmp_path / "member-2")
+        load_masked_language_model(tmp_path / "member-1")
+    with pytest.raises(UserError, match="needs at least one encoder"):
+        load_committee(tmp_path / "member-1")
+
+
+def test_a_damaged_member_is_named(member: TfidfMember, tmp_path: Path) -> None:
+    Committee([member, make_classifier(1)]).save(tmp_path)
+    path = tmp_path / "member-1" / "config.json"
+    path.write_text(path.read_text().replace("8192", "8191"))
+    with pytest.raises(UserError, match=r"config\.json: setting 'rows' was 8191: .*power of two"):
+        load_committee(tmp_path)
+    model = member.model
+    save_file(
+        {"tfidf.weight": model.weight, "tfidf.idf": model.idf, "tfidf.bias": model.bias},
+        tmp_path / "member-1" / "model.safetensors",
+    )
+    path.write_text(path.read_text().replace("8191", "8192"))
+    with pytest.raises(UserError, match=r"model\.safetensors lacks the scales"):
+        load_committee(tmp_path)
 
 
 @pytest.mark.parametrize("int8", [False, True])
-def test_exported_with_the_encoders(member: Classifier, tmp_path: Path, int8: bool) -> None:
-    committee = Committee([Classifier.of(make_module(1, max_tokens=48), TOKENIZER, ["a", "b", "c"]), member])
+def test_exported_with_the_encoders(member: TfidfMember, tmp_path: Path, int8: bool) -> None:
+    encoders = [make_classifier(1, max_tokens=48), make_classifier(2)]
+    committee = Committee([encoders[0], member, encoders[1]])
     model = exported(committee, tmp_path, int8)
-    logits = np.stack([torch_logits(one, OTHERS) for one in committee.members])
-    atol = 0.05 * np.abs(logits).max() if int8 else 1e-4
-    np.testing.assert_allclose(model.member_logits(OTHERS), logits, atol=atol)
-    assert model.member_names[1] == "TF-IDF of tokens"
-    (folder,) = export_huggingface(tmp_path / "committee", tmp_path / "plain")
-    assert folder == tmp_path / "plain"
+    logits = model.member_logits(OTHERS)
+    np.testing.assert_array_equal(logits[1], member.model.logits(OTHERS))
+    for number, encoder in ((0, encoders[0]), (2, encoders[1])):
+        expected = torch_logits(encoder, OTHERS)
+        atol = 0.1 * np.abs(expected).max() if int8 else 1e-4
+        np.testing.assert_allclose(logits[number], expected, atol=atol)
+    assert model.member_names[1] == "TF-IDF of words and characters"
+    assert model.member_logits([]).shape == (3, 0, 3)
+    folders, left_out = export_huggingface(tmp_path / "committee", tmp_path / "plain")
+    assert [folder.name for folder in folders] == ["member-1", "member-2"]
+    assert left_out == ["TF-IDF of words and characters"]
+    (tmp_path / "onnx" / "tfidf-2.npz").write_bytes(b"?")
+    with pytest.raises(UserError, match=r"tfidf-2\.npz is missing or damaged"):
+        load_onnx(tmp_path / "onnx")
+
+
+def test_a_folder_with_the_tfidf_member_of_before(tmp_path: Path) -> None:
+    """Logistic regression on tokens: read, predicted and exported, though no longer trained."""
+    chance = np.random.default_rng(0)
+    tokens = len(TOKENIZER)
+    idf = chance.uniform(1, 3, tokens).astype(np.float32)
+    idf[TOKENIZER.special_ids] = 0
+    weight, bias = (chance.normal(size=shape).astype(np.float32) for shape in ((tokens, 3), 3))
+    Committee([make_classifier(1), make_classifier(2)]).save(tmp_path)
+    config = TokenTfidfConfig(vocab_size=tokens, max_tokens=9)
+    stored = {"rarity": idf, "votes.weight": weight, "cls.predictions.bias": bias}
+    write_model(tmp_path / "member-2", config, stored, LABELS)
+    texts = ["one two two three", "", "four " * 30]
+    words = TfidfVectorizer(
+        sublinear_tf=True, vocabulary=TOKENIZER.vocab, analyzer=lambda text: text.split()[:7]
+    )
+    words.idf_ = idf
+    expected = words.transform(texts) @ weight + bias
+    committee = load_committee(tmp_path)
+    np.testing.assert_allclose(committee.member_logits(texts)[1], expected, atol=1e-5)
+    (tmp_path / "again").mkdir()
+    model = exported(committee, tmp_path / "again")
+    np.testing.assert_allclose(model.member_logits(texts)[1], expected, atol=1e-5)
+
+
+def test_cooled(member: TfidfMember) -> None:
+    model: TfidfModel = member.model
+    np.testing.assert_allclose(model.cooled(4).logits(OTHERS), model.logits(OTHERS) / 4, rtol=1e-4, atol=1e-6)

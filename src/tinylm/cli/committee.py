@@ -22,11 +22,10 @@ def committee_command(
 
     Example: `tinylm committee bert1-a bert1-b bert1-c --out committee`
     """
-    from tinylm.infer.classifier import Classifier
-    from tinylm.infer.committee import Committee
+    from tinylm.infer.committee import Committee, load_member
     from tinylm.system.files import new_folder, read_record, write_record
 
-    committee = Committee([Classifier.load(folder) for folder in members])
+    committee = Committee([load_member(folder) for folder in members])
     with new_folder(out) as folder:
         committee.save(folder)
         records = [read_record(member) for member in members]

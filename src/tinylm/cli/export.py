@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from tinylm.cli.common import Out, Settings, say, settings_of
+from tinylm.cli.common import Out, Settings, remark, say, settings_of
 from tinylm.errors import UserError
 
 FORMS = ("onnx", "huggingface")
@@ -44,10 +44,12 @@ def export_command(
         if int8:
             raise UserError("--int8 is for --to onnx; HuggingFace folders hold fp32 weights.")
         with new_folder(out) as folder:
-            folders = export_huggingface(model, folder)
+            folders, left_out = export_huggingface(model, folder)
             write_record(folder, "huggingface", settings=settings_of(context), model=read_record(model))
         places = ", ".join(str(out / place.relative_to(folder)) for place in folders)
         say(f"for transformers: {places}")
+        for name in left_out:
+            remark(f"the member '{name}' is left out: HuggingFace has no form for it.")
         return
     from tinylm.export.onnx import export_onnx
 

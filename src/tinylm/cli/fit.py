@@ -86,7 +86,7 @@ def fit_command(
     tfidf_member: Annotated[
         bool,
         typer.Option(
-            help="Add a member without an encoder: logistic regression on TF-IDF of the tokens.",
+            help="Add a member without an encoder: a linear SVM on TF-IDF of words and characters.",
             rich_help_panel=MODEL,
         ),
     ] = True,

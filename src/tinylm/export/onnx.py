@@ -12,10 +12,11 @@ import numpy as np
 import onnx
 
 from tinylm.errors import UserError
-from tinylm.export.runtime import DECISION, GRAPH, load_onnx
+from tinylm.export.runtime import DECISION, GRAPH, TFIDF, load_onnx
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee, load_committee
 from tinylm.infer.predictor import decide
+from tinylm.infer.tfidf import TfidfMember
 from tinylm.model.config import ModelConfig
 from tinylm.model.graph import committee_graph
 from tinylm.model.huggingface import module_of
@@ -39,7 +40,7 @@ class OnnxExport:
     """What an export is like, beside PyTorch on the same texts.
 
     Attributes:
-        megabytes: size of `model.onnx`.
+        megabytes: size of `model.onnx`, with a TF-IDF member's file.
         checked_on: the texts, in words.
         largest_difference: of any logit of any member.
         largest_logit: the largest absolute logit of any member, to compare it with.
@@ -56,6 +57,8 @@ class OnnxExport:
 def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
     """Write a committee, or a single classifier, as one ONNX file, and check it against PyTorch.
 
+    A TF-IDF member, which reads strings, has a file of its own beside the graph.
+
     Args:
         model: folder of the committee.
         folder: where to, an existing folder.
@@ -67,21 +70,26 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
     """
     model, folder = Path(model), Path(folder)
     committee = load_committee(model)
-    first = committee.members[0]
-    for number, member in enumerate(committee.members[1:], 2):
-        if member.tokenizer.vocab != first.tokenizer.vocab:
+    first, readers = committee.readers[0], committee.readers
+    for number, member in enumerate(committee.members, 1):
+        if isinstance(member, TfidfMember):
+            member.model.save(folder / TFIDF.format(number))
+        elif member.tokenizer.vocab != first.tokenizer.vocab:
             raise UserError(
                 f"{model}: member {number} has another vocabulary ({len(member.tokenizer):,} tokens) than"
                 f" member 1 ({len(first.tokenizer):,} tokens); members in one ONNX file must share it."
             )
-    max_tokens = max(member.config.max_tokens for member in committee.members)
-    members = [(member.config, member.weights) for member in committee.members]
+    max_tokens = max(member.config.max_tokens for member in readers)
+    members = [(member.config, member.weights) for member in readers]
     graph = committee_graph(members, len(committee.label_names), first.tokenizer.sep_id, int8)
     onnx.save(graph.complete(), folder / GRAPH)
     first.tokenizer.save_backend(folder)
     decision = {
         "label_names": committee.labels,
         "members": committee.member_names,
+        "tfidf_members": [
+            number for number, member in enumerate(committee.members, 1) if isinstance(member, TfidfMember)
+        ],
         "max_tokens": max_tokens,
         "temperature": committee.temperature,
         "multi_label": committee.multi_label,
@@ -100,7 +108,7 @@ def export_onnx(model: Path, folder: Path, int8: bool = False) -> OnnxExport:
     return export
 
 
-def export_huggingface(model: Path, folder: Path) -> list[Path]:
+def export_huggingface(model: Path, folder: Path) -> tuple[list[Path], list[str]]:
     """Write each encoder as a folder that `transformers` loads, a single one into `folder` itself.
 
     A model that reads the mean over all tokens is no plain BERT: its folder holds its code too, which
@@ -109,13 +117,13 @@ def export_huggingface(model: Path, folder: Path) -> list[Path]:
     A TF-IDF member is left out: HuggingFace has no form for it.
 
     Returns:
-        The folders.
+        The folders, and the names of the members that are left out.
 
     Raises:
         UserError: no committee there, or a member that HuggingFace's BERT cannot express.
     """
     committee = load_committee(model)
-    encoders = [member for member in committee.members if member.config.is_encoder]
+    encoders = [member for member in committee.readers if member.config.is_encoder]
     for number, member in enumerate(encoders, 1):
         config = member.config
         if isinstance(config, ModelConfig) and config.convolution is not None:
@@ -136,20 +144,24 @@ def export_huggingface(model: Path, folder: Path) -> list[Path]:
             config |= {"architectures": [MODEL_CLASSES["AutoModelForSequenceClassification"]]}
             config["auto_map"] = {auto: f"{code.stem}.{name}" for auto, name in MODEL_CLASSES.items()}
             (place / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return folders
+    return folders, [member.config.name for member in committee.members if not member.config.is_encoder]
 
 
 def _check(committee: Committee, folder: Path) -> OnnxExport:
     """The predictions of both forms on the same texts."""
     exported = load_onnx(folder)
     texts, checked_on = _texts_to_check(committee.tokenizer)
-    theirs = np.stack([_torch_logits(member, texts) for member in committee.members])
+    theirs = committee.member_logits(texts)
+    for number, member in enumerate(committee.members):
+        if isinstance(member, Classifier) and member.config.is_encoder:
+            theirs[number] = _torch_logits(member, texts)
     ours = exported.member_logits(texts)
     one, other = (
         decide(exported.probabilities_of(logits.sum(0)), exported.thresholds) for logits in (ours, theirs)
     )
     return OnnxExport(
-        megabytes=(folder / GRAPH).stat().st_size / 1e6,
+        megabytes=sum(file.stat().st_size for file in folder.iterdir() if file.suffix in (".onnx", ".npz"))
+        / 1e6,
         checked_on=checked_on,
         largest_difference=float(np.abs(ours - theirs).max()),
         largest_logit=float(np.abs(theirs).max()),

@@ -1,13 +1,14 @@
 """An exported committee: from texts to labels with nothing but numpy, onnxruntime and tokenizers.
 
-An export is a folder of three files: `model.onnx`, the graph of the whole committee (see
-`model/graph.py`), `tokenizer.json`, and `tinylm-onnx.json`, what else a decision needs.
+An export is a folder: `model.onnx`, the graph of all encoders (see `model/graph.py`), `tokenizer.json`,
+`tinylm-onnx.json`, what else a decision needs, and `tfidf-4.npz` if the fourth member is a `TfidfModel`,
+which reads strings and so is no part of the graph.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,23 @@ import numpy as np
 from tinylm.errors import UserError
 from tinylm.infer.engine import Engine
 from tinylm.infer.predictor import Predictor
+from tinylm.model.tfidf import TfidfModel
 from tinylm.text.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer
 
-GRAPH, DECISION = "model.onnx", "tinylm-onnx.json"
+GRAPH, DECISION, TFIDF = "model.onnx", "tinylm-onnx.json", "tfidf-{}.npz"
 
 
 class OnnxClassifier(Predictor):
     """A committee in ONNX form; `load_onnx` makes one."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer, decision: dict[str, Any]) -> None:
-        self._engine, self.tokenizer = engine, tokenizer
+    def __init__(
+        self,
+        engine: Engine,
+        tfidf: Mapping[int, TfidfModel],
+        tokenizer: Tokenizer,
+        decision: dict[str, Any],
+    ) -> None:
+        self._engine, self._tfidf, self.tokenizer = engine, tfidf, tokenizer
         self.label_names = [str(label) for label in decision["label_names"]]
         self.label_type = type(decision["label_names"][0]).__name__
         self.member_names = decision["members"]
@@ -45,7 +53,10 @@ class OnnxClassifier(Predictor):
         Raises:
             UserError: something that is not a text.
         """
-        return self._engine.member_logits(texts)
+        logits = list(self._engine.member_logits(texts))
+        for number, model in sorted(self._tfidf.items()):
+            logits.insert(number - 1, model.logits(texts))
+        return np.stack(logits)
 
 
 def load_onnx(folder: str | Path) -> OnnxClassifier:
@@ -65,8 +76,12 @@ def load_onnx(folder: str | Path) -> OnnxClassifier:
         tokenizer = load_tokenizer(folder)
         name = GRAPH
         engine = Engine(folder / GRAPH, tokenizer, max_tokens)
+        tfidf = {}
+        for number in decision.get("tfidf_members", []):  # older exports have none
+            name = TFIDF.format(number)
+            tfidf[number] = TfidfModel.load(folder / name)
         name = DECISION
-        return OnnxClassifier(engine, tokenizer, decision)
+        return OnnxClassifier(engine, tfidf, tokenizer, decision)
     except Exception as error:  # onnxruntime raises all kinds
         raise UserError(
             f"{folder / name} is missing or damaged ({error}); export the model again."

@@ -50,8 +50,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         unlabelled: more of the user's own text for pre-training, a column as X is.
         recipe: "fast", "paper" or a `Recipe`.
         members: encoders of the committee.
-        tfidf_member: whether the committee has one member more, logistic regression on the TF-IDF
-            of the tokens that the encoders read.
+        tfidf_member: whether the committee has one member more, a linear SVM on the TF-IDF of words,
+            pairs of words and character n-grams.
         vocabulary: tokens at most, learnt from the texts; a recipe with the vocabulary of
             bert-base-uncased keeps it.
         max_tokens: texts are cut to this many tokens, [CLS] and [SEP] included.
@@ -208,16 +208,16 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         if fitted.cut:
             texts = len(fitted.split.train) + len(fitted.split.validation)
             sentences.append(
-                f"{fitted.cut:,} of {texts:,} texts are longer than the {self.max_tokens} tokens that are"
-                " read; the rest of them is ignored. A larger max_tokens (--max-tokens) reads more and takes"
-                " longer; long_texts='head-tail' (--long-texts head-tail) reads their beginning and end."
+                f"{fitted.cut:,} of {texts:,} texts are longer than the {self.max_tokens} tokens that the"
+                " encoders read; they ignore the rest. A larger max_tokens (--max-tokens) reads more and"
+                " takes longer; long_texts='head-tail' (--long-texts head-tail) reads beginning and end."
             )
         if fitted.kept_out:
             sentences.append(
                 f"{fitted.kept_out:,} of the texts without labels are test or validation texts;"
                 " pre-training did not read them."
             )
-        if self.tfidf_member and not fitted.form.tfidf:
+        if self.tfidf_member and not fitted.form.tfidf_rows:
             sentences.append(
                 f"The committee has no TF-IDF member: for {len(self.classes_):,} labels it would be too"
                 " large."

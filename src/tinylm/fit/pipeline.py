@@ -27,16 +27,18 @@ from tinylm.errors import UserError
 from tinylm.fit import budget
 from tinylm.fit.budget import MONOTONIC, Clock
 from tinylm.fit.member import History, Job, TrainedMember, train_member
-from tinylm.fit.size import StorageForm, size_of, storage_forms
+from tinylm.fit.size import StorageForm, size_of, storage_forms, tfidf_rows
 from tinylm.infer.calibration import fit_temperature, fit_thresholds
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
 from tinylm.infer.evaluation import Evaluation, evaluate
 from tinylm.infer.latency import Latency, measure_latency
+from tinylm.infer.tfidf import TfidfMember
 from tinylm.model.config import ModelConfig
+from tinylm.model.heads import SequenceClassifier
 from tinylm.model.huggingface import round_weights
 from tinylm.model.logits import logits_of
-from tinylm.model.protocol import Member
+from tinylm.model.tfidf import TfidfModel
 from tinylm.system.cores import cores
 from tinylm.system.files import key_of
 from tinylm.system.paths import cache_folder, cached
@@ -52,7 +54,7 @@ from tinylm.text.tokenizer import BERT, HEAD, Tokenizer, load_tokenizer, train_t
 from tinylm.train.cooccurrence import MOST_TOKENS, token_vectors
 from tinylm.train.finetune import EncodedTask
 from tinylm.train.recipes import Recipe
-from tinylm.train.tfidf import MOST_WORK, train_tfidf
+from tinylm.train.tfidf import MOST_WORK, affordable_texts, out_of_fold_logits, tfidf_task, train_tfidf
 
 # Heads of the encoders in turn. On a few thousand texts wider ones are no better, and two workers
 # get the same load. All have one block: the paper's committee is one of shallow models.
@@ -175,11 +177,11 @@ class Fitted:
 
     def facts(self) -> dict[str, Any]:
         """The facts for a record and the model card, in a form that JSON can hold; no texts."""
-        members = self.committee.members
+        members, readers = self.committee.members, self.committee.readers
         return {
             "members": self.committee.member_names,
             "multi_label": self.committee.thresholds is not None,
-            "max_tokens": members[0].config.max_tokens,
+            "max_tokens": readers[0].config.max_tokens,
             "encoders": self.form.encoders,
             "int8": self.form.int8,
             "parameters": sum(member.parameters for member in members),
@@ -206,17 +208,17 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
     begin = settings.clock()
     split = split_labelled(labelled, settings)
     encoded = encode(labelled, split, settings)
-    tfidf_members = train_tfidf_members(encoded, labelled, settings)
+    tfidf = fit_tfidf(labelled, split, encoded.form.tfidf_rows, settings)
     deadline = None
     if settings.seconds is not None:
         begun = begin if settings.begun is None else settings.begun
         deadline = begun + (1 - budget.CALIBRATION_SHARE) * settings.seconds
     encoders = train_encoders(encoded, labelled, settings, deadline)
-    committee = calibrate([*(member.model for member in encoders), *tfidf_members], encoded, labelled)
+    committee = calibrate([member.model for member in encoders], tfidf, encoded, labelled)
     without = None
     if settings.compare:
         rivals = [member.without for member in encoders if member.without is not None]
-        without = calibrate([*rivals, *tfidf_members], encoded, labelled)
+        without = calibrate(rivals, tfidf, encoded, labelled)
     rows = split.validation
     validation = None
     if len(rows):
@@ -260,9 +262,10 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     ]
     kept_out = len(articles) + len(settings.unlabelled) - sum(map(len, others))
     articles = others[0]
-    own = [labelled.texts[i] for i in split.train.tolist()] + others[1]
-    own = [text for text in own if not why_unusable(text)]
-    tokenizer, form = _tokenizer_and_form(articles, own, len(labelled.label_names), settings)
+    own = [labelled.texts[i] for i in split.train.tolist()]
+    characters = sum(map(len, own))
+    own = [text for text in own + others[1] if not why_unusable(text)]
+    tokenizer, form = _tokenizer_and_form(articles, own, characters, len(labelled.label_names), settings)
     max_tokens = settings.recipe.max_tokens
     # dict: a text that occurs twice, such as an unlabelled copy of a labelled one, counts once.
     paragraphs = tokenizer.encode(list(dict.fromkeys(articles + own)), max(CORPUS_TOKENS, max_tokens))
@@ -308,16 +311,16 @@ def _corpus_texts(settings: Settings) -> tuple[list[str], dict[str, Any]]:
 
 
 def _tokenizer_and_form(
-    rows: Sequence[str], own: Sequence[str], n_labels: int, settings: Settings
+    rows: Sequence[str], own: Sequence[str], characters: int, n_labels: int, settings: Settings
 ) -> tuple[Tokenizer, StorageForm]:
     """The vocabulary, and the first form of the committee that fits into `max_bytes`."""
     recipe, most = settings.recipe, settings.max_bytes
-    wanted = storage_forms(settings.members, recipe.vocabulary or sys.maxsize, settings.tfidf_member)
+    rows_of_tfidf = tfidf_rows(characters, n_labels, most) if settings.tfidf_member else 0
+    wanted = storage_forms(settings.members, recipe.vocabulary or sys.maxsize, rows_of_tfidf)
     tokenizer, size = None, 0
     for form in wanted:
         if tokenizer is None or form.vocabulary < len(tokenizer):
             tokenizer = _tokenizer(rows, own, form.vocabulary, settings)
-        form = form.with_tfidf_where_possible(n_labels, len(tokenizer))
         if most is None:
             return tokenizer, form
         size = size_of(form, tokenizer, _configs(form, tokenizer, recipe), n_labels)
@@ -351,13 +354,36 @@ def _configs(form: StorageForm, tokenizer: Tokenizer, recipe: Recipe) -> list[Mo
 # --- 3. Train ---
 
 
-def train_tfidf_members(encoded: Encoded, labelled: LabelledTexts, settings: Settings) -> list[Member]:
-    """The TF-IDF member; an empty list if the committee has none."""
-    if not encoded.form.tfidf:
-        return []
+@dataclass(frozen=True)
+class FittedTfidf:
+    """The TF-IDF member, divided by its temperature, and its logits on the validation texts."""
+
+    model: TfidfModel
+    validation_logits: np.ndarray
+
+
+def fit_tfidf(labelled: LabelledTexts, split: Split, n_rows: int, settings: Settings) -> FittedTfidf | None:
+    """Train and calibrate the TF-IDF member; None if the committee has none (`n_rows` is 0)."""
+    if not n_rows:
+        return None
+    texts = [labelled.texts[i] for i in split.train.tolist()]
+    n_labels = len(labelled.label_names)
     most = budget.affordable(settings.seconds, MOST_WORK, budget.TFIDF_WORK_PER_SECOND)
-    max_tokens, weights = settings.recipe.max_tokens, labelled.class_weights
-    return [train_tfidf(encoded.task, encoded.tokenizer, max_tokens, weights, settings.seed, most)]
+    used = affordable_texts(texts, n_labels, most, settings.seed)
+    weights = None if labelled.weights is None else labelled.weights[split.train[used]]
+    targets = labelled.targets[split.train[used]]
+    task = tfidf_task(
+        [texts[i] for i in used.tolist()], targets, n_labels, n_rows, labelled.class_weights, weights
+    )
+    model = train_tfidf(task)
+    logits = model.logits([labelled.texts[i] for i in split.validation.tolist()])
+    unseen, unseen_targets = logits, labelled.targets[split.validation]
+    if len(unseen) < budget.TFIDF_CALIBRATION_TEXTS:
+        some = np.random.default_rng(settings.seed).permutation(len(used))[: budget.TFIDF_CALIBRATION_TEXTS]
+        unseen = np.concatenate([unseen, out_of_fold_logits(task, settings.seed)[some]])
+        unseen_targets = np.concatenate([unseen_targets, targets[some]])
+    temperature = fit_temperature(unseen, unseen_targets)
+    return FittedTfidf(model.cooled(temperature), logits / np.float32(temperature))
 
 
 def train_encoders(
@@ -461,7 +487,12 @@ def _prune(folder: Path) -> None:
 # --- 4. Calibrate ---
 
 
-def calibrate(models: Sequence[Member], encoded: Encoded, labelled: LabelledTexts) -> Committee:
+def calibrate(
+    models: Sequence[SequenceClassifier],
+    tfidf: FittedTfidf | None,
+    encoded: Encoded,
+    labelled: LabelledTexts,
+) -> Committee:
     """A committee of copies of the models, with a temperature and thresholds from the validation part.
 
     A member that has memorised its texts has large logits, right or wrong. So each member's logits
@@ -480,20 +511,27 @@ def calibrate(models: Sequence[Member], encoded: Encoded, labelled: LabelledText
             temperature = fit_temperature(logits, targets)
             _divide_logits(model, temperature)
             summed += logits / temperature
+    if tfidf is not None:
+        summed += tfidf.validation_logits
     temperature, thresholds = fit_temperature(summed, targets), None
     if targets.ndim == 2:
         thresholds = np.full(len(labelled.label_names), 0.5)
         if len(validation):
             thresholds = fit_thresholds(summed, targets, temperature)
+    members: list[Classifier | TfidfMember] = [
+        Classifier.of(model, encoded.tokenizer, labelled.label_names) for model in models
+    ]
+    if tfidf is not None:
+        members.append(TfidfMember(tfidf.model, labelled.label_names))
     return Committee(
-        [Classifier.of(model, encoded.tokenizer, labelled.label_names) for model in models],
+        members,
         temperature=temperature,
         thresholds=thresholds,
         token_counts=token_counts(encoded.paragraphs, len(encoded.tokenizer)),
     )
 
 
-def _divide_logits(model: Member, temperature: float) -> None:
+def _divide_logits(model: SequenceClassifier, temperature: float) -> None:
     with torch.no_grad():
         for weight in model.output_weights:
             weight.div_(temperature)

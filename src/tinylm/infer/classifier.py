@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tinylm.model.config import check_vocabulary
-from tinylm.model.protocol import MemberConfig, Weight, Weights
+from tinylm.model.config import TfidfConfig, TokenConfig, check_vocabulary
 from tinylm.model.storage import StoredClassifier, read_classifier, write_model
+from tinylm.model.weights import Weight, Weights
 from tinylm.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:  # PyTorch, which predictions do not need
-    from tinylm.model.protocol import Member
+    from tinylm.model.heads import SequenceClassifier
 
 
 class Classifier:
@@ -24,14 +24,15 @@ class Classifier:
     """
 
     def __init__(self, stored: StoredClassifier, tokenizer: Tokenizer) -> None:
+        assert not isinstance(stored.config, TfidfConfig)  # it has no tokenizer, see `tfidf.py`
         check_vocabulary(stored.config, tokenizer)
-        self.config: MemberConfig = stored.config
+        self.config: TokenConfig = stored.config
         self.weights: Weights = stored.weights
         self.label_names = stored.label_names
         self.tokenizer = tokenizer
 
     @classmethod
-    def of(cls, model: Member, tokenizer: Tokenizer, label_names: Sequence[str]) -> Classifier:
+    def of(cls, model: SequenceClassifier, tokenizer: Tokenizer, label_names: Sequence[str]) -> Classifier:
         """A classifier with a copy of a PyTorch model's weights, which further training does not change.
 
         Args:

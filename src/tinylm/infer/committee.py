@@ -20,7 +20,11 @@ from tinylm.errors import UserError
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.engine import Engine
 from tinylm.infer.predictor import Predictor
+from tinylm.infer.tfidf import TfidfMember
+from tinylm.model.config import TfidfConfig
+from tinylm.model.storage import read_classifier
 from tinylm.system.files import read_record
+from tinylm.text.tokenizer import load_tokenizer
 
 MEMBERS, TOKEN_COUNTS = "committee.json", "token_counts.safetensors"
 RARE = 5  # occurrences in pre-training below which a token means little to the model
@@ -30,7 +34,8 @@ class Committee(Predictor):
     """Several classifiers that decide together; one classifier is a committee of one.
 
     Args:
-        members: classifiers with the same labels in the same order.
+        members: classifiers with the same labels in the same order, and TF-IDF members beside at least
+            one that reads tokens.
         temperature: see `Predictor`; 1 gives the probabilities of the bare sum, which is over-confident.
         thresholds: see `Predictor`; None for one label per text.
         token_counts: `int64 [vocab]`, how often each token of the first member's vocabulary occurred in
@@ -43,18 +48,18 @@ class Committee(Predictor):
 
     def __init__(
         self,
-        members: Sequence[Classifier],
+        members: Sequence[Classifier | TfidfMember],
         *,
         temperature: float = 1.0,
         thresholds: np.ndarray | None = None,
         token_counts: np.ndarray | None = None,
         int8: bool = False,
     ) -> None:
-        if not members:
-            raise UserError("a committee needs at least one member.")
         self.members = list(members)
-        first = self.members[0]
-        self.label_names = first.label_names
+        if not self.readers:
+            raise UserError("a committee needs at least one encoder.")
+        first = self.readers[0]
+        self.label_names = self.members[0].label_names
         self.member_names = [member.config.name for member in self.members]
         self.tokenizer, self.max_tokens = first.tokenizer, first.config.max_tokens
         self.temperature, self.thresholds, self.token_counts = temperature, thresholds, token_counts
@@ -74,6 +79,11 @@ class Committee(Predictor):
                     f" the first has {', '.join(self.label_names)}; all must have the same."
                 )
 
+    @property
+    def readers(self) -> list[Classifier]:
+        """The members that read tokens."""
+        return [member for member in self.members if isinstance(member, Classifier)]
+
     def member_logits(self, texts: Sequence[str]) -> np.ndarray:
         """The logits of each member, `float32 [members, texts, labels]`."""
         if not self._engines:
@@ -81,18 +91,22 @@ class Committee(Predictor):
         out = np.zeros((len(self.members), len(texts), len(self.label_names)), np.float32)
         for engine, numbers in self._engines:
             out[numbers] = engine.member_logits(texts)
+        for number, member in enumerate(self.members):
+            if isinstance(member, TfidfMember):
+                out[number] = member.model.logits(texts)
         return out
 
     def _new_engines(self, mapped: bool) -> list[tuple[Engine, list[int]]]:
         """For each vocabulary an engine, with the numbers of its members; `mapped` as `committee_graph`."""
         from tinylm.model.graph import committee_graph
 
-        together: dict[str, list[int]] = {}
+        together: dict[str, list[tuple[int, Classifier]]] = {}
         for number, member in enumerate(self.members):
-            together.setdefault(member.tokenizer.fingerprint, []).append(number)
+            if isinstance(member, Classifier):
+                together.setdefault(member.tokenizer.fingerprint, []).append((number, member))
         engines = []
-        for numbers in together.values():
-            members = [self.members[number] for number in numbers]
+        for group in together.values():
+            numbers, members = [number for number, _ in group], [member for _, member in group]
             tokenizer = members[0].tokenizer
             graph = committee_graph(
                 [(member.config, member.weights) for member in members],
@@ -138,7 +152,7 @@ def load_committee(folder: Path) -> Committee:
         raise UserError(f"{folder} is not a folder; give the folder of a classifier or a committee.")
     path = folder / MEMBERS
     if not path.is_file():
-        return _ready(Committee([Classifier.load(folder)]), folder)
+        return _ready(Committee([load_member(folder)]), folder)
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
         folders = [folder / name for name in facts["members"]]
@@ -146,7 +160,7 @@ def load_committee(folder: Path) -> Committee:
         thresholds = np.array(facts["thresholds"], np.float64) if facts.get("multi_label") else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); save the committee again.") from error
-    members = [Classifier.load(member) for member in folders]
+    members = [load_member(member) for member in folders]
     if thresholds is not None and members and thresholds.shape != (len(members[0].label_names),):
         raise UserError(
             f"{path} has thresholds of shape {thresholds.shape} for {len(members[0].label_names)} labels."
@@ -154,6 +168,18 @@ def load_committee(folder: Path) -> Committee:
     counts = _read_counts(folder / TOKEN_COUNTS, members)
     committee = Committee(members, temperature=temperature, thresholds=thresholds, token_counts=counts)
     return _ready(committee, folder)
+
+
+def load_member(folder: Path) -> Classifier | TfidfMember:
+    """Read one member, whatever its kind.
+
+    Raises:
+        UserError: no classifier there, or a damaged one.
+    """
+    stored = read_classifier(folder)
+    if isinstance(stored.config, TfidfConfig):
+        return TfidfMember.of(stored, folder)
+    return Classifier(stored, load_tokenizer(folder))
 
 
 def _ready(committee: Committee, folder: Path) -> Committee:
@@ -167,15 +193,14 @@ def _ready(committee: Committee, folder: Path) -> Committee:
     return committee
 
 
-def _read_counts(path: Path, members: Sequence[Classifier]) -> np.ndarray | None:
+def _read_counts(path: Path, members: Sequence[Classifier | TfidfMember]) -> np.ndarray | None:
     if not path.is_file():
         return None
     try:
         counts = np.asarray(load_file(path)["counts"])
     except (SafetensorError, KeyError) as error:
         raise UserError(f"{path} is damaged ({error}); save the committee again.") from error
-    if members and counts.shape != (len(members[0].tokenizer),):
-        raise UserError(
-            f"{path} counts {len(counts):,} tokens; the vocabulary has {len(members[0].tokenizer):,}."
-        )
+    tokens = next((len(member.tokenizer) for member in members if isinstance(member, Classifier)), None)
+    if tokens is not None and counts.shape != (tokens,):
+        raise UserError(f"{path} counts {len(counts):,} tokens; the vocabulary has {tokens:,}.")
     return counts

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tinylm.errors import UserError
 from tinylm.ops import HEAD_WIDTH
 
 if TYPE_CHECKING:
-    from tinylm.model.protocol import MemberConfig
     from tinylm.text.tokenizer import Tokenizer
 
 LAYER_NORM_EPS = 1e-12
@@ -162,12 +161,45 @@ class ModelConfig(BaseModel):
         }
 
 
-# The first folders stored these tensors under these names; they keep them, so that all folders load.
+class TfidfConfig(BaseModel):
+    """The member without a block, see `model/tfidf.py`.
+
+    Attributes:
+        rows: of its table of weights, a power of two.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    is_encoder: ClassVar[bool] = False
+
+    rows: int = Field(ge=2)
+
+    @field_validator("rows")
+    @classmethod
+    def _power_of_two(cls, rows: int) -> int:
+        if rows & (rows - 1):
+            raise ValueError("expected a power of two")
+        return rows
+
+    @property
+    def name(self) -> str:
+        """Its name in reports."""
+        return "TF-IDF of words and characters"
+
+    def classifier_shapes(self, n_labels: int) -> dict[str, tuple[int, ...]]:
+        """As of `ModelConfig`."""
+        return {"tfidf.weight": (self.rows, n_labels), "tfidf.idf": (self.rows,), "tfidf.bias": (n_labels,)}
+
+    def to_huggingface(self) -> dict[str, Any]:
+        """As of `ModelConfig`."""
+        return {"model_type": "tinylm", "tinylm_tfidf": self.model_dump(mode="json")}
+
+
+# Names of tensors in the folders that hold a `TokenTfidfConfig`.
 STORED_IDF, STORED_TOKEN_WEIGHTS = "rarity", "votes.weight"
 
 
-class TfidfConfig(BaseModel):
-    """The member without a block, logistic regression on the TF-IDF of tokens.
+class TokenTfidfConfig(BaseModel):
+    """The TF-IDF member of earlier folders, logistic regression on tokens; it is read, but no longer trained.
 
     Attributes:
         vocab_size: tokens of the vocabulary.
@@ -198,6 +230,11 @@ class TfidfConfig(BaseModel):
         return {"model_type": "tinylm", "tinylm_linear": self.model_dump(mode="json")}
 
 
+# Of the members that read tokens, and of all.
+TokenConfig = ModelConfig | TokenTfidfConfig
+AnyConfig = TokenConfig | TfidfConfig
+
+
 def heads_of_width(width: int) -> int:
     """Number of heads of a transformer width.
 
@@ -216,7 +253,7 @@ def describe_invalid(error: ValidationError, what: str) -> UserError:
     return UserError(f"{what}: setting '{name}' was {first.get('input')!r}: {first['msg']}.")
 
 
-def check_vocabulary(config: MemberConfig, tokenizer: Tokenizer) -> None:
+def check_vocabulary(config: TokenConfig, tokenizer: Tokenizer) -> None:
     """Refuse a model whose vocabulary is not as large as the tokenizer's."""
     if config.vocab_size != len(tokenizer):
         raise UserError(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tinylm.model.protocol import Weight
+from tinylm.model.weights import Weight
 
 # DistilBERT's name -> BERT's.
 NAMES = {

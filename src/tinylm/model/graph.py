@@ -30,9 +30,10 @@ from tinylm.model.config import (
     STORED_IDF,
     STORED_TOKEN_WEIGHTS,
     ModelConfig,
-    TfidfConfig,
+    TokenConfig,
+    TokenTfidfConfig,
 )
-from tinylm.model.protocol import MemberConfig, Weight, Weights
+from tinylm.model.weights import Weight, Weights
 from tinylm.ops import HEAD_WIDTH, PAD_ID
 from tinylm.ops.quantize import to_int8
 
@@ -73,7 +74,7 @@ class CommitteeGraph:
 
 
 def committee_graph(
-    members: Sequence[tuple[MemberConfig, Weights]],
+    members: Sequence[tuple[TokenConfig, Weights]],
     n_labels: int,
     sep_id: int,
     int8: bool = False,
@@ -243,7 +244,7 @@ class _Part:
         return self._graph.norm(x, self["weight"], self["bias"])
 
 
-def _member_logits(graph: _Graph, config: MemberConfig, weights: Weights, sep_id: int, longest: int) -> str:
+def _member_logits(graph: _Graph, config: TokenConfig, weights: Weights, sep_id: int, longest: int) -> str:
     """One member's logits, `[texts, labels]`."""
     limit = config.max_tokens
     ids, mask = INPUTS if limit == longest else _cut(graph, limit, sep_id)
@@ -275,8 +276,10 @@ def _encoder_logits(graph: _Graph, config: ModelConfig, weights: Weights, ids: s
     return _Part(graph, weights, "classifier").linear(pooled)
 
 
-def _tfidf_logits(graph: _Graph, config: TfidfConfig, weights: Weights, ids: str, mask: str) -> str:
-    """The logits of a TF-IDF member. A token's weight is shared among its occurrences in a text."""
+def _token_tfidf_logits(
+    graph: _Graph, config: TokenTfidfConfig, weights: Weights, ids: str, mask: str
+) -> str:
+    """The logits of a TF-IDF member of before. A token's weight is shared among its occurrences in a text."""
     real = graph.add("Cast", mask, to=TensorProto.FLOAT)  # [texts, tokens]
     column = graph.add("Unsqueeze", real, axis(2))
     same = graph.add("Equal", graph.add("Unsqueeze", ids, axis(2)), graph.add("Unsqueeze", ids, axis(1)))
@@ -296,7 +299,7 @@ def _tfidf_logits(graph: _Graph, config: TfidfConfig, weights: Weights, ids: str
 # What each kind of member adds to the graph.
 NODES: dict[type, Callable[[_Graph, Any, Weights, str, str], str]] = {
     ModelConfig: _encoder_logits,
-    TfidfConfig: _tfidf_logits,
+    TokenTfidfConfig: _token_tfidf_logits,
 }
 
 

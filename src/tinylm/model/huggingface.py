@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tinylm.errors import UserError
-from tinylm.model.config import STORED_IDF, STORED_TOKEN_WEIGHTS, ModelConfig, TfidfConfig
+from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
-from tinylm.model.protocol import Member
 from tinylm.model.storage import (
     CONFIG,
     WEIGHTS,
@@ -24,14 +22,8 @@ from tinylm.model.storage import (
     read_weights,
     write_model,
 )
-from tinylm.model.tfidf import TfidfClassifier
 from tinylm.ops.quantize import is_rounded, to_int8
 
-# The module that trains each kind of member.
-MODULES: dict[type, Callable[[Any, int], SequenceClassifier | TfidfClassifier]] = {
-    ModelConfig: SequenceClassifier,
-    TfidfConfig: TfidfClassifier,
-}
 # Ours -> HuggingFace's, applied to the front of a parameter's name.
 NAMES = {
     r"encoder\.embeddings\.word\.": "bert.embeddings.word_embeddings.",
@@ -48,15 +40,16 @@ NAMES = {
     r"norm\.": "cls.predictions.transform.LayerNorm.",
     r"bias$": "cls.predictions.bias",
     r"pooler\.": "bert.pooler.dense.",
-    r"idf$": STORED_IDF,
-    r"token_weights\.weight$": STORED_TOKEN_WEIGHTS,
 }
 SEGMENT = "bert.embeddings.token_type_embeddings.weight"
 KEY_VALUE = re.compile(r"encoder\.blocks\.(\d+)\.attention\.key_value\.(weight|bias)")
 
 
 def save_model(
-    model: MaskedLanguageModel | Member, folder: Path, label_names: Sequence[str] = (), int8: bool = False
+    model: MaskedLanguageModel | SequenceClassifier,
+    folder: Path,
+    label_names: Sequence[str] = (),
+    int8: bool = False,
 ) -> None:
     """Write `config.json` and `model.safetensors`.
 
@@ -87,8 +80,8 @@ def load_masked_language_model(folder: Path) -> MaskedLanguageModel:
     return model.eval()
 
 
-def load_classifier(folder: Path) -> tuple[Member, list[str]]:
-    """Read a classifier of any kind, ours or a HuggingFace `BertForSequenceClassification`.
+def load_classifier(folder: Path) -> tuple[SequenceClassifier, list[str]]:
+    """Read a classifier, ours or a HuggingFace `BertForSequenceClassification`.
 
     Returns:
         The classifier and the names of its labels in the order of its logits.
@@ -100,15 +93,16 @@ def load_classifier(folder: Path) -> tuple[Member, list[str]]:
     return module_of(stored), stored.label_names
 
 
-def module_of(stored: StoredClassifier) -> Member:
-    """The PyTorch module of a stored classifier, to train it or to compare with."""
-    model = MODULES[type(stored.config)](stored.config, len(stored.label_names))
+def module_of(stored: StoredClassifier) -> SequenceClassifier:
+    """The PyTorch module of a stored BERT-n, to train it or to compare with."""
+    assert isinstance(stored.config, ModelConfig)
+    model = SequenceClassifier(stored.config, len(stored.label_names))
     weights = {name: weight.value for name, weight in stored.weights.items()}
     model.load_state_dict(from_huggingface(weights, model))
     return model.eval()
 
 
-def weights_of(model: MaskedLanguageModel | Member) -> dict[str, np.ndarray]:
+def weights_of(model: MaskedLanguageModel | SequenceClassifier) -> dict[str, np.ndarray]:
     """A copy of a model's weights as they are now, under HuggingFace's names; fp32 where not integers."""
     return {
         name: (tensor.float() if tensor.is_floating_point() else tensor).numpy(force=True).copy()
@@ -116,7 +110,7 @@ def weights_of(model: MaskedLanguageModel | Member) -> dict[str, np.ndarray]:
     }
 
 
-def round_weights(model: Member) -> None:
+def round_weights(model: SequenceClassifier) -> None:
     """Give the matrices of a model the values that they have in 8 bits, in place."""
     with torch.no_grad():
         for weight in model.parameters():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from tinylm.model.protocol import Member
+from tinylm.model.heads import SequenceClassifier
 from tinylm.ops.packed import make_batch
 from tinylm.text.store import TokenIds
 
@@ -13,7 +13,7 @@ BATCH = 64  # texts
 
 
 @torch.inference_mode()
-def logits_of(model: Member, paragraphs: TokenIds) -> np.ndarray:
+def logits_of(model: SequenceClassifier, paragraphs: TokenIds) -> np.ndarray:
     """Logits of each paragraph, `float32 [paragraphs, labels]`.
 
     Paragraphs of similar length share a batch, so that the attention pads little.

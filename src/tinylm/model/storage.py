@@ -26,20 +26,23 @@ from safetensors.numpy import save_file
 from tinylm.errors import UserError
 from tinylm.model.config import (
     LAYER_NORM_EPS,
+    AnyConfig,
     ModelConfig,
     TfidfConfig,
+    TokenTfidfConfig,
     describe_invalid,
     heads_of_width,
 )
 from tinylm.model.distilbert import bert_config, bert_weights, is_distilbert
-from tinylm.model.protocol import MemberConfig, Weight, Weights
+from tinylm.model.weights import Weight, Weights
 from tinylm.ops.quantize import is_rounded, to_int8
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SCALE = ".scale"  # behind the name of a weight in 8 bits
 # The entry of `config.json` that holds a configuration of ours.
-KINDS: dict[str, type[TfidfConfig] | type[ModelConfig]] = {
-    "tinylm_linear": TfidfConfig,
+KINDS: dict[str, type[AnyConfig]] = {
+    "tinylm_linear": TokenTfidfConfig,
+    "tinylm_tfidf": TfidfConfig,
     "tinylm": ModelConfig,
 }
 # The names that safetensors has for types. bf16, which numpy lacks, is the upper half of an fp32 number.
@@ -52,18 +55,18 @@ class StoredClassifier:
 
     Attributes:
         config: its architecture.
-        weights: under HuggingFace's names, see `MemberConfig.classifier_shapes`.
+        weights: under HuggingFace's names, see `ModelConfig.classifier_shapes`.
         label_names: in the order of the logits.
     """
 
-    config: MemberConfig
+    config: AnyConfig
     weights: Weights
     label_names: list[str]
 
 
 def write_model(
     folder: Path,
-    config: MemberConfig,
+    config: AnyConfig,
     weights: Mapping[str, np.ndarray],
     label_names: Sequence[str] = (),
     int8: bool = False,
@@ -138,7 +141,7 @@ def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
     return config, raw
 
 
-def read_any_config(folder: Path) -> tuple[MemberConfig, dict[str, Any]]:
+def read_any_config(folder: Path) -> tuple[AnyConfig, dict[str, Any]]:
     """`read_config` for every kind of member."""
     path = Path(folder) / CONFIG
     if not path.is_file():

@@ -1,48 +1,141 @@
-"""The TF-IDF member of a committee: logistic regression on which tokens a text holds, and how often.
+"""The TF-IDF member of a committee: a linear model on the words and characters of a text.
 
-It reads the same tokens as the encoders of its committee. On few texts it is hard to beat, it makes
-other mistakes than an encoder does, and it costs next to nothing.
+It reads strings, not tokens: words and pairs of words, and character n-grams, each kind weighted by
+TF-IDF and scaled to length 1 by itself, as in the union of two of scikit-learn's
+`TfidfVectorizer(sublinear_tf=True)`. It is hard to beat on few texts and it makes other mistakes than an
+encoder does.
+
+An n-gram's weights are the row of a table that its hash points to, so that nothing stores the n-grams
+themselves. The first half of the table is for words, the second for characters. Everything is numpy.
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from tinylm.model.config import TfidfConfig
-from tinylm.ops.packed import Batch
+import numpy as np
+
+from tinylm.model.ngrams import ngrams_of
+
+MOST_CHARACTERS = 20_000  # of a text; the rest is not read
+BATCH = 64  # texts that are hashed at a time
 
 
-class TfidfClassifier(nn.Module):
-    """A linear layer on the TF-IDF of a text's tokens.
+@dataclass(frozen=True)
+class NgramCounts:
+    """How often texts hold the n-grams of each row of a table.
 
-    A token that occurs c times counts (1 + log c) times its idf; the counts of a text are divided by
-    their Euclidean length, as scikit-learn's `TfidfVectorizer(sublinear_tf=True)` does.
+    Attributes:
+        row: `uint32 [entries]`; those of a text stand together and rise, so that its words come first.
+        count: `int64 [entries]`, from 1.
+        bounds: `int64 [2 x texts + 1]`, where the words and the characters of each text begin in `row`.
+        n_rows: of the table.
     """
 
-    idf: Tensor
+    row: np.ndarray
+    count: np.ndarray
+    bounds: np.ndarray
+    n_rows: int
 
-    def __init__(self, config: TfidfConfig, n_labels: int) -> None:
-        super().__init__()
-        self.config = config
-        self.n_labels = n_labels
-        self.register_buffer("idf", torch.zeros(config.vocab_size))
-        self.token_weights = nn.Embedding(config.vocab_size, n_labels)
-        self.bias = nn.Parameter(torch.zeros(n_labels))
+    def document_frequencies(self) -> np.ndarray:
+        """In how many of the texts each row occurs, `int64 [rows]`."""
+        return np.bincount(self.row, minlength=self.n_rows)
 
-    @property
-    def output_weights(self) -> tuple[Tensor, Tensor]:
-        """Weights that the logits are proportional to."""
-        return self.token_weights.weight, self.bias
+    def shares(self, idf: np.ndarray) -> np.ndarray:
+        """The TF-IDF of each entry, `float32 [entries]`; words and characters of a text have length 1 each.
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Logits, `[texts, labels]`, in the batch's order of texts."""
-        vocab = self.config.vocab_size
-        pairs, counts = torch.unique(batch.text_of_token * vocab + batch.ids, return_counts=True)
-        text, token = pairs // vocab, pairs % vocab
-        strength = (1 + counts.log()) * self.idf[token]
-        texts = len(batch)
-        length = strength.new_zeros(texts).index_add(0, text, strength**2).sqrt().clamp_min(1e-12)
-        shares = strength[:, None] * self.token_weights.weight[token]
-        logits = shares.new_zeros(texts, self.n_labels).index_add(0, text, shares)
-        return logits / length[:, None] + self.bias
+        Args:
+            idf: `float32 [rows]`; 0 for rows that do not count.
+        """
+        strength = (1 + np.log(self.count.astype(np.float32))) * idf.take(self.row)
+        # A last entry of 0, since a part that is empty may begin behind the others.
+        squares = np.add.reduceat(np.append(strength * strength, np.float32(0)), self.bounds[:-1])
+        inverse = 1 / np.sqrt(np.maximum(squares, np.float32(1e-12)))
+        return np.asarray(strength * np.repeat(inverse, np.diff(self.bounds)))
+
+
+def count_ngrams(texts: Sequence[str], n_rows: int) -> NgramCounts:
+    """Count the n-grams of texts by the row of a table that each belongs to.
+
+    Args:
+        texts: strings; `MOST_CHARACTERS` of each are read.
+        n_rows: of the table, a power of two up to 2^26.
+    """
+    found = [_count_batch(texts[i : i + BATCH], n_rows) for i in range(0, len(texts), BATCH)]
+    if len(found) == 1:
+        return found[0]
+    row, count, lengths = (
+        np.concatenate([np.zeros(0, kind), *arrays])
+        for kind, arrays in (
+            (np.uint32, [each.row for each in found]),
+            (np.int64, [each.count for each in found]),
+            (np.int64, [np.diff(each.bounds) for each in found]),
+        )
+    )
+    return NgramCounts(row, count, np.concatenate([[0], lengths.cumsum()]), n_rows)
+
+
+def _count_batch(texts: Sequence[str], n_rows: int) -> NgramCounts:
+    """`count_ngrams` of at most `BATCH` texts."""
+    words, characters = ngrams_of([text[:MOST_CHARACTERS] for text in texts])
+    # A key is the text's number, one bit for words or characters, and the highest bits of the hash.
+    half = n_rows // 2
+    drop = np.uint64(65 - n_rows.bit_length() + 1)
+    keys = [
+        (ngrams.hashes >> drop).astype(np.uint32) + (ngrams.text * np.uint32(n_rows) + np.uint32(first))
+        for ngrams, first in ((words, 0), (characters, half))
+    ]
+    key = np.concatenate(keys)
+    key.sort()
+    first = np.flatnonzero(np.diff(key, prepend=~key[:1]))
+    count = np.diff(first, append=len(key))
+    key = key.take(first)
+    bounds = np.searchsorted(key, np.arange(2 * len(texts) + 1) * half)
+    return NgramCounts(key & np.uint32(n_rows - 1), count, bounds, n_rows)
+
+
+@dataclass(frozen=True)
+class TfidfModel:
+    """The trained model.
+
+    Attributes:
+        idf: `float32 [rows]`; 0 for rows that no training text had.
+        weight: `int8 [rows, labels]`.
+        scale: `float32 [rows, 1]`, which the rows of `weight` are multiplied by.
+        bias: `float32 [labels]`.
+    """
+
+    idf: np.ndarray
+    weight: np.ndarray
+    scale: np.ndarray
+    bias: np.ndarray
+
+    def logits(self, texts: Sequence[str]) -> np.ndarray:
+        """Logits of texts, `float32 [texts, labels]`."""
+        out = np.empty((len(texts), len(self.bias)), np.float32)
+        for start in range(0, len(texts), BATCH):
+            counts = count_ngrams(texts[start : start + BATCH], len(self.idf))
+            shares = counts.shares(self.idf) * self.scale.ravel().take(counts.row)
+            bounds = counts.bounds[::2].tolist()
+            for text, (first, end) in enumerate(zip(bounds, bounds[1:], strict=False), start):
+                rows = self.weight.take(counts.row[first:end], axis=0).astype(np.float32)
+                np.matmul(shares[first:end], rows, out=out[text])
+        out += self.bias
+        return out
+
+    def save(self, file: Path) -> None:
+        """Write an export's `.npz`, which needs nothing but numpy to be read."""
+        np.savez(file, idf=self.idf, weight=self.weight, scale=self.scale, bias=self.bias)
+
+    @classmethod
+    def load(cls, file: Path) -> TfidfModel:
+        """Read what `save` wrote."""
+        with np.load(file) as arrays:
+            return cls(**arrays)
+
+    def cooled(self, temperature: float) -> TfidfModel:
+        """The model whose logits are these divided by `temperature`."""
+        by = np.float32(temperature)
+        return TfidfModel(self.idf, self.weight, self.scale / by, self.bias / by)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,6 @@ from tinylm.fit.budget import MONOTONIC, REPORT_SHARE
 from tinylm.fit.estimator import TinyTextClassifier
 from tinylm.fit.resume import Unfinished
 from tinylm.infer.baselines import linear_svm_score, linear_svm_seconds
-from tinylm.infer.classifier import Classifier
-from tinylm.infer.committee import Committee
 from tinylm.infer.evaluation import evaluate
 from tinylm.report.fit import FitResults, write_fit_report
 from tinylm.system.files import write_record
@@ -111,8 +109,10 @@ def fit_and_report(
         fitted=fitted,
         test=found,
         member_accuracies={
-            _member_name(number, member): _alone(committee, member, test.texts, test_targets)
-            for number, member in enumerate(committee.members, 1)
+            _member_name(number, member.config.is_encoder): _accuracy(logits, test_targets)
+            for number, (member, logits) in enumerate(
+                zip(committee.members, committee.member_logits(test.texts), strict=True), 1
+            )
         },
         without=evaluate(fitted.without, test.texts, test_targets) if fitted.without else None,
         linear_svm=baseline,
@@ -166,13 +166,12 @@ def _counts(targets: np.ndarray, n_labels: int) -> np.ndarray:
     return np.bincount(targets, minlength=n_labels)
 
 
-def _member_name(number: int, member: Classifier) -> str:
-    return f"member {number}" if member.config.is_encoder else "TF-IDF member"
+def _member_name(number: int, is_encoder: bool) -> str:
+    return f"member {number}" if is_encoder else "TF-IDF member"
 
 
-def _alone(committee: Committee, member: Classifier, texts: Sequence[str], targets: np.ndarray) -> float:
-    """Accuracy of one member; with several labels per text, at thresholds of one half."""
-    logits = Committee([member]).decision_function(texts)
-    if committee.thresholds is not None:
+def _accuracy(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Accuracy of one member; with several labels per text, at probabilities of one half."""
+    if targets.ndim == 2:
         return float(((logits > 0) == (targets > 0)).all(1).mean())
     return float(np.mean(logits.argmax(1) == targets))
