@@ -229,26 +229,25 @@ def test_members_are_cooled_before_they_are_added():
 ACCURACIES = {"base": [0.70, 0.72, 0.74], "other": [0.73, 0.74, 0.79]}
 
 
+def write_cell(results: runs.Runs, cell: runs.Cell, accuracy: float) -> None:
+    content = {"identity": cell.identity, "seed": cell.seed, "pretraining": {"seconds": 80.0, "loss": 4.0}}
+    content |= {"seconds": 20.0, "accuracy": accuracy, "with_linear": accuracy + 0.1}
+    results.write(cell.key, content | {"linear": {"accuracy": 0.6, "seconds": 4.0}})
+
+
 @pytest.fixture
 def made_up(monkeypatch, tmp_path) -> Path:
     """A results folder with three seeds of two variants on `ag`, and two of one on `db`."""
     asked = Question("?", {"base": BASE, "other": BASE.but(layers=2), "not run": BASE.but(layers=3)})
     monkeypatch.setitem(questions.QUESTIONS, "pooling", asked)
+    monkeypatch.setitem(questions.QUESTIONS, "longer", Question("?", {"longer": BASE.but(w_s=40_000)}))
     results = runs.Runs(tmp_path)
     for cell in runs.cells_of({"pooling": asked}, 3, ["ag", "db"]):
         if cell.name == "not run" or (
             cell.task == "db" and (cell.name, cell.seed) in [("other", 0), ("base", 2)]
         ):
             continue
-        accuracy = ACCURACIES[cell.name][cell.seed]
-        content = {
-            "identity": cell.identity,
-            "seed": cell.seed,
-            "pretraining": {"seconds": 80.0, "loss": 4.0},
-            "seconds": 20.0,
-        }
-        content |= {"accuracy": accuracy, "with_linear": accuracy + 0.1}
-        results.write(cell.key, content | {"linear": {"accuracy": 0.6, "seconds": 4.0}})
+        write_cell(results, cell, ACCURACIES[cell.name][cell.seed])
     return tmp_path
 
 
@@ -276,6 +275,11 @@ def test_a_page_is_written_again(made_up, tmp_path):
     assert "<svg" in (made_up / "seconds.svg").read_text()
     again = done("bench --suite recipe --report", page, "--results", made_up).out
     assert again == out and page.read_text() == text
+    on_gpu = questions.questions_named(["longer"], "cuda")
+    write_cell(runs.Runs(made_up), runs.cells_of(on_gpu, 1, ["db"])[0], 0.9)
+    page.write_text(text.replace("recipe: longer", "recipe: longer on cuda"))
+    done("bench --suite recipe --report", page, "--results", made_up)
+    assert "| longer | 1 | 80 + 20 | 4.00 | 0.900 | 0.900 |" in page.read_text()
     page.write_text("<!-- recipe: weather -->\n<!-- end -->")
     assert "'weather' is unknown" in refused(tinylm("bench --suite recipe --report", page))
 
@@ -283,9 +287,9 @@ def test_a_page_is_written_again(made_up, tmp_path):
 def test_the_documentation_has_a_place_for_each_question():
     page = Path(__file__).parents[2] / "docs" / "recipe.md"
     text = page.read_text(encoding="utf-8")
-    assert [name for _, name, _ in report.PLACE.findall(text)] == list(QUESTIONS)
+    assert [place[1] for place in report.PLACE.findall(text)] == list(QUESTIONS)
     for name, question in QUESTIONS.items():
-        assert f"### {question.asks}\n\n`tinylm bench --suite recipe --only {name} --rounds 3`" in text
+        assert f"### {question.asks}\n\n`tinylm bench --suite recipe --only {name} --rounds 3" in text
 
 
 def test_wrong_names_are_refused(tmp_path):

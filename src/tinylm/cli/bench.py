@@ -109,7 +109,7 @@ def run_recipe(
     from tinylm.report.document import block_markdown
 
     if page is not None:
-        say(f"{page}: tables of {', '.join(refresh(page, folder, device)) or 'no question'}")
+        say(f"{page}: tables of {', '.join(refresh(page, folder)) or 'no question'}")
         return
     device_named(device)  # refused now where it is not present
     questions = questions_named(names, device)

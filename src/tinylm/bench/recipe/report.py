@@ -21,7 +21,7 @@ from tinylm.system.files import key_of, write_text
 
 PLOT = "seconds.svg"
 # A table stands between such comments, so that it can be written again without the words around it.
-PLACE = re.compile(r"(<!-- recipe: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- recipe: ([\w-]+)(?: on (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 MEASURES = {"the encoder": "accuracy", "the encoder and the strong linear model": "with_linear"}
 Results = Mapping[str, Mapping[int, Content]]  # as `Runs.by_settings` gives them
 Cells = dict[tuple[str, int], Content]  # by task and seed
@@ -114,13 +114,13 @@ def _by_seed(tasks: Sequence[str], values: Mapping[tuple[str, int], float]) -> d
     return {seed: float(np.mean([values[task, seed] for task in tasks])) for seed in whole}
 
 
-def refresh(page: Path, folder: Path, device: str = "cpu") -> list[str]:
+def refresh(page: Path, folder: Path) -> list[str]:
     """Write the tables of a Markdown page again, and the plot into the results folder.
 
     Args:
-        page: a table stands between `<!-- recipe: QUESTION -->` and `<!-- end -->`.
+        page: a table stands between `<!-- recipe: QUESTION -->` and `<!-- end -->`; QUESTION is its name,
+            with ` on cuda` behind it what was trained on a GPU.
         folder: of the results.
-        device: where they were trained.
 
     Returns:
         The questions whose tables were written.
@@ -131,17 +131,17 @@ def refresh(page: Path, folder: Path, device: str = "cpu") -> list[str]:
     if not page.is_file():
         raise UserError(f"{page} does not exist; expected a Markdown file that has places for tables.")
     text, results = page.read_text(encoding="utf-8"), Runs(folder).by_settings()
-    names = [place[1] for place in PLACE.findall(text)]
-    questions = questions_named(names, device) if names else {}
+    places = [(name, device or "cpu") for _, name, device, _ in PLACE.findall(text)]
+    questions = {place: questions_named([place[0]], place[1])[place[0]] for place in places}
 
     def table(place: re.Match[str]) -> str:
-        tables = tables_of(questions[place[2]], results)
+        tables = tables_of(questions[place[2], place[3] or "cpu"], results)
         parts = [f"Accuracy of {title}:\n\n{block_markdown(grid)}\n\n" for title, grid in tables.items()]
-        return place[1] + ("\n" + "".join(parts) if parts else "Not run yet.\n") + place[3]
+        return place[1] + ("\n" + "".join(parts) if parts else "Not run yet.\n") + place[4]
 
     write_text(page, PLACE.sub(table, text))
     plot(results, folder / PLOT)
-    return names
+    return [name for name, _ in places]
 
 
 def plot(results: Results, file: Path) -> None:
