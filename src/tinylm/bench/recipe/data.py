@@ -46,7 +46,7 @@ VALIDATION_SHARE = 0.15  # of `fr10` and `fr64`
 ALL = 1_000_000  # more rows of a label than any file has
 LEADS, MORE = "en_leads", ("en_body", "simple_leads")
 MEASURED = 500  # paragraphs
-EDITION = 1  # of these texts; what was kept of another one is not used
+EDITION = 1  # of these texts and of what the training does with them; results of another one are not used
 
 
 @lru_cache
