@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ panels:
 """
 SMALL = "--vocabulary 300 --layers 1 --heads 1 --recipe fast"
 COMMANDS = {
-    "corpus": "corpus --corpus corpus.txt --vocabulary 300 --size 500 --out out",
+    "corpus": "corpus --corpus large.txt --vocabulary 300 --size 20000 --out out",
     "pretrain": f"pretrain --corpus corpus.txt {SMALL} --epochs 6 --out out",
     "finetune": "finetune pretrained --task table.csv --epochs 10 --out out",
     "fit": "fit table.csv --corpus none --members 2 --max-tokens 12 --budget none --out out",
@@ -66,7 +67,9 @@ def make_inputs(folder: Path) -> None:
         return " ".join(["the", *chance.choices(WORDS[topic].split(), k=chance.randint(2, 9))])
 
     topics = [chance.choice(sorted(WORDS)) for _ in range(600)]
-    (folder / "corpus.txt").write_text("\n".join(map(sentence, topics)) + "\n", encoding="utf-8")
+    for name, copies in (("corpus.txt", 1), ("large.txt", 100)):
+        text = "\n".join(sentence(topic) for topic in topics * copies)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
     with (folder / "table.csv").open("w", encoding="utf-8", newline="") as file:
         rows = [(sentence(topic), topic) for topic in topics[:120]]
         csv.writer(file).writerows([("text", "label"), *rows])
@@ -125,10 +128,8 @@ class Torture:
                 break
             time.sleep(POLL)
         state = "had ended" if process.poll() is not None else f"after {time.monotonic() - begin:.1f} s"
-        if everything:
-            os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+        with suppress(ProcessLookupError):  # it has ended
+            (os.killpg if everything else os.kill)(process.pid, signal.SIGKILL)
         process.communicate()
         return state + (f", at file {moment}" if isinstance(moment, int) else "")
 

@@ -68,8 +68,9 @@ def test_shape_and_recipe_of_a_model(home: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model" / "config.json").read_text())["hidden_size"] == 128
 
 
+# Killed after it has saved the fifth step, or told to end in the middle of it.
 KILLED = """
-import os, signal, sys
+import os, signal
 from tinylm import cli
 from tinylm.train.checkpoint import Checkpoint
 Checkpoint.due = lambda self: True
@@ -82,14 +83,37 @@ def save_and_die(self, *state):
 Checkpoint.save = save_and_die
 cli.main()
 """
+INTERRUPTED = """
+import os, signal
+from tinylm import cli
+from tinylm.train.loop import Run
+learn, steps = Run.learn, []
+def learn_interrupted(self, inputs):
+    steps.append(1)
+    if len(steps) == 5:
+        os.kill(os.getpid(), signal.{})
+    return learn(self, inputs)
+Run.learn = learn_interrupted
+cli.main()
+"""
 
 
-def test_a_killed_run_goes_on_and_equals_an_uninterrupted_one(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("script", "code", "said"),
+    [
+        (KILLED, -signal.SIGKILL, ""),
+        (INTERRUPTED.format("SIGINT"), 130, "Interrupted. Start the same command again to resume.\n"),
+        (INTERRUPTED.format("SIGTERM"), 143, "Interrupted. Start the same command again to resume.\n"),
+    ],
+)
+def test_a_killed_run_resumes_and_equals_an_uninterrupted_one(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, code: int, said: str
 ) -> None:
     command = f"pretrain --corpus corpus.txt {TINY} --seed 5 --out {tmp_path / 'model'}"
-    killed = subprocess.run([sys.executable, "-c", KILLED, *shlex.split(command)], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    killed = subprocess.run(
+        [sys.executable, "-c", script, *shlex.split(command)], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (killed.returncode, killed.stderr) == (code, said)
     assert (tmp_path / "model.checkpoint").is_file()
     assert not (tmp_path / "model").exists()
     other = refused(tinylm(command.replace("--seed 5", "--seed 6")))

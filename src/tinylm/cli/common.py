@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -302,6 +303,17 @@ def vocabulary_of(tokenizer: str | None, vocabulary: int | None) -> str | int | 
 def checkpoint_path(folder: Path) -> Path:
     """Where a run that will end in `folder` keeps its checkpoint until then."""
     return folder.with_name(folder.name + ".checkpoint")
+
+
+@contextmanager
+def resumable(checkpoint: Path) -> Iterator[None]:
+    """Say how to resume where the work is interrupted and left a checkpoint."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if checkpoint.exists():
+            remark("Interrupted. Start the same command again to resume.")
+        raise
 
 
 def settings_of(context: typer.Context) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from tinylm.cli.common import (
     load_task,
     print_notes,
     remark,
+    resumable,
     say,
     settings_of,
     task_facts,
@@ -93,7 +94,7 @@ def finetune_command(
     from tinylm.train.recipes import recipe_named
 
     where = device_named(device)
-    with new_folder(out) as folder:
+    with resumable(checkpoint_path(out)), new_folder(out) as folder:
         pretrained = load_masked_language_model(model)
         tokenizer = load_tokenizer(model)
         record = read_record(model)

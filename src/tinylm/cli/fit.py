@@ -22,6 +22,7 @@ from tinylm.cli.common import (
     checkpoint_path,
     console,
     remark,
+    resumable,
     say,
     settings_of,
 )
@@ -133,7 +134,8 @@ def fit_command(
     texts, labels = text or ["text"], label or ["label"]
     check_new(out)
     here = settings_of(context)
-    with under_way(checkpoint_path(out), here) as unfinished, new_folder(out) as folder:
+    kept = checkpoint_path(out)
+    with resumable(kept), under_way(kept, here) as unfinished, new_folder(out) as folder:
         labelled = read_labelled(data, texts, labels, separator, encoding)
         tested = read_labelled(test, texts, labels, separator, encoding) if test else None
         classifier = TinyTextClassifier(

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tinylm.cli.common import Command, Device, Settings, console, remark, say
+from tinylm.cli.common import Command, Device, Settings, console, remark, resumable, say
 from tinylm.errors import UserError
 
 paper = typer.Typer(
@@ -110,7 +110,8 @@ def run_command(
     prepared = plan_tables(
         tables, preset_name=preset, folder=folder, trials=trials, rows=chosen, corpus=corpus
     )
-    summary = run_tables(prepared, where, workers)
+    with resumable(folder):
+        summary = run_tables(prepared, where, workers)
     for sentence in [*summary.notes, *summary.failed]:
         remark(sentence)
     say(

@@ -20,6 +20,7 @@ from tinylm.cli.common import (
     Vocabulary,
     checkpoint_path,
     print_left_out,
+    resumable,
     say,
     settings_of,
     vocabulary_of,
@@ -104,7 +105,10 @@ def pretrain_command(
     if wanted is None and not is_store(Path(corpus)):
         wanted = chosen.vocabulary
     shape = {"layers": layers, "heads": _heads(heads, width), "convolution": _convolution(convolution)}
-    with new_folder(out) as folder:  # now, so that hours of training never end at a folder that is refused
+    with (
+        resumable(checkpoint_path(out)),
+        new_folder(out) as folder,
+    ):  # now, so that hours of training never end at a folder that is refused
         source = prepare(corpus, vocabulary=wanted, max_tokens=chosen.max_tokens, text_column=text)
         paragraphs = source.paragraphs
         if size is not None:

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,6 +20,8 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Ctrl-C, a job scheduler, a terminal
 PATIENCE = 4.0  # seconds
 
 _ending = threading.Event()
+_holding = False  # whether a signal waits for the end of a block
+_waiting: int | None = None  # the signal that does
 
 
 @contextmanager
@@ -61,9 +63,35 @@ def _end(number: int, frame: FrameType | None) -> None:
     if _ending.is_set():  # a second one would interrupt the cleaning up
         return
     _ending.set()
+    if _holding:
+        global _waiting  # noqa: PLW0603 (signals are a process's own)
+        _waiting = number
+    else:
+        _raise(number)
+
+
+def _raise(number: int) -> None:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     sys.exit(128 + number)
+
+
+@contextmanager
+def held_back() -> Iterator[Callable[[], bool]]:
+    """Let signals wait while something is not to be interrupted, such as a step of a training.
+
+    Yields:
+        Whether one waits; the block should end soon then. Its exception is raised at the end.
+    """
+    global _holding, _waiting  # noqa: PLW0603
+    _holding = True
+    try:
+        yield lambda: _waiting is not None
+    finally:
+        _holding = False
+        number, _waiting = _waiting, None
+        if number is not None:
+            _raise(number)
 
 
 def _watch(signals: socket.socket, patience: float) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tinylm.errors import UserError
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.ops.device import CPU, supports_bf16
+from tinylm.system.interrupts import held_back
 from tinylm.system.memory import keep_memory
 from tinylm.system.progress import progress_bars
 from tinylm.train.checkpoint import Checkpoint, TrainState
@@ -124,6 +125,8 @@ def train(
 ) -> list[dict[str, float]]:
     """Take all steps of a run, or those that are left of it, under a progress bar.
 
+    A signal to end waits for the step under way, and the checkpoint is written before it is obeyed.
+
     Args:
         run: what is trained.
         label: shown beside the progress bar.
@@ -139,12 +142,12 @@ def train(
     state = run.state
     total = run.phase.epochs * run.steps_per_epoch
     unread: list[Tensor] = []  # losses of the latest steps
-    with progress_bars() as bars:
+    with progress_bars() as bars, held_back() as interrupted:
         bar = bars.add(label, total)
         while state.step < total:
             unread.append(run.start_step())
             epochs, steps = divmod(state.step, run.steps_per_epoch)
-            save = run.checkpoint is not None and run.checkpoint.due()
+            save = run.checkpoint is not None and (run.checkpoint.due() or interrupted())
             if steps == 0 or save or len(unread) == run.read_together:
                 state.loss_sum += sum(torch.stack(unread).tolist())
                 unread.clear()
@@ -165,7 +168,7 @@ def train(
                 state.loss_sum = 0.0
             if save:
                 run.save()
-            if stop is not None and stop():
+            if interrupted() or (stop is not None and stop()):
                 break
     run.finish()
     return state.history
