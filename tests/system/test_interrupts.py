@@ -42,6 +42,19 @@ try:
 except KeyboardInterrupt:
     sys.exit(130)
 """
+SAVING = """
+import time
+from pathlib import Path
+from tinylm.system.interrupts import held_back
+
+def job(name):
+    with held_back() as interrupted:
+        Path(name + ".begun").touch()
+        while not interrupted():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        Path(name + ".saved").touch()
+"""
 ALONE = """
 import hashlib
 from pathlib import Path
@@ -55,9 +68,9 @@ with ended_by_signals(patience=0.1), new_folder(Path("out")) as folder:
 """
 
 
-def start(script: str, folder: Path) -> subprocess.Popen[str]:
+def start(script: str, folder: Path, job: str = JOB) -> subprocess.Popen[str]:
     """Run a script in a session of its own until its work has begun."""
-    (folder / "jobs.py").write_text(JOB)
+    (folder / "jobs.py").write_text(job)
     (folder / "script.py").write_text(script)
     process = subprocess.Popen(
         [sys.executable, "script.py"],
@@ -103,6 +116,13 @@ def test_workers_end_with_their_parent(tmp_path: Path, number: int, group: bool,
     process = start(WORKERS, tmp_path)
     (os.killpg if group else os.kill)(process.pid, number)
     assert ended(process, tmp_path) == code
+
+
+def test_workers_save_before_they_end(tmp_path: Path) -> None:
+    process = start(WORKERS, tmp_path, SAVING)
+    process.send_signal(signal.SIGINT)
+    assert ended(process, tmp_path) == 130
+    assert (tmp_path / "polite.saved").exists() and (tmp_path / "deaf.saved").exists()
 
 
 SLOW_START = """

@@ -63,8 +63,13 @@ def _end(number: int, frame: FrameType | None) -> None:
     if _ending.is_set():  # a second one would interrupt the cleaning up
         return
     _ending.set()
+    end(number)
+
+
+def end(number: int) -> None:
+    """Raise the exception of a signal, or let it wait where it is held back."""
+    global _waiting  # noqa: PLW0603 (signals are a process's own)
     if _holding:
-        global _waiting  # noqa: PLW0603 (signals are a process's own)
         _waiting = number
     else:
         _raise(number)

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from tinylm.errors import UserError
 from tinylm.system.cores import cores
 from tinylm.system.files import remove_temporaries
+from tinylm.system.interrupts import end
 from tinylm.system.progress import forward_progress, show_progress
 
 Result = TypeVar("Result")
@@ -211,7 +212,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
         os._exit(1)
     if not _interrupted:  # a second time, it would interrupt the cleaning up
         _interrupted = True
-        raise KeyboardInterrupt
+        end(signal.SIGINT)
 
 
 def _wait_for_interrupt(held: Connection) -> None:
