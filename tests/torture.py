@@ -4,7 +4,7 @@
 
 Every second kill comes as soon as a file is being written, the others at any time. Half of them hit the
 command alone, whose workers must notice, and half all its processes at once, as a machine that stops does.
-The command that is started again must end with the same bits as one that nobody killed, and leave nothing
+The command that is started again must end with the same bits as one that was not killed, and leave nothing
 temporary behind.
 """
 
@@ -115,7 +115,7 @@ class Torture:
             raise AssertionError(f"{self.command} in {work}: {said.decode()[-2000:]}")
 
     def kill(self, work: Path, moment: float | int, everything: bool) -> str:
-        """Start the command and kill it after so many seconds, or when it writes the so manieth file.
+        """Start the command and kill it after some seconds (float), or when it writes its nth file (int).
 
         Returns:
             What it was doing, in words.
@@ -135,7 +135,7 @@ class Torture:
 
 
 def torture(command: str, inputs: Path, folder: Path, kills: int, seed: int = 0) -> Iterator[str]:
-    """Kill a command so many times; yields a line for each, and raises an error where the bits differ."""
+    """Kill a command `kills` times; yields a line for each, and raises an error where the bits differ."""
     chance = random.Random(seed)
     run = Torture(command, inputs, folder)
     work = run.begin("undisturbed")

@@ -1,4 +1,4 @@
-"""The short form of `make torture`: a fit that is killed twice ends as one that nobody disturbs."""
+"""The short form of `make torture`: a fit that is killed twice ends as an undisturbed one."""
 
 from __future__ import annotations
 

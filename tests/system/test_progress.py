@@ -12,7 +12,7 @@ from tinylm.system.progress import EVERY_LINE, Bars, progress_bars, progress_log
 
 
 class Clock:
-    """Waits for nothing and counts; the log ends after so many seconds."""
+    """Waits for nothing and counts; the log ends after a number of seconds."""
 
     def __init__(self, end: float, at: dict[float, Callable[[], object]] | None = None) -> None:
         self.now, self.end, self.at = 0.0, end, at or {}

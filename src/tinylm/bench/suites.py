@@ -22,7 +22,7 @@ class Suite:
 
     Attributes:
         cases: their names.
-        measure_case: measures one of them in so many rounds; it may give several results.
+        measure_case: measures one of them in a number of rounds; it may give several results.
         threads: of PyTorch; None leaves its default.
         device: of which the rate is measured.
     """

@@ -213,7 +213,7 @@ def _predictions(
             line["probabilities"] = dict.fromkeys(committee.label_names)
         if row.reason is None:
             line["label"] = labels if committee.multi_label else labels[0]
-            # Of several labels the least sure one; of none, how sure the model is of the likeliest.
+            # With several labels, that of the least probable one; without a label, that of the most probable.
             least = found[place][decisions[place]].min() if labels else found[place].max()
             line["probability"] = round(float(least), 4)
             if low is not None:

@@ -2,7 +2,7 @@
 
 An export is a folder: `model.onnx`, the graph of all encoders (see `model/graph.py`), `tokenizer.json`,
 `tinylm-onnx.json`, what else a decision needs, and `tfidf-4.npz` if the fourth member is a `TfidfModel`,
-which reads strings and so is no part of the graph.
+which reads strings and so is not part of the graph.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import onnxruntime
 from tinylm.system.cores import cores
 from tinylm.text.tokenizer import Tokenizer
 
-MOST, FEWEST = 64, 8  # texts in a batch, where there are so many
+MOST, FEWEST = 64, 8  # texts in a batch, where there are that many
 
 
 class Engine:

@@ -1,7 +1,7 @@
 """Presets: the same experiments at another size.
 
 `paper` changes nothing. The others turn knobs, each named here and printed by the report, so
-that nobody takes a small run for the paper's.
+that a small run is not mistaken for the paper's.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tinylm.model.config import ModelConfig
 from tinylm.paper.spec import Architecture, Finetuning, Selection, parse
 from tinylm.train.recipes import Recipe, recipe_named
 
-MOST_TRIALS = 100  # of a row: seeds leave room for so many
+MOST_TRIALS = 100  # of a row: seeds leave room for this many
 PRESETS = resources.files("tinylm.paper") / "presets.yaml"
 
 
@@ -55,15 +55,15 @@ class Preset(BaseModel):
         heads_divided_by: of the heads, rounded, at least 1.
         channels_divided_by: of the convolutions' filters, rounded, at least 1.
         mask_rate, batch_size: of pre-training; None keeps the recipe's.
-        sampled_tokens: masked tokens are predicted over so many sampled tokens; None predicts them
+        sampled_tokens: masked tokens are predicted over this many sampled tokens; None predicts them
             over the whole vocabulary, as the paper does.
         pretrain_epochs: None keeps the recipe's.
-        least_paragraphs: small W_S are passed over so often that at least so many paragraphs
+        least_paragraphs: small W_S are read repeatedly until at least this many paragraphs
             are seen.
         finetune_epochs: None keeps the recipe's.
-        most_finetune_texts: a large task has so many epochs fewer that about so many texts are seen,
+        most_finetune_texts: a large task has fewer epochs, so that about this many texts are seen,
             in two epochs at least; None sets no bound.
-        patience: fine-tuning ends when so many epochs in a row brought no better validation accuracy,
+        patience: fine-tuning ends when this many epochs in a row brought no better validation accuracy,
             and the weights of the best epoch are kept, with pre-training and without; None takes all
             epochs and keeps the last one's.
         finetune_muon_lr: trains the matrices with Muon; None keeps the recipe's.
@@ -134,13 +134,13 @@ class Preset(BaseModel):
         return Recipe.model_validate(values)
 
     def pretraining_recipe(self, w_s: int) -> Recipe:
-        """The recipe for so many paragraphs: small W_S are passed over more often."""
+        """The recipe for a number of paragraphs: small W_S are read more often."""
         recipe = self.base_recipe()
         epochs = max(recipe.pretrain.epochs, -(-self.least_paragraphs // w_s))
         return recipe.with_epochs(pretrain=epochs)
 
     def finetuning_recipe(self, hyper: Finetuning, texts: int) -> Recipe:
-        """The recipe for so many training texts; with the hyper-parameters of Tables 10 to 12 if wanted."""
+        """The recipe for so large a task, if wanted with the hyper-parameters of Tables 10 to 12."""
         recipe = self.base_recipe()
         if self.most_finetune_texts is not None:
             most = max(2, round(self.most_finetune_texts / texts))

@@ -1,4 +1,4 @@
-"""Run the cells that a table needs, on all cores, and only those that nobody has run yet.
+"""Run the cells that a table needs, on all cores, and only those that have not been run yet.
 
 A pre-training comes before the fine-tunings that begin from it; they follow as soon as its
 weights are there. What is finished is found by its key, whichever table needed it. Lock

@@ -46,7 +46,7 @@ STYLE: Any = {
 
 
 def new_figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
-    """An empty figure of so many inches and its axes."""
+    """An empty figure of this size in inches, and its axes."""
     figure = Figure(figsize=(width, height))
     return figure, figure.subplots()
 

@@ -55,9 +55,9 @@ def _named_cache() -> Path:
 
 @lru_cache
 def _writable(folder: Path, temporary: str | None) -> Path:
-    """`folder` if it can be written, else the temporary one, which is made if need be."""
+    """`folder` if it can be written, else the temporary one, which is made if necessary."""
     try:
-        if folder.parts[:1] == ("~",):  # what the platform's folder is where nobody has a home
+        if folder.parts[:1] == ("~",):  # what the platform gives where there is no home folder
             raise OSError("there is no home folder")
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()

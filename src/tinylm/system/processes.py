@@ -43,7 +43,7 @@ def run_side_by_side(
     Args:
         function: importable by name, as other processes must find it.
         jobs: its arguments; jobs that take longest should come first.
-        workers: at most so many at a time; 1 calls the function in this process, on one thread.
+        workers: the most at a time; 1 calls the function in this process, on one thread.
 
     Returns:
         What the calls returned, in the order of `jobs`.
@@ -76,7 +76,7 @@ def worker_processes(most: int) -> Iterator[Callable[..., Future[Any]]]:
     """Processes of one thread each, at most one per core, whose progress bars this process draws.
 
     Args:
-        most: so many at most.
+        most: their largest number.
 
     Yields:
         `submit(function, *arguments)`, as of an executor. Where the block is left by an exception,
@@ -170,7 +170,7 @@ def _without_main() -> Iterator[None]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let PyTorch use so many threads for a while."""
+    """Let PyTorch use `count` threads for a while."""
     import torch  # slow to import
 
     before = torch.get_num_threads()
@@ -200,7 +200,7 @@ def _work(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     _working = True
     try:
         return function(*arguments)
-    except KeyboardInterrupt:  # what this would return, nobody waits for
+    except KeyboardInterrupt:  # the result is no longer needed
         os._exit(1)
     finally:
         _working = False

@@ -142,7 +142,7 @@ def write_log(stopped: Callable[[float], bool], write: Callable[[str], None]) ->
     """Write a line after some seconds and then every minute.
 
     Args:
-        stopped: waits so many seconds, less if the log has ended; whether it has.
+        stopped: waits for a number of seconds, less if the log ends; returns whether it has.
         write: takes a line.
     """
     elapsed = pause = FIRST_LINE

@@ -175,7 +175,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _dbpedia_file(name: str) -> Path:
-    """A file of DBpedia-14, unpacked from the downloaded archive if need be."""
+    """A file of DBpedia-14, unpacked from the downloaded archive if necessary."""
     if found := find_local(f"dbpedia/{name}"):
         return found
     archive_name = "dbpedia/dbpedia_csv.tgz"

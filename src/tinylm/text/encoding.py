@@ -39,7 +39,7 @@ BYTE_ORDER_MARKS = {  # that of UTF-32 begins like that of UTF-16, so it comes f
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-# A file is read until so many blocks with other characters than ASCII tell its encoding.
+# A file is read until this many blocks with characters beyond ASCII have been found.
 BLOCK, ENOUGH_BLOCKS = 1 << 16, 16
 # What comes through a pipe is kept until it is read; more than this goes to a temporary file.
 MOST_IN_MEMORY = 64 << 20

@@ -373,7 +373,7 @@ def _by_count(counts: Counter[str]) -> list[str]:
 
 
 def _alphabet(groups: Sequence[Counter[str]], most_tokens: int) -> list[str]:
-    """Characters for at most so many tokens; those of the first group come before those of the second.
+    """Characters for at most `most_tokens` tokens; those of the first group come before those of the second.
 
     Letters of a script to which less than one letter in a thousand belongs are left out: a model
     learns no language from a few foreign names, and should not claim to.
