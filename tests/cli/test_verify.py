@@ -28,7 +28,11 @@ def test_a_folder_as_it_was_written(home: Path, tmp_path: Path, kind: str) -> No
         hashed = record_of(folder)["files"][path.relative_to(folder).as_posix()]
         assert hashed == hashlib.sha256(path.read_bytes()).hexdigest()
     outcome = done("verify", folder)
-    assert (outcome.out, outcome.err) == (f"{len(files)} files of {folder} are as they were written\n", "")
+    sources = 1 if kind in ("corpus", "pretrain", "finetune") else 0  # corpus.txt or task.csv
+    assert (outcome.out, outcome.err) == (
+        f"{len(files) + sources} files of {folder} are as they were written\n",
+        "",
+    )
 
 
 def test_what_differs_is_shown(home: Path, tmp_path: Path) -> None:
@@ -46,6 +50,18 @@ def test_what_differs_is_shown(home: Path, tmp_path: Path) -> None:
     assert ["vocab.txt", "│", "is", "missing"] in lines
     assert "2 of " in found.out and "differ from the record" in found.out
     assert found.err == "notes.txt is not in the record\n"
+
+
+def test_sources_are_compared_where_they_are(home: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    shutil.copy("task.csv", table)
+    done(f"finetune pretrained --epochs 1 --task {table} --out", tmp_path / "out")
+    table.write_text(table.read_text() + "a cow,farm\n")
+    found = tinylm("verify", tmp_path / "out")
+    assert found.code == 2 and "1 of " in found.out
+    assert "has changed" in found.out and "source" in found.out
+    table.unlink()
+    assert done("verify", tmp_path / "out").err == f"the source {table} is not here and was not compared\n"
 
 
 def test_a_folder_without_hashes_cannot_be_verified(tmp_path: Path) -> None:

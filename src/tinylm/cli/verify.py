@@ -22,16 +22,16 @@ def verify_command(
 ) -> None:
     """Compare the files of an output folder with the hashes in its record, `tinylm.json`.
 
-    The exit code is 0 if all files are as they were written, and 2 if one is missing or has changed. A file
-    that was added is mentioned.
+    The files that it was made of, such as a table, are compared too, where they still are. The exit code is 0
+    if nothing differs, and 2 if a file is missing or has changed. A file that was added is mentioned.
 
     Example: `tinylm verify model`
     """
     from tinylm.system.files import verify
 
     found = verify(folder)
-    for name in found.added:
-        remark(f"{name} is not in the record")
+    for sentence in found.remarks:
+        remark(sentence)
     if not found.wrong:
         say(f"{found.right:,} files of {folder} are as they were written")
         return

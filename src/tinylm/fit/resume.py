@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,7 +54,7 @@ def under_way(folder: Path, settings: dict[str, Any]) -> Iterator[Unfinished | N
         None where no folder can be made, as in a read-only place.
 
     Raises:
-        UserError: another process is at the same fit, or `folder` belongs to other settings.
+        UserError: another process works on the same fit, or `folder` belongs to other settings.
     """
     path, begin = folder / STATE, time.monotonic()
     settings = json.loads(json.dumps(settings))
@@ -75,7 +75,8 @@ def under_way(folder: Path, settings: dict[str, Any]) -> Iterator[Unfinished | N
 
         def note_again_and_again() -> None:
             while not over.wait(SECONDS):
-                note()
+                with suppress(UserError, OSError):  # a full disk, which the fit itself will meet
+                    note()
 
         note()
         thread = threading.Thread(target=note_again_and_again, daemon=True)

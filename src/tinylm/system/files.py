@@ -33,6 +33,7 @@ from typing import Any
 from tinylm.errors import UserError
 
 RECORD = "tinylm.json"
+SOURCES = ("data", "test", "unlabelled", "corpus", "task")  # settings that can name a file
 LIBRARIES = ("tinylm", "torch", "tokenizers", "numpy")
 # Errors that name no file when a library raises them: full disk, quota, limit on the size of a file.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -226,9 +227,15 @@ def record_of(kind: str, **facts: Any) -> dict[str, Any]:
 def write_record(folder: Path, kind: str, **facts: Any) -> None:
     """Write `tinylm.json` into an output folder, with hashes of all files there: the last file to be written.
 
-    Arguments as of `record_of`.
+    Files that the settings name as sources are hashed too. Arguments as of `record_of`.
     """
-    record = record_of(kind, **facts) | {"files": _hashes(Path(folder))}
+    settings = facts.get("settings", {})
+    named = {str(settings[name]) for name in SOURCES if settings.get(name)}
+    hashes = {
+        "sources": {name: _sha256(Path(name)) for name in sorted(named) if Path(name).is_file()},
+        "files": _hashes(Path(folder)),
+    }
+    record = record_of(kind, **facts) | hashes
     write_json(Path(folder) / RECORD, record, indent=2)
 
 
@@ -253,14 +260,14 @@ class Verified:
     """An output folder beside its record.
 
     Attributes:
-        right: number of files that are as they were written.
+        right: number of files, and sources, that are as they were.
         wrong: the others that the record names, and what is wrong with each.
-        added: files that the record does not name.
+        remarks: sentences on files that could not be compared.
     """
 
     right: int
     wrong: dict[str, str]
-    added: list[str]
+    remarks: list[str]
 
 
 def verify(folder: Path) -> Verified:
@@ -269,7 +276,8 @@ def verify(folder: Path) -> Verified:
     Raises:
         UserError: there is no record, or one without hashes.
     """
-    recorded = read_record(folder).get("files")
+    record = read_record(folder)
+    recorded, sources = record.get("files"), record.get("sources", {})
     if not isinstance(recorded, dict):
         raise UserError(
             f"{folder} cannot be verified: expected a folder whose {RECORD} holds hashes of its files."
@@ -280,7 +288,11 @@ def verify(folder: Path) -> Verified:
         for name, digest in recorded.items()
         if found.get(name) != digest
     }
-    return Verified(len(recorded) - len(wrong), wrong, sorted(found.keys() - recorded.keys()))
+    remarks = [f"{name} is not in the record" for name in sorted(found.keys() - recorded.keys())]
+    here = [name for name in sources if Path(name).is_file()]
+    remarks += [f"the source {name} is not here and was not compared" for name in sources if name not in here]
+    wrong |= {f"source {name}": "has changed" for name in here if _sha256(Path(name)) != sources[name]}
+    return Verified(len(recorded) + len(here) - len(wrong), wrong, remarks)
 
 
 def _hashes(folder: Path) -> dict[str, str]:
