@@ -68,9 +68,9 @@ def test_shape_and_recipe_of_a_model(home: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model" / "config.json").read_text())["hidden_size"] == 128
 
 
-# Killed after it has saved the fifth step, or told to end in the middle of it.
+# Killed or without room after it has saved the fifth step, or told to end in the middle of it.
 KILLED = """
-import os, signal
+import os, resource, signal
 from tinylm import cli
 from tinylm.train.checkpoint import Checkpoint
 Checkpoint.due = lambda self: True
@@ -83,6 +83,9 @@ def save_and_die(self, *state):
 Checkpoint.save = save_and_die
 cli.main()
 """
+FULL = KILLED.replace(
+    "os.kill(os.getpid(), signal.SIGKILL)", "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))"
+)
 INTERRUPTED = """
 import os, signal
 from tinylm import cli
@@ -102,6 +105,7 @@ cli.main()
     ("script", "code", "said"),
     [
         (KILLED, -signal.SIGKILL, ""),
+        (FULL, 2, "Error: {checkpoint} could not be written: File too large.\n"),
         (INTERRUPTED.format("SIGINT"), 130, "Interrupted. Start the same command again to resume.\n"),
         (INTERRUPTED.format("SIGTERM"), 143, "Interrupted. Start the same command again to resume.\n"),
     ],
@@ -113,8 +117,9 @@ def test_a_killed_run_resumes_and_equals_an_uninterrupted_one(
     killed = subprocess.run(
         [sys.executable, "-c", script, *shlex.split(command)], stderr=subprocess.PIPE, text=True, check=False
     )
-    assert (killed.returncode, killed.stderr) == (code, said)
-    assert (tmp_path / "model.checkpoint").is_file()
+    checkpoint = tmp_path / "model.checkpoint"
+    assert (killed.returncode, killed.stderr) == (code, said.format(checkpoint=checkpoint))
+    assert checkpoint.is_file()
     assert not (tmp_path / "model").exists()
     other = refused(tinylm(command.replace("--seed 5", "--seed 6")))
     assert "model.checkpoint belongs to a run with other settings (seed)" in other
