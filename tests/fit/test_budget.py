@@ -101,24 +101,6 @@ def test_pretraining_gets_the_time_that_finetuning_cannot_use(monkeypatch: pytes
     assert 0.3 * 100 < finetuning < 0.45 * 100 and 0.45 * 100 < pretraining < 0.6 * 100
 
 
-def test_pretraining_ends_with_the_tasks_own_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    used, steps = recipe().model_copy(update={"adaptation_epochs": 2}), []
-
-    def step(run: Run) -> float:
-        if isinstance(run.model, MaskedLanguageModel):
-            steps.append(run.steps_per_epoch)
-        return 0.05
-
-    for seconds in (60, 9):
-        clock = FakeClock()
-        clock.work_takes(monkeypatch, step)
-        steps.clear()
-        assert fit(clock, seconds, members=1, used=used).seconds <= seconds
-        if seconds == 60:  # 288 own texts make 9 steps an epoch, W_S makes 72
-            assert steps[-18:] == [9] * 18
-            assert set(steps[:-18]) == {69}
-
-
 @pytest.mark.parametrize(
     ("texts", "recipe_epochs", "epochs"),
     [

@@ -41,9 +41,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]
 
 
 def fit(unfinished: Path | None) -> TinyTextClassifier:
-    classifier = tiny(
-        members=2, recipe=recipe(pretrain=2, finetune=2).model_copy(update={"adaptation_epochs": 1})
-    )
+    classifier = tiny(members=2, recipe=recipe(pretrain=2, finetune=2))
     return classifier.fit_for_report(TEXTS, LABELS, compare=True, unfinished=unfinished)
 
 
@@ -72,7 +70,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TinyTextClassifier:
         return fit(None)
 
 
-# Each member is trained without pre-training, reads W_S and then its own texts, and is fine-tuned.
+# Each member is trained without pre-training, pre-trained and fine-tuned.
 @pytest.mark.parametrize(
     ("place", "name", "calls"),
     [
@@ -117,7 +115,7 @@ def test_what_is_finished_is_not_trained_again(
     cache()
     fit(tmp_path / "unfinished")
     assert trained == ["finetune_until_best"]
-    monkeypatch.setattr(Run, "step", lambda self: pytest.fail("a step was done"))
+    monkeypatch.setattr(Run, "start_step", lambda self: pytest.fail("a step was done"))
     fit(tmp_path / "unfinished")
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from tinylm import TinyTextClassifier
 from tinylm.train.loop import Run
@@ -65,14 +67,14 @@ class FakeClock:
         self, patch: pytest.MonkeyPatch, seconds: Callable[[Run], float], *, learn: bool = False
     ) -> None:
         """Let every training step take `seconds(run)`; without `learn` it does nothing else."""
-        step = Run.step
+        step = Run.start_step
 
-        def timed(run: Run) -> float:
+        def timed(run: Run) -> Tensor:
             self.now += seconds(run)
             self.steps.append(run)
             if learn:
                 return step(run)
             run.state.step += 1
-            return 1.0
+            return torch.ones(())
 
-        patch.setattr(Run, "step", timed)
+        patch.setattr(Run, "start_step", timed)

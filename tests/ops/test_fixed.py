@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable
 
 import numpy as np
@@ -212,6 +213,7 @@ def no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("Stream", "stream", "graph", "current_stream", "graph_pool_handle"):
         monkeypatch.setattr(cuda_graphs.torch.cuda, name, Nothing)
     monkeypatch.setattr(cuda_graphs.torch.cuda, "CUDAGraph", Replayed)
+    monkeypatch.setattr(StaticInputs, "pinned", lambda self: self)
 
 
 @pytest.mark.usefixtures("no_cuda")
@@ -256,3 +258,37 @@ def test_a_step_is_recorded_once_for_each_shape_and_sees_the_inputs_of_its_own_s
     assert asked == list(range(7))  # each once, one ahead
     steps.step(2, prepare)  # as after a run was put back
     assert seen[-1] == ("replay", sums[2])
+
+
+@pytest.mark.usefixtures("no_cuda")
+def test_no_garbage_is_collected_while_a_step_is_recorded() -> None:
+    """An earlier run's graphs, which only the collector finds, would spoil the recording."""
+    collected: list[str] = []
+    phase = "before"
+
+    class Earlier:
+        def __init__(self) -> None:
+            self.itself = self
+
+        def __del__(self) -> None:
+            collected.append(phase)
+
+    def learn(inputs: StaticInputs) -> Tensor:
+        nonlocal phase
+        if collected:  # by what comes before the recording
+            phase = "recording"
+            [Earlier() for _ in range(5000)]  # many times what makes the collector begin
+            phase = "after"
+        return torch.zeros(())
+
+    steps = Graphs(learn, torch.device("cpu"))
+    batch = inputs_of([9, 5], 3).static(80)
+    gc.collect()
+    Earlier()
+    gc.disable()
+    steps.step(0, lambda _: batch)
+    gc.enable()
+    steps.step(1, lambda _: batch)
+    assert phase == "after" and gc.isenabled()
+    gc.collect()
+    assert collected == ["before"] + ["after"] * 5000

@@ -55,8 +55,6 @@ PATIENCE = 6
 # Fine-tuning gets this share of an encoder's time, as far as it can use it; pre-training the rest.
 # With a rival without pre-training the two fine-tunings share half as much again.
 FINETUNING_SHARE, COMPARED_SHARE = 0.4, 0.6
-# At most this share of pre-training goes to passes over the task's own texts.
-ADAPTATION_SHARE = 0.25
 
 # --- Measuring ---
 WARM_UP_STEPS, MOST_STEPS = 3, 50  # steps that are not timed, and that are

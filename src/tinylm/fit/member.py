@@ -173,36 +173,30 @@ def make_schedule(job: Job, deadline: float) -> Schedule:
 
 def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list[dict[str, float]]]:
     """The pre-trained weights: those of the cache, or new ones."""
-    checkpoints = []
+    checkpoint = None
 
     def work() -> tuple[MaskedLanguageModel, dict[str, Any]]:
+        nonlocal checkpoint
         if job.cache is not None and job.cache.is_dir():
             return load_masked_language_model(job.cache), {"history": []}
-        model, history = None, []
-        for reading in _readings(job, ends):
-            texts = job.task.train if reading.own else job.paragraphs
-            what = "own texts" if reading.own else PRETRAINING
-            checkpoints.append(job.checkpoint(what, asdict(reading)))
-            model, epochs = pretrain(
-                texts.take(budget.drawn_rows(len(texts), reading.rows, job.seed)),
-                job.tokenizer,
-                job.config,
-                job.recipe.with_epochs(pretrain=reading.epochs),
-                seed=job.seed,
-                label=f"{job.name}: {what}",
-                checkpoint=checkpoints[-1],
-                stop=_is_over(job, None if ends is None else ends - reading.seconds_behind),
-                vectors=job.vectors,
-                start=model,
-            )
-            history += epochs
-        assert model is not None
+        reading = _reading(job, ends)
+        checkpoint = job.checkpoint(PRETRAINING, asdict(reading))
+        model, history = pretrain(
+            job.paragraphs.take(budget.drawn_rows(len(job.paragraphs), reading.rows, job.seed)),
+            job.tokenizer,
+            job.config,
+            job.recipe.with_epochs(pretrain=reading.epochs),
+            seed=job.seed,
+            label=f"{job.name}: {PRETRAINING}",
+            checkpoint=checkpoint,
+            stop=_is_over(job, ends),
+            vectors=job.vectors,
+        )
         return model, {"history": history}
 
     model, facts = remembered(job.kept(PRETRAINING), work, lambda facts: MaskedLanguageModel(job.config))
-    for checkpoint in checkpoints:
-        if checkpoint is not None:
-            checkpoint.remove()
+    if checkpoint is not None:
+        checkpoint.remove()
     if job.cache is not None and not job.cache.is_dir():
         keep(job.cache, lambda folder: save_model(model, folder))
     return model, facts["history"]
@@ -210,54 +204,36 @@ def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list
 
 @dataclass(frozen=True)
 class Reading:
-    """A part of pre-training.
+    """How many paragraphs of W_S pre-training reads, and how often."""
 
-    Attributes:
-        own: of the task's own texts; otherwise of W_S.
-        rows: number of texts.
-        epochs: how often they are read.
-        seconds_behind: that must be left of the time for pre-training when it ends.
-    """
-
-    own: bool
     rows: int
     epochs: int
-    seconds_behind: float = 0.0
 
 
-def _readings(job: Job, ends: float | None) -> list[Reading]:
+def _reading(job: Job, ends: float | None) -> Reading:
     """What pre-training reads, as an earlier attempt planned it or planned now."""
     path = None if job.unfinished is None else job.unfinished / "plan.json"
     if path is not None and path.is_file():
-        return [Reading(**values) for values in json.loads(path.read_text(encoding="utf-8"))]
-    readings = _planned_readings(job, ends)
+        return Reading(**json.loads(path.read_text(encoding="utf-8")))
+    reading = _planned_reading(job, ends)
     if path is not None:
-        write_json(path, [asdict(reading) for reading in readings])
-    return readings
+        write_json(path, asdict(reading))
+    return reading
 
 
-def _planned_readings(job: Job, ends: float | None) -> list[Reading]:
-    """W_S, then the task's own texts: as much of both as the time until `ends` is enough for."""
-    own, own_epochs, n_texts = len(job.task.train), job.recipe.adaptation_epochs, len(job.paragraphs)
-    if own >= n_texts:  # there is no corpus
-        own_epochs = 0
+def _planned_reading(job: Job, ends: float | None) -> Reading:
+    """As much of W_S as the time until `ends` is enough for."""
+    n_texts = len(job.paragraphs)
     if ends is None:
-        first = Reading(False, n_texts, job.recipe.pretrain.epochs)
-        return [first, Reading(True, own, own_epochs)] if own_epochs else [first]
+        return Reading(n_texts, job.recipe.pretrain.epochs)
     batch_size, seed = job.recipe.pretrain.batch_size, job.seed
     _, run = pretraining_run(
         job.paragraphs, job.tokenizer, job.config, job.recipe, seed=seed, vectors=job.vectors
     )
     epoch = budget.seconds_per_epoch(run, n_texts, batch_size, ends - job.clock(), job.clock)
-    left, readings, behind = ends - job.clock(), [], 0.0
-    if own_epochs:
-        # Own texts are mostly shorter than paragraphs, so this is enough time for them.
-        of_own = epoch * own / n_texts
-        behind = min(budget.ADAPTATION_SHARE * left, own_epochs * of_own / budget.SLACK)
-        own_epochs, rows = budget.fit_into(behind, of_own, own, own_epochs, batch_size, seed)
-        readings = [Reading(True, len(rows), own_epochs)]
-    epochs, rows = budget.fit_into(left - behind, epoch, n_texts, budget.MOST_PRETRAINING, batch_size, seed)
-    return [Reading(False, len(rows), epochs, behind), *readings]
+    left = ends - job.clock()
+    epochs, rows = budget.fit_into(left, epoch, n_texts, budget.MOST_PRETRAINING, batch_size, seed)
+    return Reading(len(rows), epochs)
 
 
 def _finetuned(

@@ -8,7 +8,9 @@ the CPU prepares the next step's inputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +78,23 @@ class Graphs:
     def _record(self, inputs: StaticInputs) -> Recorded:
         """Record the step without taking it."""
         graph, inputs = torch.cuda.CUDAGraph(), inputs.to(self.device)
-        with torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
+        with _no_collection(), torch.cuda.graph(graph, pool=self.pool, stream=self.stream):
             loss = self.learn(inputs)
         return Recorded(graph, inputs, loss)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Collect garbage now and not meanwhile.
+
+    What an earlier run of this process left, its graphs and their memory, cannot be given back while a
+    graph is recorded: that would spoil the recording, and every later one with it.
+    """
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -78,8 +78,6 @@ class Recipe(BaseModel):
             log frequency of each token, so that training need not learn it first.
         neighbour_window: start from word embeddings of the tokens' neighbours in W_S, up to this
             distance (see `cooccurrence.py`); None starts from random ones.
-        adaptation_epochs: passes over the task's own training texts after W_S: task-adaptive
-            pre-training (Gururangan et al. 2020). Only where the task is known, as in `fit`.
         pooling: of the classifier, see `ModelConfig`.
         model: settings of `ModelConfig` that differ from its defaults.
     """
@@ -96,8 +94,6 @@ class Recipe(BaseModel):
     neighbour_window: int | None = Field(default=None, ge=1)
     pretrain: PhaseConfig
     finetune: PhaseConfig
-    # Left out of records where it is 0, as is `pooling` where it is BERT's.
-    adaptation_epochs: int = Field(default=0, ge=0, exclude_if=lambda value: value == 0)
     pooling: Pooling = Field(default="first", exclude_if=lambda value: value == "first")
     model: dict[str, float] = {}
 

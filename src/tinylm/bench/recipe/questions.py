@@ -82,9 +82,7 @@ class Variant(BaseModel):
 
     def pretraining(self) -> dict[str, Any]:
         """All that decides the weights of pre-training, but the seed and the texts."""
-        recipe = self.recipe_for(next(iter(EPOCHS))).model_dump(
-            exclude={"name", "pooling", "finetune", "adaptation_epochs"}
-        )
+        recipe = self.recipe_for(next(iter(EPOCHS))).model_dump(exclude={"name", "pooling", "finetune"})
         names = {
             "layers",
             "heads",
@@ -118,6 +116,7 @@ class Question:
 
 
 BASE = Variant()
+LATER: dict[str, Any] = {"own_last": 0, "batch_size": 64}
 
 
 def _finetuning(**changes: Any) -> Variant:
@@ -129,8 +128,8 @@ def _epochs(factor: float, **changes: Any) -> Variant:
     return BASE.but(epochs=epochs, **changes)
 
 
-def _pretrained(w_s: int, epochs: int, **changes: Any) -> Variant:
-    return BASE.but(w_s=w_s, pretrain={"epochs": epochs}, **changes)
+def _pretrained(w_s: int, epochs: int, batch_size: int = 32, **changes: Any) -> Variant:
+    return BASE.but(w_s=w_s, pretrain={"epochs": epochs, "batch_size": batch_size}, **changes)
 
 
 def _shape(layers: int, width: int, epochs: int) -> Variant:
@@ -243,6 +242,14 @@ QUESTIONS = {
             )
             for epochs in (3, 10, 30)
             for layers, width in ((1, 128), (1, 256), (2, 128), (2, 256), (3, 256), (6, 256))
+        },
+    ),
+    # Larger batches and no passes over the own texts, as the questions before found.
+    "width": Question(
+        "How wide, at about equal seconds of pre-training?",
+        {
+            f"{width}, {epochs} epochs": _pretrained(40_000, epochs, heads=width // 64, **LATER)
+            for width, epochs in ((128, 6), (256, 3), (512, 1))
         },
     ),
     "max-tokens": Question(
