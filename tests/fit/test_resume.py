@@ -17,6 +17,7 @@ from tinylm.errors import MachineWarning, UserError
 from tinylm.fit import member, resume
 from tinylm.fit.pipeline import LabelledTexts, Settings, fit_committee
 from tinylm.fit.resume import under_way
+from tinylm.infer.tfidf import TfidfMember
 from tinylm.train.checkpoint import Checkpoint
 from tinylm.train.loop import Run
 
@@ -47,7 +48,9 @@ def fit(unfinished: Path | None) -> TinyTextClassifier:
 
 def weights(classifier: TinyTextClassifier) -> list[np.ndarray]:
     members = [*classifier.committee_.members, *classifier.fitted_.without.members]
-    return [weight.data for one in members for weight in one.weights.values()]
+    encoders = [one for one in members if not isinstance(one, TfidfMember)]
+    tables = [one.model.weight for one in members if isinstance(one, TfidfMember)]
+    return tables + [weight.data for one in encoders for weight in one.weights.values()]
 
 
 def dying(work: Callable[..., Any], calls: int) -> Callable[..., Any]:

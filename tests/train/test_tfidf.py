@@ -25,7 +25,7 @@ from tinylm.model.huggingface import load_masked_language_model
 from tinylm.model.storage import write_model
 from tinylm.model.tfidf import MOST_CHARACTERS, TfidfModel
 from tinylm.train import tfidf as module
-from tinylm.train.tfidf import affordable_texts, out_of_fold_logits, tfidf_task, train_tfidf
+from tinylm.train.tfidf import folds, held_out_logits, tfidf_task, train_tfidf, work_of
 
 WORDS = ["one", "Two", "three,", "four", "fünf", "six!", "你好", "ไทย", "🙂", "x"]
 MANY = 2**18  # rows, in which no two n-grams of these texts meet
@@ -97,18 +97,27 @@ def test_logits_of_texts_that_were_not_trained_on() -> None:
     noise = np.random.default_rng(0).permutation(labels)
     for targets, low, high in ((labels, 0.8, 1), (noise, 0.3, 0.65)):
         task = tfidf_task(TEXTS, targets, 2, 2**16)
-        accuracy = (out_of_fold_logits(task, 0).argmax(1) == targets).mean()
+        accuracy = (held_out_logits(task, folds(TEXTS, 0)).argmax(1) == targets).mean()
         assert low < accuracy <= high
-    few = tfidf_task(TEXTS[:3], labels[:3], 2, 2**14)
-    assert out_of_fold_logits(few, 0).shape == (3, 2)
+    part = np.array([3, 7, 50])
+    logits = held_out_logits(task, [part])
+    others = np.setdiff1d(np.arange(len(TEXTS)), part)
+    without = train_tfidf(task.take(others)).logits([TEXTS[i] for i in part])
+    np.testing.assert_allclose(logits[part], without, atol=0.01)
+    assert not logits[others].any()
 
 
-def test_of_too_many_texts_some_are_drawn() -> None:
-    texts = ["x" * 100] * 50 + ["y" * 100 * MOST_CHARACTERS]
-    assert affordable_texts(texts[:50], 3, 100 * 3 * 50, 0).tolist() == list(range(50))
-    assert len(affordable_texts(texts[:50], 3, 100 * 3 * 20, 0)) == 20
-    assert len(affordable_texts(texts, 3, 1, 0)) == 1
-    assert len(affordable_texts(texts, 1, 5000 + MOST_CHARACTERS, 0)) == 51
+def test_folds_keep_copies_together() -> None:
+    texts = [*TEXTS, *(text.upper() for text in TEXTS)]
+    parts = folds(texts, 0)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(240))
+    for part in parts:
+        assert {i % 120 for i in part.tolist()} == {i for i in part.tolist() if i < 120}
+    assert [len(part) for part in folds(TEXTS[:3], 0)] == [1, 1, 1]
+
+
+def test_work_counts_what_is_read() -> None:
+    assert work_of(["", "x" * 100, "y" * 100 * MOST_CHARACTERS], 3).tolist() == [0, 300, 3 * MOST_CHARACTERS]
 
 
 @pytest.fixture

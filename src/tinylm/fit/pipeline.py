@@ -28,7 +28,7 @@ from tinylm.fit import budget
 from tinylm.fit.budget import MONOTONIC, Clock
 from tinylm.fit.member import History, Job, TrainedMember, train_member
 from tinylm.fit.size import StorageForm, size_of, storage_forms, tfidf_rows
-from tinylm.infer.calibration import fit_temperature, fit_thresholds
+from tinylm.infer.calibration import cross_entropy, fit_temperature, fit_thresholds, fit_weights
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
 from tinylm.infer.evaluation import Evaluation, evaluate
@@ -54,7 +54,15 @@ from tinylm.text.tokenizer import BERT, HEAD, Tokenizer, load_tokenizer, train_t
 from tinylm.train.cooccurrence import MOST_TOKENS, token_vectors
 from tinylm.train.finetune import EncodedTask
 from tinylm.train.recipes import Recipe
-from tinylm.train.tfidf import MOST_WORK, affordable_texts, out_of_fold_logits, tfidf_task, train_tfidf
+from tinylm.train.tfidf import (
+    FOLDS,
+    MOST_WORK,
+    folds,
+    held_out_logits,
+    tfidf_task,
+    train_tfidf,
+    work_of,
+)
 
 # Heads of the encoders in turn. On a few thousand texts wider ones are no better, and two workers
 # get the same load. All have one block: the paper's committee is one of shallow models.
@@ -214,15 +222,17 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
         begun = begin if settings.begun is None else settings.begun
         deadline = begun + (1 - budget.CALIBRATION_SHARE) * settings.seconds
     encoders = train_encoders(encoded, labelled, settings, deadline)
-    committee = calibrate([member.model for member in encoders], tfidf, encoded, labelled)
+    calibrated = calibrate([member.model for member in encoders], tfidf, encoded, labelled)
+    committee = calibrated.committee
     without = None
     if settings.compare:
         rivals = [member.without for member in encoders if member.without is not None]
-        without = calibrate(rivals, tfidf, encoded, labelled)
+        without = calibrate(rivals, tfidf, encoded, labelled).committee
     rows = split.validation
     validation = None
     if len(rows):
-        validation = evaluate(committee, [labelled.texts[i] for i in rows.tolist()], labelled.targets[rows])
+        texts = [labelled.texts[i] for i in rows.tolist()]
+        validation = evaluate(committee, texts, labelled.targets[rows], calibrated.validation_logits)
     (latency,) = measure_latency([committee.predict], labelled.texts[:LATENCY_TEXTS])
     return Fitted(
         committee,
@@ -356,34 +366,52 @@ def _configs(form: StorageForm, tokenizer: Tokenizer, recipe: Recipe) -> list[Mo
 
 @dataclass(frozen=True)
 class FittedTfidf:
-    """The TF-IDF member, divided by its temperature, and its logits on the validation texts."""
+    """The TF-IDF member and how good it is on texts that it has not seen.
+
+    Attributes:
+        model: trained on training and validation texts, divided by its temperature.
+        validation_logits: of the validation texts, by models that were not trained on them.
+        loss: cross-entropy of such logits.
+    """
 
     model: TfidfModel
     validation_logits: np.ndarray
+    loss: float
 
 
 def fit_tfidf(labelled: LabelledTexts, split: Split, n_rows: int, settings: Settings) -> FittedTfidf | None:
-    """Train and calibrate the TF-IDF member; None if the committee has none (`n_rows` is 0)."""
+    """Train the TF-IDF member and fit its temperature; None if the committee has none (`n_rows` is 0).
+
+    Where the time is enough, it learns from the validation texts too: their logits come from models that
+    did not.
+    """
     if not n_rows:
         return None
-    texts = [labelled.texts[i] for i in split.train.tolist()]
     n_labels = len(labelled.label_names)
     most = budget.affordable(settings.seconds, MOST_WORK, budget.TFIDF_WORK_PER_SECOND)
-    used = affordable_texts(texts, n_labels, most, settings.seed)
-    weights = None if labelled.weights is None else labelled.weights[split.train[used]]
-    targets = labelled.targets[split.train[used]]
-    task = tfidf_task(
-        [texts[i] for i in used.tolist()], targets, n_labels, n_rows, labelled.class_weights, weights
-    )
-    model = train_tfidf(task)
-    logits = model.logits([labelled.texts[i] for i in split.validation.tolist()])
-    unseen, unseen_targets = logits, labelled.targets[split.validation]
-    if len(unseen) < budget.TFIDF_CALIBRATION_TEXTS:
-        some = np.random.default_rng(settings.seed).permutation(len(used))[: budget.TFIDF_CALIBRATION_TEXTS]
-        unseen = np.concatenate([unseen, out_of_fold_logits(task, settings.seed)[some]])
-        unseen_targets = np.concatenate([unseen_targets, targets[some]])
-    temperature = fit_temperature(unseen, unseen_targets)
-    return FittedTfidf(model.cooled(temperature), logits / np.float32(temperature))
+    random = np.random.default_rng([settings.seed, 4])
+    order = np.concatenate([split.validation, random.permutation(split.train)])
+    work = work_of([labelled.texts[i] for i in order.tolist()], n_labels).cumsum()
+    used = np.sort(order[: max(len(split.validation) + 1, int((work <= most).sum()))])
+    texts, targets = [labelled.texts[i] for i in used.tolist()], labelled.targets[used]
+    weights = None if labelled.weights is None else labelled.weights[used]
+    task = tfidf_task(texts, targets, n_labels, n_rows, labelled.class_weights, weights)
+    validation = np.searchsorted(used, split.validation)
+    if len(validation) < budget.TFIDF_CALIBRATION_TEXTS and (FOLDS + 1) * work[-1] <= most:
+        parts = folds(texts, settings.seed)
+    else:
+        parts = [validation if len(validation) else random.permutation(len(used))[: max(1, len(used) // 10)]]
+    held = np.concatenate(parts)
+    if 2 * work[-1] <= most:
+        logits, model = held_out_logits(task, parts), train_tfidf(task)
+    else:
+        model = train_tfidf(task.take(np.setdiff1d(np.arange(len(used)), held)))
+        logits = np.zeros((len(used), n_labels), np.float32)
+        logits[held] = model.logits([texts[i] for i in held.tolist()])
+    temperature = np.float32(fit_temperature(logits[held], targets[held]))
+    logits /= temperature
+    loss = cross_entropy(logits[held], targets[held])
+    return FittedTfidf(model.cooled(float(temperature)), logits[validation], loss)
 
 
 def train_encoders(
@@ -487,51 +515,63 @@ def _prune(folder: Path) -> None:
 # --- 4. Calibrate ---
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """A committee, and the sum of its logits on the validation texts, `float32 [texts, labels]`.
+
+    Its TF-IDF member has learnt from these texts, but not the models whose logits are summed here.
+    """
+
+    committee: Committee
+    validation_logits: np.ndarray
+
+
 def calibrate(
     models: Sequence[SequenceClassifier],
     tfidf: FittedTfidf | None,
     encoded: Encoded,
     labelled: LabelledTexts,
-) -> Committee:
-    """A committee of copies of the models, with a temperature and thresholds from the validation part.
+) -> Calibrated:
+    """A committee of copies of the models, with weights and thresholds from the validation texts.
 
-    A member that has memorised its texts has large logits, right or wrong. So each member's logits
-    are divided by a temperature of its own: the more often a member is right on the validation texts,
-    the more it counts in the sum.
+    Each member's logits are multiplied by its weight, so that the committee is a plain sum. Of few
+    validation texts the weights are nearly equal, but an encoder that does not even know its training
+    texts as well as the TF-IDF member knows new ones is expected to be worthless.
     """
     models = [copy.deepcopy(model) for model in models]
     if encoded.form.int8:  # what is calibrated and measured is what will be stored
         for model in models:
             round_weights(model)
-    validation, targets = encoded.task.test, encoded.task.test_labels
-    summed = np.zeros((len(validation), len(labelled.label_names)), np.float32)
-    if len(validation):
-        for model in models:
-            logits = logits_of(model, validation)
-            temperature = fit_temperature(logits, targets)
-            _divide_logits(model, temperature)
-            summed += logits / temperature
+    task, targets = encoded.task, encoded.task.test_labels
+    logits = [logits_of(model, task.test) for model in models]
+    expected = np.ones(len(models))
     if tfidf is not None:
-        summed += tfidf.validation_logits
-    temperature, thresholds = fit_temperature(summed, targets), None
+        logits.append(tfidf.validation_logits)
+        some = np.arange(len(task.train))[:: -(-len(task.train) // budget.TFIDF_CALIBRATION_TEXTS)]
+        losses = [
+            cross_entropy(logits_of(model, task.train.take(some)), task.train_labels[some])
+            for model in models
+        ]
+        expected = np.array([*(loss < tfidf.loss for loss in losses), True], np.float64)
+    weights = fit_weights(np.stack(logits), targets, expected / max(expected.sum(), 1))
+    for model, weight in zip(models, weights, strict=False):
+        _multiply_logits(model, weight)
+    summed = np.tensordot(weights, np.stack(logits), 1).astype(np.float32)
+    thresholds = None
     if targets.ndim == 2:
         thresholds = np.full(len(labelled.label_names), 0.5)
-        if len(validation):
-            thresholds = fit_thresholds(summed, targets, temperature)
+        if len(summed):
+            thresholds = fit_thresholds(summed, targets, temperature=1)
     members: list[Classifier | TfidfMember] = [
         Classifier.of(model, encoded.tokenizer, labelled.label_names) for model in models
     ]
     if tfidf is not None:
-        members.append(TfidfMember(tfidf.model, labelled.label_names))
-    return Committee(
-        members,
-        temperature=temperature,
-        thresholds=thresholds,
-        token_counts=token_counts(encoded.paragraphs, len(encoded.tokenizer)),
-    )
+        members.append(TfidfMember(tfidf.model.cooled(1 / weights[-1]), labelled.label_names))
+    counts = token_counts(encoded.paragraphs, len(encoded.tokenizer))
+    return Calibrated(Committee(members, thresholds=thresholds, token_counts=counts), summed)
 
 
-def _divide_logits(model: SequenceClassifier, temperature: float) -> None:
+def _multiply_logits(model: SequenceClassifier, weight: float) -> None:
     with torch.no_grad():
-        for weight in model.output_weights:
-            weight.div_(temperature)
+        for part in model.output_weights:
+            part.mul_(weight)

@@ -1,18 +1,23 @@
-"""From summed logits to calibrated probabilities, and to decisions on several labels.
+"""From logits to calibrated probabilities, and to decisions on several labels.
 
 The sum of the logits of several members is over-confident. Dividing it by one number, the
-temperature, corrects that without changing a decision (Guo et al. 2017).
+temperature, corrects that without changing a decision (Guo et al. 2017). Giving each member a weight
+of its own corrects it too, and lets a member that is worse than the others count less.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, log_softmax, softmax
 
 BINS = 10
 # Logarithm of the temperatures that are tried.
 RANGE = (-3.0, 5.0)
+# How far the weights of members keep to what is expected of them: about as strongly as this many texts
+# say something else. Of 3 to 100 it is the best on AG News and DBpedia with 8 to 128 texts per label.
+EXPECTATION = 10.0
+SMALLEST_WEIGHT = 1e-3  # so that a member's own decisions are kept
 
 
 def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
@@ -30,12 +35,53 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
     logits = logits.astype(np.float64)
 
     def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        if targets.ndim == 2:
-            return float(np.mean(np.logaddexp(0, scaled) - targets * scaled))
-        return float(-np.mean(log_softmax(scaled, axis=1)[np.arange(len(targets)), targets]))
+        return cross_entropy(logits / np.exp(log_temperature), targets)
 
     return float(np.exp(minimize_scalar(loss, bounds=RANGE, method="bounded").x))
+
+
+def fit_weights(logits: np.ndarray, targets: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The weights of members whose sum has the smallest cross-entropy, on texts not trained on.
+
+    Few texts say little: the weights are drawn to `expected`, see `EXPECTATION`.
+
+    Args:
+        logits: `[members, texts, labels]`.
+        targets: as in `fit_temperature`.
+        expected: `[members]`, the weights without any text.
+
+    Returns:
+        `float64 [members]`, all positive.
+    """
+    logits, expected = logits.astype(np.float64), np.maximum(expected, SMALLEST_WEIGHT)
+    several = targets.ndim == 2
+    truth = targets if several else np.eye(logits.shape[2])[targets]
+
+    def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
+        summed = np.tensordot(weights, logits, 1)
+        wrong = (expit(summed) if several else softmax(summed, axis=1)) - truth
+        texts = len(truth)
+        away = weights - expected
+        value = texts * cross_entropy(summed, targets) + EXPECTATION / 2 * away @ away
+        scale = 1 / truth.shape[1] if several else 1
+        return value, scale * np.tensordot(logits, wrong, 2) + EXPECTATION * away
+
+    bounds = [(SMALLEST_WEIGHT, None)] * len(logits)
+    return np.asarray(minimize(loss, expected, jac=True, bounds=bounds, method="L-BFGS-B").x)
+
+
+def cross_entropy(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Mean over texts, and over labels where a text may have several; 0 without texts.
+
+    Args:
+        logits: `[texts, labels]`.
+        targets: as in `fit_temperature`.
+    """
+    if not len(logits):
+        return 0.0
+    if targets.ndim == 2:
+        return float(np.mean(np.logaddexp(0, logits) - targets * logits))
+    return float(-np.mean(log_softmax(logits, axis=1)[np.arange(len(targets)), targets]))
 
 
 def fit_thresholds(logits: np.ndarray, targets: np.ndarray, temperature: float) -> np.ndarray:

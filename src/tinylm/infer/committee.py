@@ -36,7 +36,7 @@ class Committee(Predictor):
     Args:
         members: classifiers with the same labels in the same order, and TF-IDF members beside at least
             one that reads tokens.
-        temperature: see `Predictor`; 1 gives the probabilities of the bare sum, which is over-confident.
+        temperature: see `Predictor`.
         thresholds: see `Predictor`; None for one label per text.
         token_counts: `int64 [vocab]`, how often each token of the first member's vocabulary occurred in
             pre-training; None if unknown.

@@ -72,15 +72,21 @@ class Evaluation:
         }
 
 
-def evaluate(committee: Predictor, texts: Sequence[str], targets: np.ndarray) -> Evaluation:
+def evaluate(
+    committee: Predictor, texts: Sequence[str], targets: np.ndarray, logits: np.ndarray | None = None
+) -> Evaluation:
     """Compare a committee's predictions with the truth.
 
     Args:
         committee: its labels are those of `targets`.
         texts: at least one.
         targets: `int64 [texts]`, or `[texts, labels]` of 0 and 1 for several labels per text.
+        logits: `float32 [texts, labels]`, to evaluate instead of the committee's, which may have learnt
+            from these texts.
     """
-    probabilities = committee.predict_proba(texts)
+    probabilities = committee.probabilities_of(
+        committee.decision_function(texts) if logits is None else logits
+    )
     decisions = decide(probabilities, committee.thresholds)
     several = targets.ndim == 2
     truth = targets > 0 if several else np.eye(len(committee.label_names), dtype=bool)[targets]

@@ -46,7 +46,8 @@ class Predictor(ABC):
         label_type: type of the labels in the fit, a key of `READ_LABEL`.
         member_names: such as "BERT-1, 4 heads".
         temperature: the summed logits are divided by it before they become probabilities, see
-            `calibration.py`. At 1, the default, the probabilities are over-confident.
+            `calibration.py`. At 1, the default, the probabilities are over-confident, unless the members'
+            weights see to that as those of `tinylm fit` do.
         thresholds: `float64 [labels]` where a text may have several labels, or none; else None.
         tokenizer: of the first member.
         max_tokens: of the first member, which cuts texts there; [CLS] and [SEP] included.

@@ -16,12 +16,13 @@ from sklearn.svm import LinearSVC
 
 from tinylm.model.tfidf import MOST_CHARACTERS, TfidfModel, count_ngrams
 from tinylm.ops.quantize import to_int8
+from tinylm.text.tasks import copies_of
 
 REGULARIZATION = 0.5  # scikit-learn's C, fixed beforehand
 TOLERANCE = 0.01  # scikit-learn's 0.0001 changes no logit by more than 0.01 and takes twice as long
-FOLDS = 5
+FOLDS = 10
 # Characters of training texts times labels. Of more texts a sample is drawn, so that it takes a minute.
-MOST_WORK = 1_500_000_000
+MOST_WORK = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -69,12 +70,9 @@ def tfidf_task(
     return TfidfTask(features, idf, targets, n_labels, class_weights, weights)
 
 
-def affordable_texts(texts: Sequence[str], n_labels: int, most_work: int, seed: int) -> np.ndarray:
-    """Rows (`int64`, rising) of as many texts as the work allows, drawn at random where not all are."""
-    lengths = np.minimum([len(text) for text in texts], MOST_CHARACTERS)
-    order = np.random.default_rng(seed).permutation(len(texts))
-    kept = np.cumsum(lengths[order]) * n_labels <= most_work
-    return np.sort(order[: max(1, int(kept.sum()))])
+def work_of(texts: Sequence[str], n_labels: int) -> np.ndarray:
+    """What training costs, `int64 [texts]`: the characters of each text times labels."""
+    return np.minimum(np.array([len(text) for text in texts], np.int64), MOST_CHARACTERS) * n_labels
 
 
 def train_tfidf(task: TfidfTask) -> TfidfModel:
@@ -84,16 +82,26 @@ def train_tfidf(task: TfidfTask) -> TfidfModel:
     return TfidfModel(task.idf, weight, scale, bias)
 
 
-def out_of_fold_logits(task: TfidfTask, seed: int, folds: int = FOLDS) -> np.ndarray:
-    """Logits of each training text by an SVM that was not trained on it, `float32 [texts, labels]`."""
-    n_texts = len(task.targets)
-    fold = np.random.default_rng([seed, 3]).permutation(n_texts) % folds
-    out = np.zeros((n_texts, task.n_labels), np.float32)
-    for number in range(min(folds, n_texts)):
-        held = np.flatnonzero(fold == number)
-        coefficients, bias = _svm(task.take(np.flatnonzero(fold != number)))
+def held_out_logits(task: TfidfTask, parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Logits of training texts by models that were not trained on them, `float32 [texts, labels]`.
+
+    Args:
+        task: idf is computed from all its texts.
+        parts: numbers (`int64`) of the texts that are held out at a time; texts of no part get 0.
+    """
+    out = np.zeros((len(task.targets), task.n_labels), np.float32)
+    for held in parts:
+        coefficients, bias = _svm(task.take(np.setdiff1d(np.arange(len(out)), held)))
         out[held] = task.features[held] @ coefficients + bias
     return out
+
+
+def folds(texts: Sequence[str], seed: int) -> list[np.ndarray]:
+    """Numbers (`int64`) of the texts of each fold; copies of a text are in the same one."""
+    copies = list(copies_of(texts).values())
+    order = np.random.default_rng([seed, 3]).permutation(len(copies)).tolist()
+    parts = ([row for i in order[number::FOLDS] for row in copies[i]] for number in range(FOLDS))
+    return [np.array(sorted(part)) for part in parts if part]
 
 
 def _svm(task: TfidfTask) -> tuple[np.ndarray, np.ndarray]:
