@@ -202,7 +202,7 @@ def test_a_cell_is_keyed_by_what_decides_it():
 
 def test_variants_are_recipes():
     recipe = BASE.but(finetune={"learning_rate": 0.5}, recipe={"mask_rate": 0.4}).recipe_for("db")
-    fast = RECIPES["fast"]
+    fast = RECIPES["sketch"]
     assert (recipe.finetune.learning_rate, recipe.finetune.epochs, recipe.mask_rate) == (0.5, 8, 0.4)
     assert recipe.pretrain.muon_lr == fast.pretrain.muon_lr and recipe.finetune.muon_lr == 0.01
     for asked in QUESTIONS.values():

@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         _enter(patch, folder)
         done(f"pretrain --corpus corpus.txt {TINY} --seed 5 --out pretrained")
-        done("finetune pretrained --task task.csv --epochs 6 --learning-rate 0.002 --out classifier")
+        done("finetune pretrained --task task.csv --epochs 20 --learning-rate 0.002 --out classifier")
     return folder
 
 

@@ -140,7 +140,7 @@ MISTAKES = [
     (f"{FINETUNE} task.csv --labels farm,sea", "'farm,sea'; expected label numbers"),
     (f"{FINETUNE} task.csv --labels 0,2", "Label 2 is out of range; task.csv has the labels 0 to 1"),
     (f"{FINETUNE} task.csv --learning-rate -1", "'--learning-rate'.*greater"),
-    (f"{FINETUNE} task.csv --learning-rate 1e9", "the loss is not a number.*learning rate 1000000000"),
+    (f"{FINETUNE} task.csv --learning-rate 1e38", r"the loss is not a number.*learning rate 1e\+38"),
     ("finetune none --task task.csv --out OUT", "none holds no model"),
     ("finetune classifier --task task.csv --out OUT", "lacks the weight 'cls"),
     ("finetune bad/deeper --task task.csv --out OUT", "bad/deeper/model.safetensors .*another architecture"),

@@ -26,7 +26,8 @@ NOUNS = {topic: words.split() for topic, words in WORDS.items()}
 
 def recipe(pretrain: int = 1, finetune: int = 5) -> Recipe:
     fast = RECIPES["fast"].with_epochs(pretrain=pretrain, finetune=finetune, learning_rate=3e-3)
-    return fast.model_copy(update={"vocabulary": 300, "max_tokens": 24})
+    phase = fast.pretrain.model_copy(update={"batch_size": 32})
+    return fast.model_copy(update={"vocabulary": 300, "max_tokens": 24, "pretrain": phase})
 
 
 def tiny(**parameters: Any) -> TinyTextClassifier:

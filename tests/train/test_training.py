@@ -88,7 +88,7 @@ def task(tokenizer: Tokenizer) -> EncodedTask:
 def scaled(name: str, **phase: Any) -> Recipe:
     """The recipe `name` with few epochs; `phase` changes settings of both phases."""
     recipe = RECIPES[name]
-    phase = {"epochs": 3, **phase}
+    phase = {"epochs": 3, "batch_size": 32, **phase}
     return recipe.model_copy(
         update={
             "pretrain": recipe.pretrain.model_copy(update=phase),
@@ -404,7 +404,7 @@ def test_the_paper_recipe_is_the_papers() -> None:
     ("name", "key"),
     [
         ("paper", "ae46c5a38ccf7ee4"),
-        ("fast", "3b25a5ca2c89cb07"),
+        ("sketch", "3b25a5ca2c89cb07"),
     ],
 )
 def test_recipes_are_stored_under_the_names_they_had_first(name: str, key: str) -> None:
@@ -486,20 +486,12 @@ def test_pretraining_learns_more_than_token_frequencies(tokenizer: Tokenizer, na
 @pytest.mark.usefixtures("precision")
 @pytest.mark.parametrize("name", ["paper", "fast"])
 def test_finetuning_learns_a_separable_task(task: EncodedTask, tokenizer: Tokenizer, name: str) -> None:
-    recipe = scaled(name, epochs=20, learning_rate=1e-3)
+    recipe = scaled(name, epochs=40, learning_rate=1e-3)
     done = finetune(task, tokenizer, config_for(recipe, tokenizer), recipe, seed=1)
     assert done.accuracy >= 0.95
     assert done.accuracy == np.mean(done.test_logits.argmax(1) == task.test_labels)
     assert done.test_logits.shape == (60, 3)
     assert not done.model.training
-
-
-def test_a_mean_pooled_model_learns_with_consistency(task: EncodedTask, tokenizer: Tokenizer) -> None:
-    recipe = scaled("fast", epochs=40, learning_rate=1e-3, consistency=4.0, muon_lr=0.01)
-    recipe = recipe.model_copy(update={"pooling": "mean"})
-    done = finetune(task, tokenizer, config_for(recipe, tokenizer), recipe, seed=1)
-    assert done.model.config.pooling == "mean"
-    assert done.accuracy >= 0.95
 
 
 @pytest.mark.parametrize("multi_label", [False, True])

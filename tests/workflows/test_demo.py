@@ -95,11 +95,10 @@ def test_its_classifier_is_the_first_trials_committee_with_probabilities_to_beli
 def test_no_arm_is_trained_beyond_its_epochs_and_each_keeps_its_best(finished: Finished) -> None:
     _, settings, results = finished
     for model in [results.deep, *results.members]:
-        for trials, planned in ((model.with_pretraining, 4), (model.without, settings.most_epochs)):
-            for trial in trials:
-                scores = trial.log.scores
-                assert trial.log.planned == planned and len(scores) <= planned
-                assert scores[trial.log.kept - 1] == max(scores)
+        for trial in [*model.with_pretraining, *model.without]:  # few texts, so many epochs in both arms
+            scores = trial.log.scores
+            assert trial.log.planned == settings.most_epochs and len(scores) <= settings.most_epochs
+            assert scores[trial.log.kept - 1] == max(scores)
 
 
 def test_the_report_says_how_long_each_arm_was_trained(finished: Finished) -> None:

@@ -215,7 +215,7 @@ RecipeName = Annotated[
 Epochs = Annotated[
     int | None,
     typer.Option(
-        help="Number of epochs. By default that of the recipe.",
+        help="Number of epochs. By default that of the recipe; fine-tuning on few texts takes more.",
         min=1,
         metavar="N",
         rich_help_panel=TRAINING,

@@ -82,6 +82,7 @@ def finetune_command(
 
     Example: `tinylm finetune bert1 --task agnews --out bert1-agnews`
     """
+    from tinylm.fit.budget import enough_epochs
     from tinylm.infer.classifier import Classifier
     from tinylm.model.huggingface import load_masked_language_model
     from tinylm.model.storage import WEIGHTS
@@ -99,8 +100,12 @@ def finetune_command(
         tokenizer = load_tokenizer(model)
         record = read_record(model)
         chosen = recipe_named(recipe or record.get("recipe", {}).get("name", "paper"))
-        chosen = chosen.with_epochs(finetune=epochs, learning_rate=learning_rate)
         loaded = load_task(task, labels, train_per_label, test_per_label, text, label, test)
+        if epochs is None:
+            phase = chosen.finetune
+            enough = enough_epochs(phase.epochs, len(loaded.train_texts), phase.batch_size)
+            epochs = max(phase.epochs, enough)
+        chosen = chosen.with_epochs(finetune=epochs, learning_rate=learning_rate)
         print_notes(loaded.unusable, loaded.notes)
         unseen = held_out_titles(record.get("corpus", {}).get("corpus"))
         if not from_scratch and not loaded.test_titles <= unseen:

@@ -64,9 +64,9 @@ from tinylm.train.tfidf import (
     work_of,
 )
 
-# Heads of the encoders in turn. On a few thousand texts wider ones are no better, and two workers
-# get the same load. All have one block: the paper's committee is one of shallow models.
-HEADS = (1, 2, 1)
+# Heads of the encoders in turn: two workers get the same load. All have one block: the paper's committee
+# is one of shallow models, and deeper ones learn less in the same time (docs/recipe.md, "scale").
+HEADS = (2, 4, 2)
 # Corpus texts are cut to this length. The masked language model reads the first `max_tokens` of them;
 # the vectors that it starts from are computed from all.
 CORPUS_TOKENS = 512

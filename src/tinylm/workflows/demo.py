@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from scipy.special import softmax
 
-from tinylm.fit.budget import MOST_FINETUNING
+from tinylm.fit.budget import MOST_FINETUNING, enough_epochs
 from tinylm.fit.early_stopping import finetune_until_best
 from tinylm.infer.baselines import linear_svm_on
 from tinylm.infer.calibration import fit_temperature, reliability
@@ -55,9 +55,8 @@ class DemoSettings:
         train_per_label: labelled texts of each label, beside those for the test.
         validation: share of the labelled texts that ends fine-tuning and calibrates the committee.
         corpus: for pre-training, see `prepare`.
-        recipe: of all models. Its vocabulary is larger than that of `fast`: cross-validation on the
-            labelled articles preferred it among settings that take a few minutes.
-        most_epochs: of a fine-tuning without pre-training; with pre-training, the recipe's.
+        recipe: of all models; texts are cut short, so that it takes a few minutes.
+        most_epochs: of a fine-tuning; with pre-training fewer are enough.
         deep: shape of the deep model.
         members: shapes of the shallow ones, of different width. Table 8 of the paper also varies
             the convolutions in front, which would not fit into a few minutes.
@@ -69,7 +68,7 @@ class DemoSettings:
     train_per_label: int | None = 120
     validation: float = 1 / 6
     corpus: str = "vital"
-    recipe: Recipe = RECIPES["fast"].model_copy(update={"vocabulary": 16_000})
+    recipe: Recipe = RECIPES["fast"].model_copy(update={"max_tokens": 64})
     most_epochs: int = MOST_FINETUNING
     deep: Shape = field(default_factory=lambda: {"layers": 3, "heads": 2})
     members: Sequence[Shape] = tuple({"layers": 1, "heads": heads} for heads in (1, 2, 3))
@@ -184,6 +183,8 @@ def _trials(
     if pretrained:
         label = f"{config.name}: pre-training"
         start, _ = pretrain(corpus.paragraphs, corpus.tokenizer, config, recipe, seed=seed, label=label)
+        epochs = enough_epochs(recipe.finetune.epochs, len(learnt.train), recipe.finetune.batch_size)
+        recipe = recipe.with_epochs(finetune=min(epochs, settings.most_epochs))
     else:
         recipe, what = recipe.with_epochs(finetune=settings.most_epochs), "no pre-training"
     trials = []

@@ -16,7 +16,7 @@ EPOCHS = {"frdev": 4, "ag": 3, "db": 8, "fr10": 4, "fr64": 3}  # of fine-tuning
 
 
 class Variant(BaseModel):
-    """What is pre-trained and fine-tuned, where it differs from the recipe `fast`.
+    """What is pre-trained and fine-tuned, where it differs from the recipe `sketch`, which `fast` came from.
 
     Attributes:
         layers: of the encoder.
@@ -66,7 +66,7 @@ class Variant(BaseModel):
         Raises:
             UserError: a field that no recipe has, or a value that it cannot have.
         """
-        values = RECIPES["fast"].model_dump(by_alias=False) | self.recipe
+        values = RECIPES["sketch"].model_dump(by_alias=False) | self.recipe
         values |= {"vocabulary": self.vocabulary, "pooling": self.pooling}
         values["pretrain"] |= self.pretrain
         values["finetune"] |= self.finetune | {"epochs": self.epochs[task]}
