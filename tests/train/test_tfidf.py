@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,9 +25,9 @@ from tinylm.infer.tfidf import TfidfMember
 from tinylm.model.config import TokenTfidfConfig
 from tinylm.model.huggingface import load_masked_language_model
 from tinylm.model.storage import write_model
-from tinylm.model.tfidf import MOST_CHARACTERS, TfidfModel
+from tinylm.model.tfidf import MOST_CHARACTERS, TfidfModel, count_ngrams
 from tinylm.train import tfidf as module
-from tinylm.train.tfidf import folds, held_out_logits, tfidf_task, train_tfidf, work_of
+from tinylm.train.tfidf import TfidfTask, folds, held_out_logits, train_tfidf, work_of
 
 WORDS = ["one", "Two", "three,", "four", "fünf", "six!", "你好", "ไทย", "🙂", "x"]
 MANY = 2**18  # rows, in which no two n-grams of these texts meet
@@ -39,6 +41,10 @@ def texts_of(count: int, seed: int) -> list[str]:
 def rival_svm() -> Pipeline:
     words = "featureunion__tfidfvectorizer-1__token_pattern"
     return linear_svm().set_params(**{words: TOKEN_PATTERN, "linearsvc__tol": 1e-6})
+
+
+def task_of(texts: list[str], targets: np.ndarray, n_labels: int, n_rows: int, *weights: Any) -> TfidfTask:
+    return TfidfTask(count_ngrams(texts, n_rows), targets, n_labels, *weights)
 
 
 TEXTS = texts_of(120, 1)
@@ -56,7 +62,7 @@ def test_logits_are_the_margins_of_the_linear_svm(n_labels: int, weighted: bool)
     labels = np.array([(text.count("o") + text.count("t")) % n_labels for text in TEXTS])
     class_weights = np.array([1, 3, 0.5][:n_labels], np.float32) if weighted else None
     weights = np.random.default_rng(0).uniform(0, 2, len(TEXTS)).astype(np.float32) if weighted else None
-    model = train_tfidf(tfidf_task(TEXTS, labels, n_labels, MANY, class_weights, weights))
+    model = train_tfidf(task_of(TEXTS, labels, n_labels, MANY, class_weights, weights))
     rival = rival_svm()
     each = None if weights is None or class_weights is None else class_weights[labels] * weights
     rival.fit(TEXTS, labels, linearsvc__sample_weight=each)
@@ -69,10 +75,22 @@ def test_logits_are_the_margins_of_the_linear_svm(n_labels: int, weighted: bool)
     assert model.logits([]).shape == (0, n_labels)
 
 
+@pytest.mark.parametrize("n_rows", [4, 2**18])
+def test_ngrams_are_counted_text_by_text_and_words_apart_from_characters(n_rows: int) -> None:
+    """In a table of four rows nearly all n-grams share one."""
+    texts = ["ab", ".", "", *["ab Ab cd"] * 99]
+    counts = count_ngrams(texts, n_rows)
+    sums = [counts.count[first:end].sum() for first, end in pairwise(counts.bounds)]
+    assert sums == [1, 6, 0, 3, 0, 0, *[5, 18] * 99]
+    for number, (first, end) in enumerate(pairwise(counts.bounds)):
+        rows = counts.row[first:end]
+        assert (np.diff(rows.astype(int)) > 0).all() and ((rows >= n_rows // 2) == number % 2).all()
+
+
 def test_several_labels_each_by_itself() -> None:
     targets = np.array([["one" in text, "Two" in text, False, True] for text in TEXTS], np.float32)
     class_weights = np.array([1, 2, 1, 1], np.float32)
-    model = train_tfidf(tfidf_task(TEXTS, targets, 4, MANY, class_weights))
+    model = train_tfidf(task_of(TEXTS, targets, 4, MANY, class_weights))
     logits = model.logits(OTHERS)
     np.testing.assert_array_equal(logits[:, 2:], np.tile([-1, 1], (len(OTHERS), 1)))
     for label in (0, 1):
@@ -85,10 +103,12 @@ def test_several_labels_each_by_itself() -> None:
 def test_a_text_without_weight_is_not_learnt() -> None:
     labels = np.array([len(text) % 3 for text in TEXTS])
     kept = labels < 2
-    ours = train_tfidf(tfidf_task(TEXTS, labels, 3, 2**14, None, kept.astype(np.float32)))
-    assert (ours.logits(OTHERS)[:, 2] == -1).all()
-    assert np.ptp(ours.logits(OTHERS)[:, 0]) > 0.5
-    one = train_tfidf(tfidf_task(TEXTS, labels, 3, 2**14, np.array([1, 0, 0], np.float32)))
+    task = task_of(TEXTS, labels, 3, 2**14, None, kept.astype(np.float32))
+    logits = train_tfidf(task).logits(OTHERS)
+    np.testing.assert_allclose(logits, train_tfidf(task, np.flatnonzero(kept)).logits(OTHERS), atol=0.05)
+    assert (logits[:, 2] == -1).all()
+    assert np.ptp(logits[:, 0]) > 0.5
+    one = train_tfidf(task_of(TEXTS, labels, 3, 2**14, np.array([1, 0, 0], np.float32)))
     assert (one.logits(OTHERS) == [1, -1, -1]).all()
 
 
@@ -96,24 +116,31 @@ def test_logits_of_texts_that_were_not_trained_on() -> None:
     labels = np.array(["one" in text for text in TEXTS], np.int64)
     noise = np.random.default_rng(0).permutation(labels)
     for targets, low, high in ((labels, 0.8, 1), (noise, 0.3, 0.65)):
-        task = tfidf_task(TEXTS, targets, 2, 2**16)
-        accuracy = (held_out_logits(task, folds(TEXTS, 0)).argmax(1) == targets).mean()
+        task = task_of(TEXTS, targets, 2, 2**16)
+        accuracy = (held_out_logits(task, folds(TEXTS, targets, 0)).argmax(1) == targets).mean()
         assert low < accuracy <= high
     part = np.array([3, 7, 50])
     logits = held_out_logits(task, [part])
     others = np.setdiff1d(np.arange(len(TEXTS)), part)
-    without = train_tfidf(task.take(others)).logits([TEXTS[i] for i in part])
+    without = train_tfidf(task, others).logits([TEXTS[i] for i in part])
     np.testing.assert_allclose(logits[part], without, atol=0.01)
     assert not logits[others].any()
 
 
-def test_folds_keep_copies_together() -> None:
-    texts = [*TEXTS, *(text.upper() for text in TEXTS)]
-    parts = folds(texts, 0)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(240))
+def test_folds_share_each_label_out_and_keep_copies_together() -> None:
+    texts = [f"text {number}" for number in range(90)]
+    texts += [text.upper() for text in reversed(texts)]
+    labels = np.array([0] * 80 + [1] * 7 + [2] * 3)
+    labels = np.concatenate([labels, labels[::-1]])
+    parts = folds(texts, labels, 0)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(180))
     for part in parts:
-        assert {i % 120 for i in part.tolist()} == {i for i in part.tolist() if i < 120}
-    assert [len(part) for part in folds(TEXTS[:3], 0)] == [1, 1, 1]
+        assert {179 - i for i in part.tolist()} == set(part.tolist())
+    counts = np.array([np.bincount(labels[part], minlength=3) for part in parts]).T // 2
+    assert counts.tolist() == [[8] * 10, [1] * 7 + [0] * 3, [1] * 3 + [0] * 7]
+    assert [len(part) for part in folds(texts[:3], labels[:3], 0)] == [1, 1, 1]
+    several = np.ones((180, 2), np.float32)
+    assert [len(part) for part in folds(texts, several, 0)] == [18] * 10
 
 
 def test_work_counts_what_is_read() -> None:
@@ -123,7 +150,7 @@ def test_work_counts_what_is_read() -> None:
 @pytest.fixture
 def member() -> TfidfMember:
     labels = np.array([len(text) % 3 for text in TEXTS])
-    return TfidfMember(train_tfidf(tfidf_task(TEXTS, labels, 3, 2**13)), LABELS)
+    return TfidfMember(train_tfidf(task_of(TEXTS, labels, 3, 2**13)), LABELS)
 
 
 @pytest.mark.parametrize("int8", [False, True])

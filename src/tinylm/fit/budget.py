@@ -43,6 +43,8 @@ TFIDF_WORK_PER_SECOND = 1_000_000
 # With fewer validation texts its temperature is fitted on training texts too, by models that were not
 # trained on them.
 TFIDF_CALIBRATION_TEXTS = 1_000
+# An encoder knows its training texts if their loss is below this share of the loss by chance.
+LEARNT = 0.9
 
 # --- One encoder ---
 # With a budget, the epochs of a recipe are replaced. More than this do not help on small data.

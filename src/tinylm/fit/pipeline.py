@@ -38,7 +38,7 @@ from tinylm.model.config import ModelConfig
 from tinylm.model.heads import SequenceClassifier
 from tinylm.model.huggingface import round_weights
 from tinylm.model.logits import logits_of
-from tinylm.model.tfidf import TfidfModel
+from tinylm.model.tfidf import TfidfModel, count_ngrams
 from tinylm.system.cores import cores
 from tinylm.system.files import key_of
 from tinylm.system.paths import cache_folder, cached
@@ -57,9 +57,9 @@ from tinylm.train.recipes import Recipe
 from tinylm.train.tfidf import (
     FOLDS,
     MOST_WORK,
+    TfidfTask,
     folds,
     held_out_logits,
-    tfidf_task,
     train_tfidf,
     work_of,
 )
@@ -395,17 +395,18 @@ def fit_tfidf(labelled: LabelledTexts, split: Split, n_rows: int, settings: Sett
     used = np.sort(order[: max(len(split.validation) + 1, int((work <= most).sum()))])
     texts, targets = [labelled.texts[i] for i in used.tolist()], labelled.targets[used]
     weights = None if labelled.weights is None else labelled.weights[used]
-    task = tfidf_task(texts, targets, n_labels, n_rows, labelled.class_weights, weights)
+    counts = count_ngrams(texts, n_rows)
+    task = TfidfTask(counts, targets, n_labels, labelled.class_weights, weights)
     validation = np.searchsorted(used, split.validation)
     if len(validation) < budget.TFIDF_CALIBRATION_TEXTS and (FOLDS + 1) * work[-1] <= most:
-        parts = folds(texts, settings.seed)
+        parts = folds(texts, targets, settings.seed)
     else:
         parts = [validation if len(validation) else random.permutation(len(used))[: max(1, len(used) // 10)]]
     held = np.concatenate(parts)
     if 2 * work[-1] <= most:
         logits, model = held_out_logits(task, parts), train_tfidf(task)
     else:
-        model = train_tfidf(task.take(np.setdiff1d(np.arange(len(used)), held)))
+        model = train_tfidf(task, np.setdiff1d(np.arange(len(used)), held))
         logits = np.zeros((len(used), n_labels), np.float32)
         logits[held] = model.logits([texts[i] for i in held.tolist()])
     temperature = np.float32(fit_temperature(logits[held], targets[held]))
@@ -547,12 +548,7 @@ def calibrate(
     expected = np.ones(len(models))
     if tfidf is not None:
         logits.append(tfidf.validation_logits)
-        some = np.arange(len(task.train))[:: -(-len(task.train) // budget.TFIDF_CALIBRATION_TEXTS)]
-        losses = [
-            cross_entropy(logits_of(model, task.train.take(some)), task.train_labels[some])
-            for model in models
-        ]
-        expected = np.array([*(loss < tfidf.loss for loss in losses), True], np.float64)
+        expected = np.append([_knows_its_texts(model, task, tfidf.loss) for model in models], 1.0)
     weights = fit_weights(np.stack(logits), targets, expected / max(expected.sum(), 1))
     for model, weight in zip(models, weights, strict=False):
         _multiply_logits(model, weight)
@@ -569,6 +565,14 @@ def calibrate(
         members.append(TfidfMember(tfidf.model.cooled(1 / weights[-1]), labelled.label_names))
     counts = token_counts(encoded.paragraphs, len(encoded.tokenizer))
     return Calibrated(Committee(members, thresholds=thresholds, token_counts=counts), summed)
+
+
+def _knows_its_texts(model: SequenceClassifier, task: EncodedTask, loss: float) -> bool:
+    """Whether an encoder predicts its training texts better than by chance and than with `loss`."""
+    some = np.arange(len(task.train))[:: -(-len(task.train) // budget.TFIDF_CALIBRATION_TEXTS)]
+    logits, targets = logits_of(model, task.train.take(some)), task.train_labels[some]
+    by_chance = cross_entropy(np.zeros_like(logits), targets)
+    return cross_entropy(logits, targets) < min(loss, budget.LEARNT * by_chance)
 
 
 def _multiply_logits(model: SequenceClassifier, weight: float) -> None:

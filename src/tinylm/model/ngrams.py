@@ -40,15 +40,16 @@ KINDS = np.array([_kind(chr(code)) for code in range(0x250)], np.uint8)  # of mo
 
 @dataclass(frozen=True)
 class Ngrams:
-    """The n-grams of some texts, each as often as it occurs, in no particular order.
+    """The n-grams of some texts, each as often as it occurs.
 
     Attributes:
-        hashes: `uint64 [n-grams]`; equal n-grams have equal hashes, different ones hardly ever.
-        text: `uint32 [n-grams]`, the number of the text that an n-gram is in.
+        hashes: `uint64 [n-grams]`, text after text; equal n-grams have equal hashes, different ones
+            hardly ever.
+        bounds: `int64 [texts + 1]`, where each text begins in `hashes`, and where the last one ends.
     """
 
     hashes: np.ndarray
-    text: np.ndarray
+    bounds: np.ndarray
 
 
 def ngrams_of(texts: Sequence[str]) -> tuple[Ngrams, Ngrams]:
@@ -57,33 +58,34 @@ def ngrams_of(texts: Sequence[str]) -> tuple[Ngrams, Ngrams]:
     # Between two texts are two spaces, the end of one and the beginning of the other.
     joined = " " + "  ".join(plain) + " "
     codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32)
-    text = np.repeat(np.arange(len(plain), dtype=np.uint32), [len(each) + 2 for each in plain])
+    begins = np.cumsum([0, *(len(each) + 2 for each in plain)])
     values = (codes.astype(np.uint64) + np.uint64(1)) * SPREAD_1
     values = (values ^ (values >> HALF)) * SPREAD_2
-    return _words(codes, values, text), _characters(codes, values, text)
+    return _words(codes, values, begins), _characters(codes, values, begins)
 
 
-def _characters(codes: np.ndarray, values: np.ndarray, text: np.ndarray) -> Ngrams:
+def _characters(codes: np.ndarray, values: np.ndarray, begins: np.ndarray) -> Ngrams:
     """Windows of 2 to 5 characters without a space inside; one at either end is the word's."""
     space = codes == SPACE
     window, allowed = values, ~(space & np.roll(space, -1))
-    hashes, texts = [], []
-    for size in range(SHORTEST, LONGEST + 1):
+    sizes = range(SHORTEST, LONGEST + 1)
+    hashes = np.empty((len(codes), len(sizes)), np.uint64)  # of the windows that begin at each character
+    kept = np.zeros(hashes.shape, bool)
+    for column, size in enumerate(sizes):
         window = window[:-1] * BASE + values[size - 1 :]
         allowed = allowed[:-1] if size == SHORTEST else allowed[:-1] & ~space[size - 2 : -1]
-        hashes.append(window.compress(allowed))  # several times as fast as an index
-        texts.append(text[: len(window)].compress(allowed))
-    return Ngrams(np.concatenate(hashes), np.concatenate(texts))
+        hashes[: len(window), column], kept[: len(window), column] = window, allowed
+    return _compressed(hashes, kept, begins)
 
 
-def _words(codes: np.ndarray, values: np.ndarray, text: np.ndarray) -> Ngrams:
+def _words(codes: np.ndarray, values: np.ndarray, begins: np.ndarray) -> Ngrams:
     """Words of two characters or more, and pairs of such words that follow one another in a text."""
     kinds = _kinds(codes)
     inside = np.flatnonzero(kinds)
     alone = kinds.take(inside) == ALONE
-    begins = (np.diff(inside, prepend=-2) > 1) | alone
-    begins[1:] |= alone[:-1]
-    first = np.flatnonzero(begins)  # of each word, a place in `inside`
+    begin = (np.diff(inside, prepend=-2) > 1) | alone
+    begin[1:] |= alone[:-1]
+    first = np.flatnonzero(begin)  # of each word, a place in `inside`
     lengths = np.diff(first, append=len(inside))
     place = np.arange(len(inside)) - np.repeat(first, lengths)
     powers = np.cumprod(np.full(lengths.max(initial=0), WORD_BASE))
@@ -91,13 +93,20 @@ def _words(codes: np.ndarray, values: np.ndarray, text: np.ndarray) -> Ngrams:
     if len(first):
         words = np.add.reduceat(values.take(inside) * powers.take(place), first)
     long_enough = (lengths >= SHORTEST_WORD) | alone[first]
-    words, words_text = words[long_enough], text[inside[first[long_enough]]]
-    pairs = words[:-1] * BASE + words[1:]
-    neighbours = words_text[:-1] == words_text[1:]
-    return Ngrams(
-        np.concatenate([words, pairs[neighbours]]),
-        np.concatenate([words_text, words_text[:-1][neighbours]]),
-    )
+    words = words.compress(long_enough)
+    begins = np.searchsorted(inside[first.compress(long_enough)], begins)  # of texts, in `words`
+    hashes = np.stack([words, words], axis=1)
+    hashes[:-1, 1] = words[:-1] * BASE + words[1:]
+    kept = np.ones(hashes.shape, bool)
+    last = begins[1:] - 1
+    kept[last[last >= 0], 1] = False  # the last word of a text is the first of no pair
+    return _compressed(hashes, kept, begins)
+
+
+def _compressed(hashes: np.ndarray, kept: np.ndarray, begins: np.ndarray) -> Ngrams:
+    """The hashes `[places, kinds]` that are kept, and where texts begin among them."""
+    before = np.concatenate([[0], np.cumsum(kept.sum(1))])
+    return Ngrams(hashes.ravel().compress(kept.ravel()), before.take(begins))
 
 
 def _kinds(codes: np.ndarray) -> np.ndarray:

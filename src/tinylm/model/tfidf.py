@@ -39,10 +39,6 @@ class NgramCounts:
     bounds: np.ndarray
     n_rows: int
 
-    def document_frequencies(self) -> np.ndarray:
-        """In how many of the texts each row occurs, `int64 [rows]`."""
-        return np.bincount(self.row, minlength=self.n_rows)
-
     def shares(self, idf: np.ndarray) -> np.ndarray:
         """The TF-IDF of each entry, `float32 [entries]`; words and characters of a text have length 1 each.
 
@@ -61,7 +57,7 @@ def count_ngrams(texts: Sequence[str], n_rows: int) -> NgramCounts:
 
     Args:
         texts: strings; `MOST_CHARACTERS` of each are read.
-        n_rows: of the table, a power of two up to 2^26.
+        n_rows: of the table, a power of two up to 2^32.
     """
     found = [_count_batch(texts[i : i + BATCH], n_rows) for i in range(0, len(texts), BATCH)]
     if len(found) == 1:
@@ -79,21 +75,27 @@ def count_ngrams(texts: Sequence[str], n_rows: int) -> NgramCounts:
 
 def _count_batch(texts: Sequence[str], n_rows: int) -> NgramCounts:
     """`count_ngrams` of at most `BATCH` texts."""
-    words, characters = ngrams_of([text[:MOST_CHARACTERS] for text in texts])
-    # A key is the text's number, one bit for words or characters, and the highest bits of the hash.
+    parts = ngrams_of([text[:MOST_CHARACTERS] for text in texts])
     half = n_rows // 2
-    drop = np.uint64(65 - n_rows.bit_length() + 1)
-    keys = [
-        (ngrams.hashes >> drop).astype(np.uint32) + (ngrams.text * np.uint32(n_rows) + np.uint32(first))
-        for ngrams, first in ((words, 0), (characters, half))
+    drop = np.uint64(64 - half.bit_length() + 1)
+    row = np.empty(sum(len(part.hashes) for part in parts), np.uint32)
+    bounds = [0]
+    rows = [
+        (part.hashes >> drop).astype(np.uint32) + np.uint32(first)
+        for part, first in zip(parts, (0, half), strict=True)
     ]
-    key = np.concatenate(keys)
-    key.sort()
-    first = np.flatnonzero(np.diff(key, prepend=~key[:1]))
-    count = np.diff(first, append=len(key))
-    key = key.take(first)
-    bounds = np.searchsorted(key, np.arange(2 * len(texts) + 1) * half)
-    return NgramCounts(key & np.uint32(n_rows - 1), count, bounds, n_rows)
+    ends = [part.bounds.tolist() for part in parts]
+    for text in range(len(texts)):
+        for part, end in zip(rows, ends, strict=True):
+            found = row[bounds[-1] : bounds[-1] + end[text + 1] - end[text]]
+            found[:] = part[end[text] : end[text + 1]]
+            found.sort()  # much faster in small parts than all at once
+            bounds.append(bounds[-1] + len(found))
+    is_first = np.ones(len(row) + 1, bool)
+    np.not_equal(row[1:], row[:-1], out=is_first[1:-1])
+    is_first[bounds] = True
+    first = np.flatnonzero(is_first)
+    return NgramCounts(row.take(first[:-1]), np.diff(first), np.searchsorted(first, bounds), n_rows)
 
 
 @dataclass(frozen=True)

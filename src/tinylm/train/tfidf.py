@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.svm import LinearSVC
 
-from tinylm.model.tfidf import MOST_CHARACTERS, TfidfModel, count_ngrams
+from tinylm.model.tfidf import MOST_CHARACTERS, NgramCounts, TfidfModel
 from tinylm.ops.quantize import to_int8
 from tinylm.text.tasks import copies_of
 
@@ -30,44 +30,31 @@ class TfidfTask:
     """The n-grams and labels of training texts.
 
     Attributes:
-        features: TF-IDF, `float32 [texts, rows]`.
-        idf: `float32 [rows]`, computed from these texts; 0 for rows that no text has.
+        counts: n-grams of the texts.
         targets: `int64 [texts]`, or `[texts, labels]` of 0 and 1 for several labels per text.
         n_labels: labels.
         class_weights: `float32 [labels]`, or None for equal ones.
         weights: `float32 [texts]`, or None for equal ones.
     """
 
-    features: sp.csr_matrix
-    idf: np.ndarray
+    counts: NgramCounts
     targets: np.ndarray
     n_labels: int
     class_weights: np.ndarray | None = None
     weights: np.ndarray | None = None
 
-    def take(self, rows: np.ndarray) -> TfidfTask:
-        """Some of the texts, with the idf of all."""
-        weights = None if self.weights is None else self.weights[rows]
-        return TfidfTask(
-            self.features[rows], self.idf, self.targets[rows], self.n_labels, self.class_weights, weights
-        )
+    def features(self, idf: np.ndarray) -> sp.csr_matrix:
+        """TF-IDF, `float32 [texts, rows]`."""
+        entries = self.counts.shares(idf), self.counts.row.astype(np.int32), self.counts.bounds[::2]
+        return sp.csr_matrix(entries, shape=(len(self.targets), self.counts.n_rows))
 
-
-def tfidf_task(
-    texts: Sequence[str],
-    targets: np.ndarray,
-    n_labels: int,
-    n_rows: int,
-    class_weights: np.ndarray | None = None,
-    weights: np.ndarray | None = None,
-) -> TfidfTask:
-    """Count the n-grams of the training texts; `n_rows` as `count_ngrams`, the others as `TfidfTask`."""
-    counts = count_ngrams(texts, n_rows)
-    seen_in = counts.document_frequencies()
-    idf = np.where(seen_in, np.log((1 + len(texts)) / (1 + seen_in)) + 1, 0).astype(np.float32)
-    entries = counts.shares(idf), counts.row.astype(np.int32), counts.bounds[::2]
-    features = sp.csr_matrix(entries, shape=(len(texts), n_rows))
-    return TfidfTask(features, idf, targets, n_labels, class_weights, weights)
+    def idf(self, texts: np.ndarray) -> np.ndarray:
+        """`float32 [rows]`, computed from the texts of these numbers; 0 for rows that none of them has."""
+        chosen = np.zeros(len(self.targets), bool)
+        chosen[texts] = True
+        entries = np.repeat(chosen, np.diff(self.counts.bounds[::2]))
+        seen_in = np.bincount(self.counts.row[entries], minlength=self.counts.n_rows)
+        return np.where(seen_in, np.log((1 + len(texts)) / (1 + seen_in)) + 1, 0).astype(np.float32)
 
 
 def work_of(texts: Sequence[str], n_labels: int) -> np.ndarray:
@@ -75,65 +62,99 @@ def work_of(texts: Sequence[str], n_labels: int) -> np.ndarray:
     return np.minimum(np.array([len(text) for text in texts], np.int64), MOST_CHARACTERS) * n_labels
 
 
-def train_tfidf(task: TfidfTask) -> TfidfModel:
-    """Train a linear SVM for each label; rounded to 8 bits, as it is stored."""
-    coefficients, bias = _svm(task)
-    weight, scale = to_int8(coefficients)
-    return TfidfModel(task.idf, weight, scale, bias)
+def train_tfidf(task: TfidfTask, texts: np.ndarray | None = None) -> TfidfModel:
+    """Train a linear SVM for each label; rounded to 8 bits, as it is stored.
+
+    Args:
+        task: texts and labels.
+        texts: numbers (`int64`) of those that are trained on; all by default.
+    """
+    trained = _train(task, np.arange(len(task.targets)) if texts is None else texts)
+    weight, scale = to_int8(trained.weight)
+    return TfidfModel(trained.idf, weight, scale, trained.bias)
 
 
 def held_out_logits(task: TfidfTask, parts: Sequence[np.ndarray]) -> np.ndarray:
     """Logits of training texts by models that were not trained on them, `float32 [texts, labels]`.
 
     Args:
-        task: idf is computed from all its texts.
+        task: texts and labels.
         parts: numbers (`int64`) of the texts that are held out at a time; texts of no part get 0.
     """
     out = np.zeros((len(task.targets), task.n_labels), np.float32)
     for held in parts:
-        coefficients, bias = _svm(task.take(np.setdiff1d(np.arange(len(out)), held)))
-        out[held] = task.features[held] @ coefficients + bias
+        trained = _train(task, np.setdiff1d(np.arange(len(out)), held))
+        # An n-gram that only texts held out have does not count, as one of new texts does not.
+        out[held] = task.features(trained.idf)[held] @ trained.weight + trained.bias
     return out
 
 
-def folds(texts: Sequence[str], seed: int) -> list[np.ndarray]:
-    """Numbers (`int64`) of the texts of each fold; copies of a text are in the same one."""
+def folds(texts: Sequence[str], targets: np.ndarray, seed: int) -> list[np.ndarray]:
+    """Numbers (`int64`) of the texts of each fold, each label in all of them as equally as possible.
+
+    A model that was trained without a text of a label has seen the label less often than the others, which
+    matters where texts are few; so a fold holds one text of each label, or two, ... Copies of a text are in
+    the same fold.
+
+    Args:
+        texts: all texts.
+        targets: as in `TfidfTask`; several labels per text are not told apart.
+        seed: of the draw.
+    """
+    label = np.zeros(len(texts), np.int64) if targets.ndim == 2 else targets
     copies = list(copies_of(texts).values())
     order = np.random.default_rng([seed, 3]).permutation(len(copies)).tolist()
-    parts = ([row for i in order[number::FOLDS] for row in copies[i]] for number in range(FOLDS))
-    return [np.array(sorted(part)) for part in parts if part]
+    by_label: dict[int, list[list[int]]] = {}
+    for rows in (copies[i] for i in order):
+        by_label.setdefault(int(label[rows[0]]), []).append(rows)
+    n_folds = min(FOLDS, max(map(len, by_label.values())))
+    parts: list[list[int]] = [[] for _ in range(n_folds)]
+    for group in by_label.values():
+        for number, rows in enumerate(group):
+            parts[number % n_folds] += rows
+    return [np.array(sorted(part)) for part in parts]
 
 
-def _svm(task: TfidfTask) -> tuple[np.ndarray, np.ndarray]:
-    """Weights `float32 [rows, labels]` and bias `float32 [labels]`."""
-    n_labels, targets = task.n_labels, task.targets
-    weight = np.zeros((task.features.shape[1], n_labels), np.float32)
+@dataclass(frozen=True)
+class _Trained:
+    """A model in fp32: `idf [rows]`, `weight [rows, labels]`, `bias [labels]`."""
+
+    idf: np.ndarray
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+def _train(task: TfidfTask, texts: np.ndarray) -> _Trained:
+    """Train on the texts of these numbers."""
+    idf = task.idf(texts)
+    features, targets, n_labels = task.features(idf)[texts], task.targets[texts], task.n_labels
+    weight = np.zeros((len(idf), n_labels), np.float32)
     # The margin of a label that no text has, or that all have, is the one that an SVM aims at.
     bias = np.full(n_labels, -1, np.float32)
     class_weights = np.ones(n_labels) if task.class_weights is None else task.class_weights
-    text_weights = np.ones(len(targets)) if task.weights is None else task.weights
+    text_weights = np.ones(len(texts)) if task.weights is None else task.weights[texts]
     if targets.ndim == 1:
         each = class_weights[targets] * text_weights
         labels = np.unique(targets[each > 0])
         if len(labels) < 2:
             bias[labels] = 1
-            return weight, bias
-        coefficients, intercepts = _margins(task.features, targets, each)
+            return _Trained(idf, weight, bias)
+        coefficients, intercepts = _margins(features, targets, each)
         if len(labels) == 2:  # scikit-learn gives one margin, of the second label over the first
             coefficients, intercepts = (
                 np.stack([-x, x], -1) / 2 for x in (coefficients[:, 0], intercepts[0])
             )
         weight[:, labels], bias[labels] = coefficients, intercepts
-        return weight, bias
+        return _Trained(idf, weight, bias)
     for label, column in enumerate(targets.T):
         each = np.where(column > 0, class_weights[label], 1) * text_weights
         found = np.unique(column[each > 0])
         if len(found) < 2:
             bias[label] = 1 if found.any() else -1
             continue
-        coefficients, intercepts = _margins(task.features, column > 0, each)
+        coefficients, intercepts = _margins(features, column > 0, each)
         weight[:, label], bias[label] = coefficients[:, 0], intercepts[0]
-    return weight, bias
+    return _Trained(idf, weight, bias)
 
 
 def _margins(
