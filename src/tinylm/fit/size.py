@@ -3,7 +3,8 @@
 The order in which parts are given up was measured on AG News (1,000 texts per label). 8 bits cost no
 accuracy. The second and third encoder together add one percentage point. Halving the vocabulary costs
 more the smaller it gets. The TF-IDF member takes at most a quarter of the size, with a smaller table if
-need be; on AG News a table of 16,384 rows costs it 0.009, one of 131,072 rows 0.003.
+need be: on AG News, with 16,384 rows it is 0.021 below a model without collisions, with 65,536 rows 0.007,
+with 262,144 rows 0.003.
 """
 
 from __future__ import annotations
