@@ -27,7 +27,7 @@ from helpers.fitting import NOUNS, labelled, recipe, several_labels, tiny
 from helpers.toys import torch_logits
 from tinylm import TinyTextClassifier
 from tinylm.errors import UserError
-from tinylm.fit import member
+from tinylm.fit import member, pipeline
 from tinylm.fit import size as sizing
 from tinylm.system.cores import cores
 
@@ -293,6 +293,46 @@ def test_so_many_labels_that_a_tfidf_member_would_be_too_large(monkeypatch: pyte
     assert classifier.data_warnings_[-1] == (
         "The committee has no TF-IDF member: for 2 labels it would be too large."
     )
+
+
+@pytest.mark.parametrize("work", [100.0, 5.0, 1.5, 0.5])
+def test_the_tfidf_member_is_validated_on_texts_that_it_has_not_seen(
+    work: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels by chance: whoever predicts them has seen them. `work` is what the time is enough for."""
+    chance = np.random.default_rng(0)
+    texts = [" ".join(f"w{number}" for number in row) for row in chance.integers(0, 10_000, (200, 8))]
+    labels = chance.choice(["a", "b"], 200)
+    characters = sum(map(len, texts))
+    monkeypatch.setattr(pipeline, "MOST_WORK", int(work * 2 * characters))
+    classifier = tiny(validation=0.4, recipe=recipe(1, 1)).fit(texts, labels)
+    fitted, tfidf = classifier.fitted_, classifier.committee_.members[-1]
+    assert fitted.validation is not None and 0.3 < fitted.validation.accuracy < 0.7
+    rows = {"train": fitted.split.train, "validation": fitted.split.validation}
+    right = {
+        part: np.mean(
+            tfidf.model.logits([texts[i] for i in chosen]).argmax(1) == (labels[chosen] == "b").astype(int)
+        )
+        for part, chosen in rows.items()
+    }
+    # With time for two trainings, it has learnt from the validation texts too in the end.
+    assert (right["validation"] > 0.95) == (work > 2)
+    assert (right["train"] > 0.95) == (work > 1)
+
+
+@pytest.mark.parametrize("validation", [0, 0.1])
+def test_encoders_that_have_learnt_nothing_do_not_spoil_the_committee(validation: float) -> None:
+    texts, labels = labelled(60)
+    untrained = recipe(1, 1).with_epochs(learning_rate=1e-9)
+    phase = untrained.finetune.model_copy(update={"muon_lr": None})
+    classifier = tiny(
+        recipe=untrained.model_copy(update={"finetune": phase}), members=3, validation=validation
+    ).fit(texts, labels)
+    new, truth = labelled(100, seed=1)
+    logits = classifier.committee_.member_logits(new)
+    assert (logits.sum(0).argmax(1) == logits[-1].argmax(1)).all()
+    assert np.abs(logits[:-1]).max() < 0.001 * np.abs(logits[-1]).max()
+    assert 0.3 < np.mean(classifier.classes_[logits[0].argmax(1)] == truth) < 0.7  # they know nothing
 
 
 # --- mistakes ---

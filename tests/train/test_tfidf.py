@@ -78,10 +78,10 @@ def test_logits_are_the_margins_of_the_linear_svm(n_labels: int, weighted: bool)
 @pytest.mark.parametrize("n_rows", [4, 2**18])
 def test_ngrams_are_counted_text_by_text_and_words_apart_from_characters(n_rows: int) -> None:
     """In a table of four rows nearly all n-grams share one."""
-    texts = ["ab", ".", "", *["ab Ab cd"] * 99]
+    texts = ["ab", ".", "", *["ab Ab cd"] * 99, *(character for character in "!?.;:" for _ in range(2))]
     counts = count_ngrams(texts, n_rows)
     sums = [counts.count[first:end].sum() for first, end in pairwise(counts.bounds)]
-    assert sums == [1, 6, 0, 3, 0, 0, *[5, 18] * 99]
+    assert sums == [1, 6, 0, 3, 0, 0, *[5, 18] * 99, *[0, 3] * 10]
     for number, (first, end) in enumerate(pairwise(counts.bounds)):
         rows = counts.row[first:end]
         assert (np.diff(rows.astype(int)) > 0).all() and ((rows >= n_rows // 2) == number % 2).all()
@@ -122,6 +122,8 @@ def test_logits_of_texts_that_were_not_trained_on() -> None:
     part = np.array([3, 7, 50])
     logits = held_out_logits(task, [part])
     others = np.setdiff1d(np.arange(len(TEXTS)), part)
+    alone = task_of([TEXTS[i] for i in others], labels[others], 2, 2**16)
+    np.testing.assert_array_equal(task.idf(others), alone.idf(np.arange(len(others))))
     without = train_tfidf(task, others).logits([TEXTS[i] for i in part])
     np.testing.assert_allclose(logits[part], without, atol=0.01)
     assert not logits[others].any()

@@ -171,7 +171,7 @@ class TfidfConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     is_encoder: ClassVar[bool] = False
 
-    rows: int = Field(ge=2)
+    rows: int = Field(ge=4)
 
     @field_validator("rows")
     @classmethod

@@ -162,7 +162,7 @@ def _margins(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights `[rows, margins]` and intercepts `[margins]`; for two classes scikit-learn has one margin."""
     svm = LinearSVC(C=REGULARIZATION, tol=TOLERANCE, random_state=0)
-    if not weights.all():  # a text without weight would still count as a class
+    if not weights.all():  # liblinear leaves such texts out too, but warns of classes that it then misses
         features, classes, weights = features[weights > 0], classes[weights > 0], weights[weights > 0]
     with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         svm.fit(features, classes, weights)
