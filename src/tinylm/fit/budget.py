@@ -55,7 +55,7 @@ LEAST_STEPS = 300
 # Fine-tuning ends after this many epochs without a better score on the validation texts.
 PATIENCE = 6
 # Fine-tuning gets this share of an encoder's time, as far as it can use it; pre-training the rest.
-# With a rival without pre-training the two fine-tunings share half as much again.
+# With a rival without pre-training both share half as much again, fine-tuning at most half of that.
 FINETUNING_SHARE, COMPARED_SHARE = 0.4, 0.6
 
 # --- Measuring ---

@@ -160,12 +160,12 @@ def make_schedule(job: Job, deadline: float) -> Schedule:
     left = deadline - now
     epoch = now - begin + budget.seconds_per_epoch(run, n_texts, batch_size, left, job.clock)
     enough = budget.enough_epochs(job.recipe.finetune.epochs, n_texts, batch_size)
-    epochs = enough + (budget.MOST_FINETUNING if job.compare else 0)
-    share = budget.COMPARED_SHARE if job.compare else budget.FINETUNING_SHARE
-    both = min(share * left, epochs * epoch / budget.SLACK)
-    finetuning = both * enough / epochs
+    share = budget.COMPARED_SHARE / 2 if job.compare else budget.FINETUNING_SHARE
+    finetuning = min(share * left, enough * epoch / budget.SLACK)
+    # What fine-tuning leaves of the share of both is for the rival, which needs more epochs.
+    without = min(budget.COMPARED_SHARE * left - finetuning, budget.MOST_FINETUNING * epoch / budget.SLACK)
     return Schedule(
-        Plan(budget.MOST_FINETUNING, epoch, now + both - finetuning),
+        Plan(budget.MOST_FINETUNING, epoch, now + without),
         deadline - finetuning,
         Plan(enough, epoch, deadline),
     )
