@@ -150,7 +150,7 @@ def test_shows_the_figures_it_was_given(html: str) -> None:
         "BERT-2, 4 heads 9 1.24 M 0.700 ± 0.000 0.800 ± 0.010 +0.100 ± 0.010 5.25 / 6.50",
         "BERT-1, 1 head 5 1.24 M 0.600 ± 0.000 0.720 ± 0.010 +0.120 ± 0.010 1.50 / 1.75",
         "BERT-1, 2 heads 5 1.24 M 0.600 ± 0.000 0.610 ± 0.026 +0.010 ± 0.026 soft",
-        "soft committee of 2 5 + 5 2.47 M 0.860 ± 0.010 3.50 / 4.50",
+        "soft committee 5+5 2.47 M 0.860 ± 0.010 3.50 / 4.50",
         "linear SVM 0.777",
     ):
         assert row in text
@@ -218,7 +218,7 @@ def test_the_terminal_shows_the_same_figures(results: DemoResults) -> None:
         "BERT-2, 4 heads 9 0.700 ± 0.000 0.800 ± 0.010 +0.100 ± 0.010 5.25",
         "BERT-1, 1 head 5 0.600 ± 0.000 0.720 ± 0.010 +0.120 ± 0.010 1.50",
         "BERT-1, 2 heads 5 0.600 ± 0.000 0.610 ± 0.026 +0.010 ± 0.026",
-        "soft committee of 2 5 + 5 0.860 ± 0.010 3.50",
+        "soft committee 5+5 0.860 ± 0.010 3.50",
         "linear SVM 0.777",
     ):
         assert row in lines

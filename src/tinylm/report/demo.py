@@ -118,8 +118,8 @@ class DemoResults:
         )
         members = [first, *(_row(member, None) for member in self.members[1:])]
         committee = Row(
-            f"soft committee of {len(members)}",
-            " + ".join(member.layers for member in members),
+            "soft committee",
+            "+".join(member.layers for member in members),
             sum(member.parameters for member in members),
             None,
             self.committee,
