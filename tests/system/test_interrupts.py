@@ -79,6 +79,8 @@ def start(script: str, folder: Path, job: str = JOB) -> subprocess.Popen[str]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        # Tests that run under nohup ignore this signal, and so would the script.
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
     )
     waited = [folder / f"{name}.begun" for name in ("polite", "deaf") if name in script]
     while not all(path.exists() for path in waited):
