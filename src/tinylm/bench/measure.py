@@ -110,10 +110,11 @@ class Measured:
 def measure_machine(device: torch.device = CPU) -> Machine:
     """Time matrix products, on a CPU of the shapes in use; the best of each precision counts."""
     rates = (_product_rate(dtype, device) for dtype in (torch.bfloat16, torch.float32))
-    return Machine(_processor(device), torch.get_num_threads(), *rates)
+    return Machine(processor_of(device), torch.get_num_threads(), *rates)
 
 
-def _processor(device: torch.device) -> str:
+def processor_of(device: torch.device) -> str:
+    """Name of a GPU, or of this machine's processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     with suppress(OSError):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tinylm.errors import UserError
-from tinylm.model.config import ModelConfig, describe_invalid
+from tinylm.model.config import ModelConfig, Pooling, describe_invalid
 from tinylm.train.recipes import RECIPES, Recipe
 
 PLAIN: dict[str, Any] = {"consistency": 0.0, "muon_lr": None}
@@ -40,7 +40,7 @@ class Variant(BaseModel):
 
     layers: int = 1
     heads: int = 2
-    pooling: Literal["first", "mean"] = "mean"
+    pooling: Pooling = "mean"
     vocabulary: int = 16_000
     vocabulary_of: Literal["together", "own first"] = "together"
     pretrained: bool = True

@@ -8,11 +8,9 @@ into `runs.jsonl`. Several calls may work on one folder. Pre-trained weights are
 from __future__ import annotations
 
 import importlib.metadata
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 
+from tinylm.bench.measure import processor_of
 from tinylm.bench.recipe.data import EDITION, TASKS, Prepared, linear, prepare
 from tinylm.bench.recipe.questions import Question, Variant
 from tinylm.errors import UserError
@@ -194,7 +193,7 @@ def measure(cell: Cell) -> Content:
             "validation": len(task.test),
             "hash": texts.fingerprint(cell.task),
         },
-        "processor": processor() if variant.device == "cpu" else torch.cuda.get_device_name(),
+        "processor": processor_of(device_named(variant.device)),
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
 
@@ -298,12 +297,3 @@ def accuracy_together(members: Sequence[np.ndarray], labels: np.ndarray) -> floa
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(-np.mean(log_softmax(logits.astype(np.float64), axis=1)[np.arange(len(labels)), labels]))
-
-
-@lru_cache
-def processor() -> str:
-    """Name of this machine's processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
