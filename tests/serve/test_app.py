@@ -506,6 +506,7 @@ def test_mistakes_end_with_a_sentence(exported: Path, tmp_path: Path) -> None:
 
 def test_requests_that_wait_are_computed_together() -> None:
     sizes: list[int] = []
+    waiting: list[int] = []
     busy = threading.Event()
 
     def work(questions: list[int]) -> list[int]:
@@ -515,14 +516,14 @@ def test_requests_that_wait_are_computed_together() -> None:
         return [question * question for question in questions]
 
     async def predict() -> None:
-        batcher = Batcher[int, int](work, 4, 8, sizes.append)
+        batcher = Batcher[int, int](work, 4, 8, sizes.append, waiting.append)
         worker = asyncio.create_task(batcher.run())
         first = asyncio.create_task(batcher.submit([1]))
         await asyncio.sleep(0.05)  # it is being computed
         others = [asyncio.create_task(batcher.submit(numbers)) for numbers in ([2], [3, 4], [5], [6])]
         gone = asyncio.create_task(batcher.submit([7]))
         await asyncio.sleep(0.05)
-        assert batcher.waiting == 6
+        assert batcher.waiting == waiting[-1] == 6
         with pytest.raises(QueueFullError):
             await batcher.submit([8, 9, 10])
         gone.cancel()
@@ -531,7 +532,7 @@ def test_requests_that_wait_are_computed_together() -> None:
         with pytest.raises(ZeroDivisionError):
             await batcher.submit([13])
         assert await batcher.submit([2, 3]) == [4, 9]  # one failure ends nothing
-        assert batcher.waiting == 0
+        assert batcher.waiting == waiting[-1] == 0
         worker.cancel()
 
     asyncio.run(predict())

@@ -55,6 +55,14 @@ def serve_command(
             metavar="SECONDS",
         ),
     ] = Limits.idle_seconds,
+    workers: Annotated[
+        int,
+        typer.Option(
+            help="Processes that share the port and the memory of the model; the limits hold for each.",
+            min=1,
+            metavar="N",
+        ),
+    ] = 1,
     settings: Settings = None,
 ) -> None:
     """Serve a model over HTTP: a page to try it at `/`, and `POST /predict` for programs.
@@ -65,8 +73,8 @@ def serve_command(
     """
     need("serve", "fastapi", "uvicorn", "prometheus_client")
     from tinylm.export.runtime import load_predictor
-    from tinylm.serve.app import create_app
     from tinylm.serve.server import listen, run
+    from tinylm.serve.workers import run_workers, shared_metrics
 
     # uvicorn raises the signal again when it has stopped; that is not a failure.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
@@ -84,8 +92,16 @@ def serve_command(
     limits = Limits(idle_seconds=keep_alive)
     address, number = listener.getsockname()[:2]
     say(f"http://{f'[{address}]' if ':' in address else address}:{number} is ready; Ctrl-C stops it")
-    with contextlib.suppress(KeyboardInterrupt):
-        run(create_app(classifier, token, limits, origins), listener, limits)
+    with contextlib.suppress(KeyboardInterrupt), shared_metrics(workers):
+        from tinylm.serve.app import create_app  # not earlier: it imports prometheus_client
+
+        def serve() -> None:
+            run(create_app(classifier, token, limits, origins), listener, limits)
+
+        if workers == 1:
+            serve()
+        else:
+            run_workers(serve, listener, workers)
 
 
 def _token(file: Path | None) -> str | None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import prometheus_client
 from fastapi import Depends, FastAPI, HTTPException, Request, Response, Security
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client.multiprocess import MultiProcessCollector
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
@@ -149,14 +151,16 @@ def create_app(
     sizes = prometheus_client.Histogram(
         "tinylm_batch_texts", "Texts in a batch", buckets=(1, 2, 4, 8, 16, 32, 64), registry=registry
     )
+    waiting = prometheus_client.Gauge(
+        "tinylm_waiting_texts", "Texts in the queue", registry=registry, multiprocess_mode="livesum"
+    )
     batcher = Batcher[_Item, Prediction](
         lambda items: _predict(classifier, items),
         limits.batch_texts,
         limits.waiting_texts,
         sizes.observe,
+        waiting.set,
     )
-    waiting = prometheus_client.Gauge("tinylm_waiting_texts", "Texts in the queue", registry=registry)
-    waiting.set_function(lambda: batcher.waiting)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -241,8 +245,11 @@ def create_app(
     @app.get("/metrics", dependencies=[Depends(authorise)], response_class=Response)
     async def metrics() -> Response:
         """Metrics for Prometheus."""
+        counted = registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # of all workers
+            MultiProcessCollector(counted := prometheus_client.CollectorRegistry())
         return Response(
-            prometheus_client.generate_latest(registry), media_type=prometheus_client.CONTENT_TYPE_LATEST
+            prometheus_client.generate_latest(counted), media_type=prometheus_client.CONTENT_TYPE_LATEST
         )
 
     @app.get("/", include_in_schema=False)

@@ -27,6 +27,7 @@ class Batcher(Generic[Item, Result]):
         largest: items in a batch; a request with more of them is a batch of its own.
         waiting_limit: items that may wait.
         observe: called with the size of each batch.
+        observe_waiting: called with the number of items that wait, when it changes.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Batcher(Generic[Item, Result]):
         largest: int,
         waiting_limit: int,
         observe: Callable[[int], None],
+        observe_waiting: Callable[[int], None],
     ) -> None:
-        self._work, self._largest, self._observe = work, largest, observe
+        self._work, self._largest = work, largest
+        self._observe, self._observe_waiting = observe, observe_waiting
         self._waiting_limit = waiting_limit
         self._queue: asyncio.Queue[tuple[Sequence[Item], asyncio.Future[Sequence[Result]]]]
         self._queue = asyncio.Queue()
@@ -52,7 +55,7 @@ class Batcher(Generic[Item, Result]):
         if self.waiting + len(items) > self._waiting_limit:
             raise QueueFullError
         future: asyncio.Future[Sequence[Result]] = asyncio.get_running_loop().create_future()
-        self.waiting += len(items)
+        self._count_waiting(len(items))
         self._queue.put_nowait((items, future))
         return await future
 
@@ -86,5 +89,9 @@ class Batcher(Generic[Item, Result]):
         while size < self._largest and not self._queue.empty():
             requests.append(self._queue.get_nowait())
             size += len(requests[-1][0])
-        self.waiting -= size
+        self._count_waiting(-size)
         return requests
+
+    def _count_waiting(self, change: int) -> None:
+        self.waiting += change
+        self._observe_waiting(self.waiting)
