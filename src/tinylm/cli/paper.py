@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tinylm.cli.common import Command, Device, Settings, console, remark, resumable, say
+from tinylm.cli.common import Command, Device, Settings, console, need, remark, resumable, say
 from tinylm.errors import UserError
 
 paper = typer.Typer(
@@ -54,6 +54,15 @@ Corpus = Annotated[
     ),
 ]
 
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        help="Models that are trained at a time. By default one per core, or 4 on a GPU.",
+        min=1,
+        metavar="N",
+    ),
+]
+
 
 @paper.command("list", cls=Command)
 def list_command() -> None:
@@ -82,17 +91,17 @@ def run_command(
     rows: Annotated[
         str | None, typer.Option(help="Run only these rows, such as 90000,5000.", metavar="NAMES")
     ] = None,
+    tuned: Annotated[
+        bool,
+        typer.Option(
+            "--tuned",
+            help="Fine-tune with what 'tinylm paper tune' found. Tables are named table5-tuned and so on.",
+        ),
+    ] = False,
     results: ResultsFolder = None,
     corpus: Corpus = None,
     device: Device = "cpu",
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            help="Cells that are trained at a time. By default one per core, or 4 on a GPU.",
-            min=1,
-            metavar="N",
-        ),
-    ] = None,
+    workers: Workers = None,
     settings: Settings = None,
 ) -> None:
     """Run the cells of tables that have no results yet.
@@ -108,7 +117,13 @@ def run_command(
     chosen = None if rows is None else [name.strip() for name in rows.split(",")]
     where = device_named(device)
     prepared = plan_tables(
-        tables, preset_name=preset, folder=folder, trials=trials, rows=chosen, corpus=corpus
+        tables,
+        preset_name=preset,
+        folder=folder,
+        trials=trials,
+        rows=chosen,
+        corpus=corpus,
+        tuned=tuned,
     )
     with resumable(folder):
         summary = run_tables(prepared, where, workers)
@@ -120,6 +135,62 @@ def run_command(
     )
     if summary.failed:
         raise UserError(f"{len(summary.failed)} cells failed; start the same command again to run them.")
+
+
+@paper.command("tune", cls=Command)
+def tune_command(
+    tables: Tables,
+    row: Annotated[
+        list[str] | None,
+        typer.Option(help="Search for this row alone. Can be given several times.", metavar="NAME"),
+    ] = None,
+    preset: Preset = "cpu",
+    attempts: Annotated[
+        int,
+        typer.Option(
+            help="Attempts for each row, with pre-training and without, earlier ones included.",
+            min=1,
+            metavar="N",
+        ),
+    ] = 20,
+    results: ResultsFolder = None,
+    corpus: Corpus = None,
+    device: Device = "cpu",
+    workers: Workers = None,
+    settings: Settings = None,
+) -> None:
+    """Search the learning rate and weight decay of fine-tuning for each row, by validation rows.
+
+    Test rows are not read. A search that was interrupted continues when the same command is started
+    again. 'tinylm paper run TABLE --tuned' trains with what was found.
+
+    Example: `tinylm paper tune table5 --row 40000 --preset cpu`
+    """
+    need("tune", "optuna")
+    from tinylm.ops.device import device_named
+    from tinylm.paper.runner import plan_tables
+    from tinylm.paper.tuned import COMPARED, comparison
+    from tinylm.paper.tuning import run_searches, searches
+
+    folder = results or _default_folder(preset)
+    where = device_named(device)
+    prepared = plan_tables(tables, preset_name=preset, folder=folder, rows=row, corpus=corpus)
+    with resumable(folder):
+        failed = run_searches(prepared, searches(prepared, row), attempts, where, workers)
+    for sentence in failed:
+        remark(sentence)
+    for plan in prepared.plans:
+        for panel in plan.panels:
+            found = prepared.results.tuning(plan.name, panel.panel.name)
+            if found is not None:
+                grid = Table(*COMPARED, title=f"{plan.name} {panel.panel.title}")
+                for line in comparison(found["rows"]):
+                    grid.add_row(*line)
+                console.print(grid)
+    say(
+        "Each entry: learning rate, weight decay: accuracy on the validation rows."
+        f" Now: tinylm paper run {' '.join(tables)} --preset {preset} --tuned"
+    )
 
 
 @paper.command("plan", cls=Command)

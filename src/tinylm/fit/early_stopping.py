@@ -61,6 +61,7 @@ def finetune_until_best(
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
     patience: int = PATIENCE,
     stop: Callable[[], bool] | None = None,
+    watch: Callable[[float], bool] | None = None,
     device: torch.device = CPU,
 ) -> Finetuning:
     """Fine-tune until `patience` epochs in a row brought nothing better, or the recipe's epochs are over.
@@ -75,21 +76,23 @@ def finetune_until_best(
         loss: of logits `float32 [texts, labels]` and rows of the task's labels.
         patience: epochs.
         stop: called after every step; True ends the training there.
+        watch: called with the validation score of every epoch; True ends the training there.
         device: see `Run`.
     """
     model, run = finetuning_run(task, tokenizer, start, recipe, seed=seed, loss=loss, device=device)
-    best, kept, weights = (-np.inf, -np.inf), 0, None
+    best, kept, weights, ended = (-np.inf, -np.inf), 0, None, False
 
     def validate() -> dict[str, float]:
-        nonlocal best, kept, weights
+        nonlocal best, kept, weights, ended
         found = score_and_loss(logits_of(model, task.test), task.test_labels)
         if (found[0], -found[1]) >= best:
             best, kept, weights = (found[0], -found[1]), len(run.state.history) + 1, run.weights()
+        ended = watch is not None and watch(found[0])
         return {"validation_score": found[0], "validation_loss": found[1]}
 
     def over() -> bool:
         waited = len(run.state.history) - kept
-        return (stop is not None and stop()) or (weights is not None and waited >= patience)
+        return ended or (stop is not None and stop()) or (weights is not None and waited >= patience)
 
     history = train(run, label, validate if len(task.test) else None, over)
     if weights is not None:

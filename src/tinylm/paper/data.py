@@ -76,6 +76,28 @@ class Materials:
         """W_S, T_W, T_C and T_M of a selection and a task."""
         return coverage(self.paragraphs(selection, size, spec), self.of(spec).tokens, len(self.tokenizer))
 
+    def validation_task(self, spec: TaskSpec, share: float) -> EncodedTask:
+        """The training rows of a task with validation rows as its `test`; test rows are not read.
+
+        Args:
+            spec: the task.
+            share: of the training rows that are held out where the preset keeps none for validation.
+        """
+        data = self.of(spec)
+        encoded = data.encoded
+        if len(data.validation):
+            return EncodedTask(
+                encoded.train,
+                encoded.train_labels,
+                data.validation,
+                data.validation_labels,
+                encoded.n_labels,
+            )
+        smaller, texts, labels = hold_out(data.task, len(data.task.train_texts), share)
+        train = self.tokenizer.encode(smaller.train_texts, self.preset.max_tokens)
+        held = self.tokenizer.encode(texts, self.preset.max_tokens)
+        return EncodedTask(train, smaller.train_labels, held, labels, encoded.n_labels)
+
     def _task(self, dumped: str) -> TaskData:
         spec = self._instead(TaskSpec.model_validate_json(dumped))
         full = load_task(

@@ -124,11 +124,7 @@ def _pretrain(cell: Pretraining, source: Materials, results: Results, device: to
 
 def _finetune(cell: FinetuningCell, source: Materials, results: Results, device: torch.device) -> Outcome:
     data = source.of(cell.task)
-    start: MaskedLanguageModel | ModelConfig = cell.config
-    if isinstance(cell.start, Pretraining):
-        start = _pretrained(weights_folder(cell.start.key))
-    elif isinstance(cell.start, Public):
-        start = _pretrained(cell.start.folder)
+    start = start_of(cell)
     began = time.monotonic()
     if cell.patience is None:
         tuned = finetune(
@@ -205,6 +201,15 @@ def _svm_accuracy(task: Task) -> float:
     if found is None:
         raise UserError(f"the linear SVM finds no word in the texts of {task.name}.")
     return found.accuracy
+
+
+def start_of(cell: FinetuningCell) -> MaskedLanguageModel | ModelConfig:
+    """The pre-trained model that a fine-tuning begins from, or the architecture where it begins from none."""
+    if isinstance(cell.start, Pretraining):
+        return _pretrained(weights_folder(cell.start.key))
+    if isinstance(cell.start, Public):
+        return _pretrained(cell.start.folder)
+    return cell.config
 
 
 @lru_cache(maxsize=2)

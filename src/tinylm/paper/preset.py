@@ -147,8 +147,7 @@ class Preset(BaseModel):
             recipe = recipe.with_epochs(finetune=min(recipe.finetune.epochs, most))
         if not self.spec_hyperparameters:
             return recipe
-        finetune = recipe.finetune.model_copy(update=hyper.model_dump())
-        return recipe.model_copy(update={"finetune": finetune})
+        return with_hyperparameters(recipe, hyper)
 
     def model_config_of(self, architecture: Architecture, vocab_size: int, *, role: str) -> ModelConfig:
         """The architecture of a row with that role, scaled."""
@@ -183,6 +182,15 @@ class Preset(BaseModel):
         if self.max_test_texts is not None:
             test = min(test, max(1, self.max_test_texts // n_labels))
         return used, min(self.validation_per_label, train - used), test
+
+
+def with_hyperparameters(recipe: Recipe, hyper: Finetuning) -> Recipe:
+    """A recipe with these values in fine-tuning; Muon's learning rate keeps its ratio to AdamW's."""
+    phase = recipe.finetune
+    values = hyper.model_dump()
+    if phase.muon_lr is not None:
+        values["muon_lr"] = phase.muon_lr * hyper.learning_rate / phase.learning_rate
+    return recipe.model_copy(update={"finetune": phase.model_copy(update=values)})
 
 
 def preset_names() -> list[str]:

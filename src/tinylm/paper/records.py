@@ -16,7 +16,7 @@ from typing import Any
 from tinylm.system.files import locked, write_json, write_text
 
 Content = dict[str, Any]
-KINDS = ("cells", "tables", "committees", "latency")  # folders of loose records
+KINDS = ("cells", "tables", "committees", "latency", "tuning")  # folders of loose records
 PACKED = ".jsonl"
 
 

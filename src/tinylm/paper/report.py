@@ -21,6 +21,7 @@ from tinylm.paper.results import Results
 from tinylm.paper.spec import table_names
 from tinylm.paper.statistics import fit_curve, interval
 from tinylm.paper.tokens import token_section
+from tinylm.paper.tuned import COMPARED, comparison
 from tinylm.paper.view import PanelResult, RowResult, TableResult, gaps_of, load_results
 from tinylm.report.document import (
     Block,
@@ -188,6 +189,15 @@ def _panel(panel: PanelResult) -> list[Block]:
     blocks += [Text(f"{row.spec.name}: left empty, {row.note}") for row in panel.rows if row.note]
     for kind in panel.spec.plots:
         blocks += _plot(panel, kind)
+    if panel.tuning:
+        blocks.append(
+            Grid(
+                COMPARED,
+                comparison(panel.tuning),
+                "Learning rate and weight decay of fine-tuning: accuracy on validation rows, in one trial."
+                " `tinylm paper tune` searched them; test rows were not read.",
+            )
+        )
     return blocks
 
 

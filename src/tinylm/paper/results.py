@@ -9,10 +9,11 @@ control.
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -21,8 +22,8 @@ from tinylm.paper.records import KINDS, Records
 from tinylm.system.files import key_of, new_file, write_json, write_text
 
 # .gitignore of a results folder: loose records are packed when a run ends.
-IGNORED = "".join(f"{kind}/\n" for kind in KINDS) + "logits/\n.locks/\n*.damaged\n*.partial\n"
-OfPanel = Literal["committees", "latency"]
+IGNORED = "".join(f"{kind}/\n" for kind in KINDS) + "logits/\nsearches/\n.locks/\n*.damaged\n*.partial\n"
+OfPanel = Literal["committees", "latency", "tuning"]
 
 
 class Results:
@@ -79,7 +80,7 @@ class Results:
                 continue
             names = [f"tables/{table}"]
             for panel in plan["panels"]:
-                names += [_of_panel(kind, table, panel["name"]) for kind in ("committees", "latency")]
+                names += [_of_panel(kind, table, panel["name"]) for kind in get_args(OfPanel)]
                 keys = [*panel["baselines"].values()]
                 for row in panel["rows"]:
                     keys += [*row["pretrainings"], *row["trials"], *row["without"]]
@@ -132,7 +133,11 @@ class Results:
 
     def planned(self) -> list[str]:
         """Names of all tables that were ever run here: tables and figures, then open questions."""
-        return sorted(self._records.names("tables"), key=lambda name: (not name[-1].isdigit(), name))
+
+        def is_question(name: str) -> bool:
+            return not re.search(r"\d(-tuned)?$", name)
+
+        return sorted(self._records.names("tables"), key=lambda name: (is_question(name), name))
 
     def write_plan(self, table: str, plan: dict[str, Any]) -> None:
         """Store the plan of a table."""
@@ -153,6 +158,18 @@ class Results:
     def write_latency(self, table: str, panel: str, content: dict[str, Any]) -> None:
         """Store the latencies of a panel."""
         self._records.write(_of_panel("latency", table, panel), content)
+
+    def tuning(self, table: str, panel: str) -> dict[str, Any] | None:
+        """The stored findings of the searches for a panel's hyper-parameters."""
+        return self._records.read(_of_panel("tuning", table, panel), _lacks("rows"))
+
+    def write_tuning(self, table: str, panel: str, content: dict[str, Any]) -> None:
+        """Store the findings of the searches for a panel's hyper-parameters."""
+        self._records.write(_of_panel("tuning", table, panel), content)
+
+    def search(self, key: str) -> Path:
+        """The file in which a search for hyper-parameters keeps its attempts."""
+        return self.folder / "searches" / f"{key}.log"
 
 
 def _is_ours(path: Path) -> bool:

@@ -35,6 +35,7 @@ from tinylm.paper.latencies import store_latencies
 from tinylm.paper.preset import Preset, load_preset
 from tinylm.paper.results import Results
 from tinylm.paper.spec import load_table, table_names
+from tinylm.paper.tuned import tuned_table
 from tinylm.system.cores import cores
 from tinylm.system.processes import worker_processes
 
@@ -129,6 +130,7 @@ def plan_tables(
     trials: int | None = None,
     rows: Sequence[str] | None = None,
     corpus: str | None = None,
+    tuned: bool = False,
 ) -> Prepared:
     """Choose every W_S, count its tokens and find the cells of the rows; stores and trains nothing.
 
@@ -140,15 +142,21 @@ def plan_tables(
         trials: of each row; the preset's when None.
         rows: only the rows of these names are to be run.
         corpus: a corpus in place of the preset's, as `open_corpus` takes it.
+        tuned: with the hyper-parameters that `tinylm paper tune` found, as tables of their own.
 
     Raises:
-        UserError: an unknown table, row or preset, a bad spec, a missing data set, or a folder that
-            holds other results.
+        UserError: an unknown table, row or preset, a bad spec, a missing data set, a folder that
+            holds other results, or no hyper-parameters found.
     """
     preset = load_preset(preset_name)
     if corpus is not None:
         preset = preset.model_copy(update={"corpus": corpus})
     tables = dict(load_table(name) for name in _expanded(names))
+    results = Results(folder)
+    results.check(preset_name)
+    if tuned:
+        preset = preset.model_copy(update={"spec_hyperparameters": True})
+        tables = dict(tuned_table(name, table, results) for name, table in tables.items() if table.panels)
     wanted = None if rows is None else list(rows)
     if wanted is not None:
         known = [row.name for table in tables.values() for panel in table.panels for row in panel.rows]
@@ -156,8 +164,6 @@ def plan_tables(
             if name not in known:
                 listed = ", ".join(dict.fromkeys(known))
                 raise UserError(f"row '{name}' is unknown; {', '.join(tables)} has {listed}.")
-    results = Results(folder)
-    results.check(preset_name)
     source = materials(preset.model_dump_json())
     planner = Planner(preset, source, trials or preset.trials)
     plans = [planner.table(name, table) for name, table in tables.items()]
@@ -190,7 +196,7 @@ def run_tables(prepared: Prepared, device: torch.device = CPU, workers: int | No
         store_latencies(plans, results, prepared.source)  # first, while nothing else runs
         most = min(cores(), workers or (cores() if device.type == "cpu" else GPU_WORKERS))
         preset = prepared.preset.model_dump_json()
-        failed = _run(jobs, preset, results, console, device, most) if jobs else []
+        failed = run_cells(jobs, preset, results, console, device, most) if jobs else []
         notes = [f"{plan.name} {row.row.name}: {row.note}" for plan in plans for panel in plan.panels
                  for row in panel.rows if row.note]  # fmt: skip
         notes += store_committees(results)
@@ -220,7 +226,7 @@ def _jobs(plans: Sequence[TablePlan], rows: list[str] | None, results: Results) 
             if cell.key in jobs or results.has(cell.key):
                 continue
             start = cell.start if isinstance(cell, FinetuningCell) else None
-            if isinstance(start, Pretraining) and not _trained(start, results):
+            if isinstance(start, Pretraining) and not trained(start, results):
                 jobs.setdefault(start.key, start)
             jobs[cell.key] = cell
     return sorted(jobs.values(), key=_wave)
@@ -233,11 +239,12 @@ def _wave(cell: Cell) -> int:
     return cell.number if isinstance(cell, Pretraining) else cell.trial
 
 
-def _trained(cell: Pretraining, results: Results) -> bool:
+def trained(cell: Pretraining, results: Results) -> bool:
+    """Whether a pre-training is finished and its weights are on this machine."""
     return results.has(cell.key) and weights_folder(cell.key).is_dir()
 
 
-def _run(
+def run_cells(
     jobs: list[Cell], preset: str, results: Results, console: Console, device: torch.device, most: int
 ) -> list[str]:
     """Run cells, `most` of them side by side; returns a sentence for each that failed."""

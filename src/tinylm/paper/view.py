@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,11 @@ class RowResult:
 
 @dataclass(frozen=True)
 class PanelResult:
-    """One panel."""
+    """One panel.
+
+    Attributes:
+        tuning: what `tinylm paper tune` found for its rows; empty where nothing was searched.
+    """
 
     table: str
     spec: Panel
@@ -81,6 +85,7 @@ class PanelResult:
     baselines: dict[str, float]
     committee: dict[str, Any] | None
     latency: dict[str, Any] | None
+    tuning: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -173,6 +178,7 @@ def _panel(results: Results, table: str, panel: Panel, stored: dict[str, Any]) -
         baselines,
         results.committees(table, panel.name),
         results.latency(table, panel.name),
+        (results.tuning(table, panel.name) or {"rows": {}})["rows"],
     )
 
 
