@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from helpers.serving import SEVEN, TOKENIZER, Server, export_toys, save_counted,
 from tinylm.export.runtime import load_onnx
 from tinylm.infer.committee import Committee
 from tinylm.serve.app import create_app
-from tinylm.serve.batcher import Batcher, QueueFullError
+from tinylm.serve.batcher import Batcher, OverloadError
 from tinylm.serve.limits import Limits
-from tinylm.serve.server import server_config
+from tinylm.serve.server import Server as Uvicorn
+from tinylm.serve.server import listen, server_config
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nContent-Length: %d\r\n\r\n"
 TEXTS = ["one two three", "", "four five six seven eight nine ten " * 5, "Two, two!", "eleven 🙂"]
@@ -296,6 +298,16 @@ def test_more_than_the_queue_holds_is_put_off(exported: Path) -> None:
         assert server.request("/predict", {"texts": ["one"] * 10})[0] == 200
 
 
+def test_what_has_waited_for_too_long_is_put_off(exported: Path) -> None:
+    many = {"texts": ["one two three"] * 256}
+    with serve(exported, "--longest-wait", "0.001") as server, ThreadPoolExecutor(8) as clients:
+        responses = list(clients.map(lambda body: server.request("/predict", body), [many] * 40))
+        assert {status for status, _, _ in responses} == {200, 503}
+        late = next(response for response in responses if response[0] == 503)
+        assert "the texts have waited for too long; try again later" in late[1]["detail"]
+        assert late[2]["retry-after"] == "1"
+
+
 def test_bodies_that_fill_the_memory_are_put_off(exported: Path) -> None:
     with serve(exported, limits="held_bytes=1000") as server:
         with socket.create_connection(("127.0.0.1", server.port)) as waiting:
@@ -338,7 +350,7 @@ def test_ten_thousand_at_once(exported: Path) -> None:
         return await asyncio.gather(*(client(port) for _ in range(count)))
 
     # All connect before the first sends: on a busy machine that takes longer than the usual limits.
-    patient = "header_seconds=600, body_seconds=600, response_seconds=600"
+    patient = "header_seconds=600, body_seconds=600, response_seconds=600, waiting_seconds=600"
     try:
         with serve(exported, limits=patient) as server:
             responses = asyncio.run(clients(server.port))
@@ -358,7 +370,7 @@ def test_nothing_in_flight_is_lost_when_the_server_stops(exported: Path) -> None
     with serve(exported) as server:
         text = "one two three"
         (label,) = Committee(toys()).predict([text])
-        body = json.dumps({"texts": [text] * 200}).encode()
+        body = json.dumps({"texts": [text] * 150}).encode()
         quick, slow, late = (socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(3))
         waiting = [socket.create_connection(("127.0.0.1", server.port), 20) for _ in range(20)]
         for connection in waiting:
@@ -379,11 +391,33 @@ def test_nothing_in_flight_is_lost_when_the_server_stops(exported: Path) -> None
                 received += chunk
             head, response = received.split(b"\r\n\r\n")
             assert head.startswith(b"HTTP/1.1 200")
-            assert [p["label"] for p in json.loads(response)["predictions"]] == [label] * 200
+            assert [p["label"] for p in json.loads(response)["predictions"]] == [label] * 150
         assert quick.recv(1) == b""  # idle, so closed
         assert server.process.wait(10) == 0
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", server.port))
+
+
+def test_a_connection_that_nobody_has_met_yet_is_served_when_the_server_stops(exported: Path) -> None:
+    async def stop_at_once() -> bytes:
+        listener = listen("127.0.0.1", 0)
+        config = server_config(create_app(load_onnx(exported)), Limits())
+        server = Uvicorn(config)
+        config.load()
+        server.lifespan = config.lifespan_class(config)
+        await server.startup([listener])
+        # Without an await in between, the event loop does not see them.
+        waiting = [socket.create_connection(listener.getsockname(), 20) for _ in range(3)]
+        waiting[0].sendall(HEAD % 15 + b'{"text": "one"}')
+        waiting[1].sendall(HEAD % 15)
+        stopping = asyncio.create_task(server.shutdown([listener]))
+        await asyncio.sleep(0.2)
+        waiting[1].sendall(b'{"text": "one"}')
+        await stopping
+        assert waiting[2].recv(1) == b""  # it said nothing
+        return waiting[0].recv(1 << 16) + waiting[1].recv(1 << 16)
+
+    assert asyncio.run(stop_at_once()).count(b"HTTP/1.1 200") == 2
 
 
 def test_an_interrupt_ends_it_too(exported: Path) -> None:
@@ -516,7 +550,7 @@ def test_requests_that_wait_are_computed_together() -> None:
         return [question * question for question in questions]
 
     async def predict() -> None:
-        batcher = Batcher[int, int](work, 4, 8, sizes.append, waiting.append)
+        batcher = Batcher[int, int](work, 4, 8, 600, sizes.append, waiting.append)
         worker = asyncio.create_task(batcher.run())
         first = asyncio.create_task(batcher.submit([1]))
         await asyncio.sleep(0.05)  # it is being computed
@@ -524,7 +558,7 @@ def test_requests_that_wait_are_computed_together() -> None:
         gone = asyncio.create_task(batcher.submit([7]))
         await asyncio.sleep(0.05)
         assert batcher.waiting == waiting[-1] == 6
-        with pytest.raises(QueueFullError):
+        with pytest.raises(OverloadError):
             await batcher.submit([8, 9, 10])
         gone.cancel()
         busy.set()
@@ -537,3 +571,32 @@ def test_requests_that_wait_are_computed_together() -> None:
 
     asyncio.run(predict())
     assert sizes == [1, 4, 1, 1, 2]
+
+
+def test_a_request_that_has_waited_for_too_long_is_not_computed() -> None:
+    computed: list[int] = []
+    busy = threading.Event()
+
+    def work(questions: list[int]) -> list[int]:
+        busy.wait(5)
+        computed.extend(questions)
+        return questions
+
+    async def predict() -> None:
+        batcher = Batcher[int, int](work, 4, 8, 0.1, print, print)
+        worker = asyncio.create_task(batcher.run())
+        first = asyncio.create_task(batcher.submit([1]))
+        await asyncio.sleep(0.01)
+        late = asyncio.create_task(batcher.submit([2]))
+        await asyncio.sleep(0.2)
+        prompt = asyncio.create_task(batcher.submit([3]))
+        await asyncio.sleep(0.01)
+        busy.set()
+        assert (await first, await prompt) == ([1], [3])
+        with pytest.raises(OverloadError, match="waited"):
+            await late
+        assert batcher.waiting == 0
+        worker.cancel()
+
+    asyncio.run(predict())
+    assert computed == [1, 3]

@@ -55,6 +55,15 @@ def serve_command(
             metavar="SECONDS",
         ),
     ] = Limits.idle_seconds,
+    longest_wait: Annotated[
+        float,
+        typer.Option(
+            help="Seconds for which a request may wait while others are computed; then it gets a 503. A"
+            " short time keeps responses quick when more requests come than can be computed.",
+            min=0.001,
+            metavar="SECONDS",
+        ),
+    ] = Limits.waiting_seconds,
     workers: Annotated[
         int,
         typer.Option(
@@ -89,7 +98,7 @@ def serve_command(
     classifier = load_predictor(model)
     if token is None and host not in ("127.0.0.1", "localhost", "::1"):
         remark(f"everybody who can reach {host} can use this server; set {TOKEN_VARIABLE} to need a token.")
-    limits = Limits(idle_seconds=keep_alive)
+    limits = Limits(idle_seconds=keep_alive, waiting_seconds=longest_wait)
     address, number = listener.getsockname()[:2]
     say(f"http://{f'[{address}]' if ':' in address else address}:{number} is ready; Ctrl-C stops it")
     with contextlib.suppress(KeyboardInterrupt), shared_metrics(workers):

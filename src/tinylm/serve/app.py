@@ -24,7 +24,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from tinylm.infer.predictor import Predictor, decide
-from tinylm.serve.batcher import Batcher, QueueFullError
+from tinylm.serve.batcher import Batcher, OverloadError
 from tinylm.serve.guard import Guard
 from tinylm.serve.limits import Limits
 
@@ -158,6 +158,7 @@ def create_app(
         lambda items: _predict(classifier, items),
         limits.batch_texts,
         limits.waiting_texts,
+        limits.waiting_seconds,
         sizes.observe,
         waiting.set,
     )
@@ -199,7 +200,7 @@ def create_app(
         408: "The body took too long to arrive.",
         413: "The body is too large.",
         422: "The body is not valid.",
-        503: "Too many texts are waiting. Retry-After says when to try again.",
+        503: "Too many texts are waiting, or for too long. Retry-After says when to try again.",
         504: "There was no prediction in time.",
     }
 
@@ -230,9 +231,9 @@ def create_app(
             raise HTTPException(422, f"{sentence} are allowed.")
         try:
             predictions = await batcher.submit([_Item(text, wanted.details) for text in texts])
-        except QueueFullError:
+        except OverloadError as error:
             raise HTTPException(
-                503, f"{batcher.waiting:,} texts are waiting; try again later.", {"retry-after": "1"}
+                503, f"The server is overloaded: {error}; try again later.", {"retry-after": "1"}
             ) from None
         milliseconds = round(1000 * (time.perf_counter() - began), 2)
         return PredictResponse(predictions=list(predictions), milliseconds=milliseconds)

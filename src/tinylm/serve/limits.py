@@ -16,6 +16,8 @@ class Limits:
         text_characters: in one text. A model reads far less; see `encode_prefixes`.
         batch_texts: that are computed together.
         waiting_texts: in the queue.
+        waiting_seconds: until the texts of a request are computed. A long queue takes up bursts; where
+            more is sent than can be computed, every response takes as long as the queue is.
         header_seconds: from connecting until the head of a request has arrived.
         body_seconds: from then until its body has arrived.
         response_seconds: from then until the client has taken the response.
@@ -30,6 +32,7 @@ class Limits:
     text_characters: int = 20_000
     batch_texts: int = 64
     waiting_texts: int = 4096
+    waiting_seconds: float = 10
     header_seconds: float = 10
     body_seconds: float = 10
     response_seconds: float = 20

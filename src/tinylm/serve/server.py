@@ -11,18 +11,69 @@ stays open, which must be long (see `Limits`), and has no limit until a client t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import socket
+from collections.abc import Iterator
 from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from tinylm.errors import UserError
 from tinylm.serve.limits import Limits
 
 LATE_SECONDS = 1.0  # how long a stopping server waits for the request of a client that has connected
+
+
+class _State(ServerState):
+    """What the connections of a server share.
+
+    Attributes:
+        stopping: whether each is to be closed after its request.
+    """
+
+    stopping = False
+
+
+class Server(uvicorn.Server):
+    """A server that stops without losing connections that the system has made and asyncio not yet met."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state = _State()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept what has connected, then listen no more and wait until the requests have their responses.
+
+        uvicorn would close the sockets at once; the system resets connections that wait there.
+        """
+        loop = asyncio.get_running_loop()
+        cast(_State, self.server_state).stopping = True
+        late = [
+            asyncio.ensure_future(loop.connect_accepted_socket(self._protocol, connection))
+            for listener in sockets or []
+            for connection in _connected(listener)
+        ]
+        await super().shutdown(sockets)
+        await asyncio.gather(*late, return_exceptions=True)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = cast(Any, self.config.http_protocol_class)(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+
+def _connected(listener: socket.socket) -> Iterator[socket.socket]:
+    """The connections that wait to be accepted."""
+    with contextlib.suppress(OSError):
+        while True:
+            connection, _ = listener.accept()
+            connection.setblocking(False)
+            yield connection
 
 
 class _Protocol(H11Protocol):
@@ -37,7 +88,10 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast(asyncio.Transport, transport))
-        self._expect_request(self._limits.header_seconds)
+        if cast(_State, self.server_state).stopping:
+            self.shutdown()
+        else:
+            self._expect_request(self._limits.header_seconds)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -102,7 +156,7 @@ def listen(host: str, port: int) -> socket.socket:
 def run(app: ASGIApp, listener: socket.socket, limits: Limits) -> None:
     """Serve until SIGTERM or SIGINT; requests that have arrived by then get their responses."""
     _allow_many_files()
-    uvicorn.Server(server_config(app, limits)).run(sockets=[listener])
+    Server(server_config(app, limits)).run(sockets=[listener])
 
 
 def server_config(app: ASGIApp, limits: Limits) -> uvicorn.Config:
