@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from tinylm.errors import UserError
-from tinylm.paper.cells import Planner, seed_of
-from tinylm.paper.preset import MOST_TRIALS, load_preset
+from tinylm.model.heads import SequenceClassifier
+from tinylm.paper.cells import Planner, RowPlan, parameters_of, seed_of
+from tinylm.paper.preset import MOST_TRIALS, Preset, load_preset
 from tinylm.paper.results import Results
-from tinylm.paper.spec import Selection, TaskSpec, load_table
+from tinylm.paper.spec import Architecture, Selection, Table, TaskSpec, load_table
 from tinylm.text.store import TokenIds
 
 STORED = Results(Path(__file__).parents[2] / "results" / "paper" / "cpu")
@@ -60,10 +61,16 @@ class StoredMaterials:
 
     def of(self, spec: TaskSpec) -> Any:
         identity = self.finetuning[spec.model_dump_json()]
-        task = {"name": spec.name, "label_names": [], "train_texts": [], "test_texts": [], "notes": []}
+        task = {
+            "name": spec.name,
+            "label_names": ["a", "b"],
+            "train_texts": [],
+            "test_texts": [],
+            "notes": [],
+        }
         return SimpleNamespace(
             task=SimpleNamespace(fingerprint=identity["task"], **task),
-            encoded=SimpleNamespace(train=texts(1), test=texts(1)),
+            encoded=SimpleNamespace(train=texts(1), test=texts(1), n_labels=10),
             validation=texts(identity["validation"]),
             tokens=texts(1),
             in_task=np.ones(1, bool),
@@ -149,3 +156,53 @@ def test_rows_whose_w_s_cannot_be_chosen_are_left_empty_with_a_reason(monkeypatc
     by_name = {row.row.name: row for row in plan.panels[0].rows}
     assert by_name["40000"].note == "T_M 8661 is out of reach." and by_name["40000"].trials == []
     assert by_name["0"].note == "" and len(by_name["0"].trials) == 2  # needs no W_S
+
+
+def deep_rows(preset: Preset, panel: str) -> dict[str, RowPlan]:
+    """Rows of deep-model with the data of table8 and table9, which it shares."""
+    plan = Planner(preset, StoredMaterials(), 2).table(*load_table("deep-model"))  # type: ignore[arg-type]
+    (found,) = [each for each in plan.panels if each.panel.name == panel]
+    return {row.row.name: row for row in found.rows}
+
+
+def test_equal_seconds_are_those_of_the_rows_together():
+    rows = deep_rows(load_preset("cpu").model_copy(update={"deep_layers": 2}), "a")
+    members = [row for row in rows.values() if row.row.role == "member"]
+    steps, seconds = rows["equal-steps"], rows["equal-seconds"]
+    for work_of in (lambda row: row.pretrainings[0].work, lambda row: row.trials[0].work):
+        together = sum(map(work_of, members))
+        assert together <= work_of(seconds) < together + work_of(steps)  # whole epochs, rounded up
+        assert work_of(steps) < together
+    assert seconds.config == steps.config and seconds.trials[0].seed == steps.trials[0].seed
+
+
+def test_who_takes_longer_anyway_is_not_cut_short():
+    large = {"w_s": {"select": "random", "size": 40000}, "architecture": {"layers": 6, "keep_layers": True}}
+    rows = [
+        {"name": "small", "w_s": {"select": "random", "size": 40000}, "architecture": {"layers": 1}},
+        {"name": "large", **large},
+        {"name": "equal", **large, "equal_seconds": ["small"]},
+    ]
+    panel = load_table("table5")[1].panels[0].model_dump() | {"rows": rows}
+    table = Table.model_validate({"title": "t", "panels": [panel]})
+    plan = Planner(load_preset("cpu"), StoredMaterials(), 2).table("t", table)  # type: ignore[arg-type]
+    _, large_plan, equal = plan.panels[0].rows
+    assert [cell.key for cell in equal.trials] == [cell.key for cell in large_plan.trials]
+
+
+def test_equal_parameters_are_those_of_the_rows_together():
+    rows = deep_rows(load_preset("cpu"), "a")
+    together = sum(parameters_of(row.config, 10) for row in rows.values() if row.row.role == "member")
+    config = rows["equal-parameters"].config
+    found = {
+        heads: abs(parameters_of(config.model_copy(update={"heads": heads}), 10) - together)
+        for heads in range(1, 60)
+    }
+    assert config.heads == min(found, key=lambda heads: found[heads])
+    assert config.layers == rows["equal-steps"].config.layers
+
+
+def test_parameters_are_counted_as_they_are():
+    config = load_preset("cpu").model_config_of(Architecture(layers=1), 4000, role="row")
+    model = SequenceClassifier(config, 10)
+    assert parameters_of(config, 10) == sum(weight.numel() for weight in model.parameters())

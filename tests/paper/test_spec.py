@@ -6,6 +6,7 @@ import pytest
 
 from tinylm.errors import UserError
 from tinylm.paper.preset import Preset, load_preset, preset_names
+from tinylm.paper.runner import _expanded
 from tinylm.paper.spec import Architecture, Finetuning, Selection, load_table, parse, parse_table, table_names
 from tinylm.train.recipes import RECIPES
 
@@ -32,7 +33,13 @@ def rows_of(name: str, panel: str = "") -> dict[str, object]:
 def test_every_table_of_the_paper_and_every_open_question_has_a_spec():
     names = table_names()
     assert names[:10] == ["figure1", *(f"table{n}" for n in range(1, 10))]
-    assert set(names[10:]) == {"committee-size", "gap-curve", "reverse-mismatch", "weighted-overlap"}
+    assert set(names[10:]) == {
+        "committee-size",
+        "deep-model",
+        "gap-curve",
+        "reverse-mismatch",
+        "weighted-overlap",
+    }
     for name in names:
         load_table(name)
 
@@ -64,8 +71,8 @@ def test_specs_name_the_claims_that_they_are_held_against():
         "gap": ["table1", "table2", "table3", "table5", "table6"],
         "growth": ["table3", "table5", "table6"],
         "overlap": ["table4", "table7"],
-        "committee": ["table8"],
-        "untrained-committee": ["table9"],
+        "committee": ["deep-model", "table8"],
+        "untrained-committee": ["deep-model", "table9"],
     }
 
 
@@ -179,6 +186,36 @@ def test_the_deep_model_of_a_committee_has_its_own_depth():
     assert [preset.model_config_of(deep, 999, role=role).layers for role in ("row", "deep")] == [1, 2]
     assert preset.model_config_of(shallow, 999, role="member").layers == 1
     assert load_preset("paper").model_config_of(deep, 999, role="deep").layers == 6
+
+
+def test_the_deep_model_is_that_of_tables_8_and_9_beside_their_members():
+    for panel, (table, of_table) in {"a": ("table8", "a"), "b": ("table8", "b"), "c": ("table9", "")}.items():
+        deep, printed = rows_of("deep-model", panel), rows_of(table, of_table)
+        for name, row in printed.items():
+            if row.role == "member":
+                assert deep[name] == row
+        assert deep["equal-steps"].model_dump(exclude={"name"}) == printed["bert6"].model_dump(
+            exclude={"name"}
+        )
+
+
+def test_a_row_equals_rows_above_it_alone():
+    spec = GOOD.replace("w_s: {select: none}", "w_s: {select: none}\n        equal_seconds: [three]")
+    with pytest.raises(UserError, match="'two' is to equal 'three', which is no row above it"):
+        parse_table(spec, "mine.yaml")
+
+
+def test_a_model_may_keep_its_blocks_whatever_the_preset():
+    preset = load_preset("laptop")
+    kept = Architecture(layers=3, keep_layers=True)
+    assert preset.model_config_of(kept, 999, role="row").layers == 3
+    assert preset.model_config_of(Architecture(layers=3), 999, role="row").layers == 1
+
+
+def test_what_a_preset_leaves_out_is_not_run_with_all():
+    assert "deep-model" in _expanded(["all"], load_preset("laptop"))
+    assert "deep-model" not in _expanded(["all"], load_preset("cpu"))
+    assert _expanded(["deep-model"], load_preset("cpu")) == ["deep-model"]
 
 
 def test_the_paper_tells_hidden_tokens_from_the_whole_vocabulary():

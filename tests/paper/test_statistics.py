@@ -84,6 +84,7 @@ def panel_of(rows: list[dict[str, object]], plots: list[str], table: str, **more
             spec=spec.rows[i],
             architecture="BERT-1",
             layer_count=5,
+            parameters=None,
             by_trial=dict(enumerate(row["accuracy"])),
             best=row["accuracy"],
             gap_by_trial=dict(enumerate(row.get("gaps", []))),

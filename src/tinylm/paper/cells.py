@@ -7,14 +7,18 @@ the same thing get the same cell, which is computed once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import torch
+
 from tinylm.errors import UserError
 from tinylm.model.config import ModelConfig
 from tinylm.model.flops import training_work
+from tinylm.model.heads import SequenceClassifier
 from tinylm.paper.data import SELECTION_SEED, Materials, TaskData, depends_on_task
 from tinylm.paper.preset import MOST_TRIALS, Preset
 from tinylm.paper.public import Public, find_public
@@ -178,6 +182,7 @@ class TablePlan:
                             "name": row.row.name,
                             "architecture": row.config.name,
                             "layer_count": row.config.layer_count,
+                            "parameters": parameters_of(row.config, len(plan.facts["labels"])),
                             "trials": [cell.key for cell in row.trials],
                             "without": [cell.key for cell in row.without],
                             "pretrainings": [cell.key for cell in row.pretrainings],
@@ -203,15 +208,40 @@ def seed_of(copy: int, number: int) -> int:
     return MOST_TRIALS * copy + number
 
 
+def parameters_of(config: ModelConfig, n_labels: int) -> int:
+    """Number of a classifier's parameters."""
+    with torch.device("meta"):  # takes no memory
+        model = SequenceClassifier(config, n_labels)
+    return sum(weight.numel() for weight in model.parameters())
+
+
 @dataclass(frozen=True)
 class _Arm:
-    """What the trainings of one row have in common, with or without pre-training."""
+    """What the trainings of one row have in common, with or without pre-training.
+
+    Attributes:
+        as_long_as: rows whose trainings together these take as long as; none for the preset's epochs.
+    """
 
     task: TaskSpec
     data: TaskData
     config: ModelConfig
     copy: int
     label: str
+    as_long_as: Sequence[RowPlan] = ()
+
+    def more_epochs(self, work: float, others: Sequence[float]) -> float:
+        """How many times as many epochs are needed for equal seconds, at least 1.
+
+        Equal is the arithmetic, not what a clock measured: it is known before anything is trained, and
+        the same on every machine, so that it may determine a cell's key. The seconds of finished cells
+        stand in the report, where the two can be compared.
+
+        Args:
+            work: of the training with the preset's epochs, see `training_work`.
+            others: of the trainings that it is to take as long as.
+        """
+        return max(1.0, sum(others) / work) if others else 1.0
 
 
 class Planner:
@@ -235,12 +265,15 @@ class Planner:
         data = self.materials.of(panel.task)
         name = panel_name(table, panel.name)
         rows: list[RowPlan] = []
-        alike: list[tuple[ModelConfig, Selection, Finetuning | None]] = []
+        alike: list[tuple[Any, ...]] = []
         for row in panel.rows:
             architecture = row.architecture or panel.architecture
             config = self.preset.model_config_of(architecture, self._vocab_size, role=row.role)
-            kind = (config, row.w_s, row.finetune)
-            arm = _Arm(panel.task, data, config, alike.count(kind), f"{name} {row.name}")
+            if row.equal_parameters:
+                config = self._as_large_as(_named(rows, row.equal_parameters), config, data.encoded.n_labels)
+            kind = (config, row.w_s, row.finetune, row.equal_seconds)
+            others = _named(rows, row.equal_seconds)
+            arm = _Arm(panel.task, data, config, alike.count(kind), f"{name} {row.name}", others)
             rows.append(self._row(row, panel, arm))
             alike.append(kind)
         baselines = [
@@ -253,6 +286,19 @@ class Planner:
             for method in BASELINES
         ]
         return PanelPlan(panel, rows, baselines, _facts(data))
+
+    def _as_large_as(self, others: Sequence[RowPlan], config: ModelConfig, n_labels: int) -> ModelConfig:
+        """This architecture with the number of heads that comes nearest to the parameters of other rows."""
+        wanted = sum(parameters_of(other.config, n_labels) for other in others)
+        best, heads = config, config.heads
+        while True:
+            wider = self.preset.base_recipe().model_config_for(
+                self._vocab_size, layers=config.layers, heads=heads, convolution=config.convolution
+            )
+            found, nearest = (abs(parameters_of(each, n_labels) - wanted) for each in (wider, best))
+            if found > nearest:
+                return best
+            best, heads = wider, heads + 1
 
     def _row(self, row: Row, panel: Panel, arm: _Arm) -> RowPlan:
         size = self.preset.size_of(row.w_s, row.paper.w_s)
@@ -296,6 +342,13 @@ class Planner:
         recipe = self.preset.pretraining_recipe(len(paragraphs))
         meta = self.materials.corpus.meta
         of_task = depends_on_task(selection)
+        work = self._pretraining_work(arm.config, recipe, len(paragraphs))
+        longer = arm.more_epochs(
+            work, [start.work for row in arm.as_long_as for start in row.pretrainings[:1]]
+        )
+        if longer > 1:
+            recipe = recipe.with_epochs(pretrain=math.ceil(longer * recipe.pretrain.epochs))
+            work = self._pretraining_work(arm.config, recipe, len(paragraphs))
         if selection.select == "all":
             selection = Selection(select="random", size=len(paragraphs))  # what it is here
         seed = seed_of(arm.copy, number)
@@ -315,14 +368,6 @@ class Planner:
             "recipe": recipe.model_dump(mode="json", exclude={"finetune", "model", "vocabulary"}),
             "seed": seed,
         }
-        passes = recipe.pretrain.epochs * len(paragraphs)
-        trained = passes * self._mean_tokens
-        work = training_work(
-            arm.config,
-            trained=trained,
-            masked=recipe.mask_rate * trained * (recipe.sampled_tokens or self._vocab_size),
-            steps=passes / recipe.pretrain.batch_size,
-        )
         return Pretraining(
             identity,
             f"{arm.label}: pre-training",
@@ -336,6 +381,16 @@ class Planner:
             work,
         )
 
+    def _pretraining_work(self, config: ModelConfig, recipe: Recipe, paragraphs: int) -> float:
+        passes = recipe.pretrain.epochs * paragraphs
+        trained = passes * self._mean_tokens
+        return training_work(
+            config,
+            trained=trained,
+            masked=recipe.mask_rate * trained * (recipe.sampled_tokens or self._vocab_size),
+            steps=passes / recipe.pretrain.batch_size,
+        )
+
     def _finetuning(
         self,
         arm: _Arm,
@@ -347,6 +402,11 @@ class Planner:
     ) -> FinetuningCell:
         data, patience = arm.data, self.preset.patience
         recipe = self.preset.finetuning_recipe(hyper, len(data.encoded.train))
+        work = _finetuning_work(arm.config, recipe, data)
+        longer = arm.more_epochs(work, [row.trials[0].work for row in arm.as_long_as if row.trials])
+        if longer > 1:
+            recipe = recipe.with_epochs(finetune=math.ceil(longer * recipe.finetune.epochs))
+            work = _finetuning_work(arm.config, recipe, data)
         seed = seed_of(arm.copy, trial)
         identity = {
             "kind": "finetuning",
@@ -364,13 +424,6 @@ class Planner:
         }
         if patience is not None:  # else not named at all, as in cells from before there was any
             identity["patience"] = patience
-        encoded, epochs = data.encoded, recipe.finetune.epochs
-        work = training_work(
-            arm.config,
-            trained=epochs * len(encoded.train.ids),
-            evaluated=epochs * len(encoded.test.ids),
-            steps=epochs * len(encoded.train) / recipe.finetune.batch_size,
-        )
         return FinetuningCell(
             identity,
             f"{arm.label}, trial {trial + 1}",
@@ -385,6 +438,20 @@ class Planner:
             seed,
             work,
         )
+
+
+def _finetuning_work(config: ModelConfig, recipe: Recipe, data: TaskData) -> float:
+    encoded, epochs = data.encoded, recipe.finetune.epochs
+    return training_work(
+        config,
+        trained=epochs * len(encoded.train.ids),
+        evaluated=epochs * len(encoded.test.ids),
+        steps=epochs * len(encoded.train) / recipe.finetune.batch_size,
+    )
+
+
+def _named(rows: Sequence[RowPlan], names: Sequence[str]) -> list[RowPlan]:
+    return [row for row in rows if row.row.name in names]
 
 
 def _facts(data: TaskData) -> dict[str, Any]:

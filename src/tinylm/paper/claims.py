@@ -115,7 +115,7 @@ def _committee(panel: PanelResult) -> Iterator[Evidence]:
     for deep in panel.with_role("deep"):
         found = interval(paired(committee, deep.by_trial))
         if found is not None:
-            what = f"{panel.name}: committee minus {deep.architecture}"
+            what = f"{panel.name}: committee minus {deep.spec.name} ({deep.architecture})"
             yield Evidence(what, found, found.low > -MARGIN)
 
 

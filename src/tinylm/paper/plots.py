@@ -8,13 +8,19 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from tinylm.paper.claims import random_rows_of
 from tinylm.paper.statistics import Curve, interval
 from tinylm.paper.view import PanelResult
-from tinylm.report.plots import BLACK, BLUE, GREEN, ORANGE, RED, STYLE, add_legend, new_figure
+from tinylm.report.plots import BLACK, BLUE, GREEN, ORANGE, RED, STYLE, WIDTH, add_legend, new_figure
 from tinylm.report.plots import label_plot as bars_of_labels
 
+DEEP_STYLES: list[dict[str, Any]] = [
+    {"color": BLACK, "marker": "s"},
+    {"color": ORANGE, "marker": "^"},
+    {"color": RED, "marker": "v"},
+]
 PAPER: dict[str, Any] = {"color": RED, "marker": "s", "linestyle": "none", "fillstyle": "none"}
 
 
@@ -72,38 +78,39 @@ def label_plot(accuracies: np.ndarray, labels: Sequence[str], paper_mean: float 
 
 @rc_context(STYLE)
 def committee_plot(panel: PanelResult) -> Figure:
-    """Accuracy against measured latency: members, their committee, the deep model."""
+    """Accuracy of members, their committee and the deep models against milliseconds and against layers."""
     assert panel.committee is not None and panel.latency is not None
-    figure, axes = new_figure(2.9)
-    milliseconds = panel.latency["ms"]
-    groups: list[tuple[Any, dict[str, Any], str]] = [
-        (panel.with_role("member"), {"color": BLUE, "marker": "o"}, "member"),
-        (panel.with_role("deep"), {"color": BLACK, "marker": "s"}, "deep model"),
+    figure = Figure(figsize=(WIDTH, 3.1))
+    by_time, by_layers = figure.subplots(1, 2, sharey=True)
+    deep = panel.with_role("deep")
+    points: list[tuple[str, str, int, Sequence[float], dict[str, Any]]] = [
+        (row.spec.name, "member", row.layer_count, row.accuracy, {"color": BLUE, "marker": "o"})
+        for row in panel.with_role("member")
     ]
-    for rows, style, label in groups:
-        for i, row in enumerate(row for row in rows if len(row.accuracy) > 1):
-            axes.errorbar(
-                milliseconds[row.spec.name]["p50"],
-                np.mean(row.accuracy),
-                np.std(row.accuracy, ddof=1),
-                capsize=3,
-                label=label if i == 0 else None,
-                **style,
-            )
-    trials = panel.committee["trials"]
-    axes.errorbar(
-        milliseconds["committee"]["p50"],
-        np.mean(trials),
-        np.std(trials, ddof=1),
-        capsize=3,
-        color=GREEN,
-        marker="D",
-        label="committee, one after the other",
-    )
-    axes.set_xlim(left=0)
-    axes.set_xlabel("latency, ms per text (median)")
-    axes.set_ylabel("test accuracy")
-    return add_legend(figure)
+    for row, style in zip(deep, DEEP_STYLES, strict=False):
+        label = "deep model" if len(deep) == 1 else f"deep, {row.spec.name.replace('-', ' ')}"
+        points.append((row.spec.name, label, row.layer_count, row.accuracy, style))
+    committee = panel.committee["trials"]
+    style = {"color": GREEN, "marker": "D"}
+    points.append(("committee", "committee", panel.committee_layers, committee, style))
+    seen = set()
+    for name, label, layers, accuracies, style in points:
+        if len(accuracies) < 2:
+            continue
+        y, deviation = np.mean(accuracies), np.std(accuracies, ddof=1)
+        milliseconds = panel.latency["ms"][name]["p50"]
+        shown = None if label in seen else label
+        by_time.errorbar(milliseconds, y, deviation, capsize=3, linestyle="none", label=shown, **style)
+        by_layers.errorbar(layers, y, deviation, capsize=3, linestyle="none", **style)
+        seen.add(label)
+    for axes in (by_time, by_layers):
+        axes.margins(x=0.1)
+        axes.set_xlim(left=0)
+    by_layers.xaxis.set_major_locator(MaxNLocator(integer=True))
+    by_time.set_xlabel("milliseconds per text")
+    by_layers.set_xlabel("layers")
+    by_time.set_ylabel("test accuracy")
+    return add_legend(figure, 3)
 
 
 @rc_context(STYLE)

@@ -76,6 +76,7 @@ class Preset(BaseModel):
         task_instead: a task that stands for every task of the specs.
         labels_instead: its number of labels.
         rows_instead: as many training and test rows of each label does it have at most.
+        leaves_out: tables that `all` does not stand for.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -110,6 +111,7 @@ class Preset(BaseModel):
     task_instead: str | None = None
     labels_instead: int = Field(default=2, ge=2)
     rows_instead: int = Field(default=100, ge=2)
+    leaves_out: list[str] = []
 
     @model_validator(mode="after")
     def _patience_needs_validation(self) -> Preset:
@@ -155,7 +157,7 @@ class Preset(BaseModel):
         if front is not None:
             front = front.model_copy(update={"channels": _scaled(front.channels, self.channels_divided_by)})
         layers = architecture.layers
-        if layers > 1:
+        if layers > 1 and not architecture.keep_layers:
             layers = (self.deep_layers if role == "deep" else self.layers) or layers
         return self.base_recipe().model_config_for(
             vocab_size,

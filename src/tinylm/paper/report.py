@@ -7,7 +7,7 @@ weights or logits. Sentences follow the figures wherever they fall.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,7 @@ METHODS = {
     "linear-svm": "linear SVM, words and characters",
     "fasttext": "fastText",
 }
-NOT_KNOBS = {"corpus"}
+NOT_KNOBS = {"corpus", "leaves_out"}
 
 
 def write_report(
@@ -237,42 +237,68 @@ def _data_rows(panel: PanelResult) -> Grid:
 
 def _committee_rows(panel: PanelResult) -> Grid:
     milliseconds = (panel.latency or {}).get("ms", {})
+    members = panel.with_role("member")
 
-    def ms(name: str) -> str:
-        return f"{milliseconds[name]['p50']:.2f}" if name in milliseconds else ""
+    def line(
+        name: str,
+        what: str,
+        layers: str,
+        ms: str,
+        parameters: float | None,
+        seconds: float | None,
+        *accuracies: str,
+    ) -> list[str]:
+        return [
+            name, what, layers,
+            f"{milliseconds[ms]['p50']:.2f}" if ms in milliseconds else "",
+            "" if parameters is None else f"{parameters / 1e6:.1f}",
+            "" if seconds is None else f"{seconds:.0f}",
+            *accuracies,
+        ]  # fmt: skip
 
     rows = [
-        [
+        line(
             row.spec.name,
             row.architecture,
             str(row.layer_count),
-            ms(row.spec.name),
+            row.spec.name,
+            row.parameters,
+            row.seconds,
             number(row.paper.accuracy),
             mean_deviation(row.accuracy) + _few(row),
             number(float(np.mean(row.best)) if row.best else None),
-        ]
+        )
         for row in panel.rows
     ]
     if panel.committee is not None:
-        layers = max(row.layer_count for row in panel.with_role("member"))
         rows.append(
-            [
-                f"soft committee of {len(panel.with_role('member'))}",
+            line(
+                f"soft committee of {len(members)}",
                 "all members",
-                f"{layers} side by side",
-                ms("committee"),
+                f"{panel.committee_layers} side by side",
+                "committee",
+                _sum(row.parameters for row in members),
+                _sum(row.seconds for row in members),
                 number(panel.spec.committee),
                 mean_deviation(panel.committee["trials"]),
                 "",
-            ]
+            )
         )
-    rows += [[METHODS[name], "", "", "", "", f"{value:.3f}", ""] for name, value in panel.baselines.items()]
+    rows += [[METHODS[name], *[""] * 6, f"{value:.3f}", ""] for name, value in panel.baselines.items()]
     return Grid(
-        ["row", "architecture here", "layers", "ms", "Acc. paper", "Acc.", "best epoch"],
+        ["row", "architecture here", "layers", "ms", "millions of parameters", "seconds", "Acc. paper",
+         "Acc.", "best epoch"],
         rows,
         "ms: median latency of one text on one thread, tokenizing included; the committee's members predict"
-        " one after the other. layers: the paper's measure of latency, that of members side by side.",
-    )
+        " one after the other. layers: the paper's measure of latency, that of members side by side. seconds:"
+        " of one trial on one core, pre-training included.",
+    )  # fmt: skip
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    """The sum; None where a value is unknown."""
+    known = list(values)
+    return None if None in known else sum(value for value in known if value is not None)
 
 
 def _plot(panel: PanelResult, kind: str) -> list[Block]:
@@ -305,7 +331,10 @@ def _plot(panel: PanelResult, kind: str) -> list[Block]:
             caption += f" The dotted line is the paper's mean, {row.paper.accuracy:.3f}."
         return [Plot(name, plots.label_plot(row.per_label, labels, row.paper.accuracy), caption, words)]
     if kind == "committee" and panel.committee and panel.latency and panel.with_role("deep"):
-        caption = "Accuracy against measured latency; upper left is better."
+        caption = (
+            "Accuracy against measured latency, and against the paper's measure of it, the number of layers;"
+            " upper left is better. Bars are one standard deviation."
+        )
         speed = panel.latency["ms"]["committee"]["p50"]
         words = f"Committee {mean_deviation(panel.committee['trials'])}, {speed:.2f} ms."
         return [Plot(name, plots.committee_plot(panel), caption, words)]

@@ -151,7 +151,7 @@ def plan_tables(
     preset = load_preset(preset_name)
     if corpus is not None:
         preset = preset.model_copy(update={"corpus": corpus})
-    tables = dict(load_table(name) for name in _expanded(names))
+    tables = dict(load_table(name) for name in _expanded(names, preset))
     results = Results(folder)
     results.check(preset_name)
     if tuned:
@@ -205,11 +205,12 @@ def run_tables(prepared: Prepared, device: torch.device = CPU, workers: int | No
     return Summary(len(jobs) - len(failed), prepared.found, failed, notes + results.notes)
 
 
-def _expanded(names: Sequence[str]) -> list[str]:
+def _expanded(names: Sequence[str], preset: Preset) -> list[str]:
     """Names with `all` and the tables that an analysis uses written out, each once."""
     out: list[str] = []
+    every = [name for name in table_names() if name not in preset.leaves_out]
     for name in names:
-        for each in table_names() if name == "all" else [name]:
+        for each in every if name == "all" else [name]:
             out += [*load_table(each)[1].uses, each]
     return list(dict.fromkeys(out))
 

@@ -90,9 +90,17 @@ class Selection(_Part):
 
 
 class Architecture(_Part):
-    """A BERT-n, with convolutions in front where given (Tables 8 and 9)."""
+    """A BERT-n, with convolutions in front where given (Tables 8 and 9).
+
+    Attributes:
+        layers: blocks.
+        keep_layers: whatever the preset does to the blocks of other models.
+        heads: of each block.
+        convolution: the front end.
+    """
 
     layers: int = Field(default=6, ge=1)
+    keep_layers: bool = False
     heads: int = Field(default=12, ge=1)
     convolution: Convolution | None = None
 
@@ -117,6 +125,10 @@ class Row(_Part):
         finetune: that of the panel when None.
         without: hyper-parameters without pre-training; those of the panel when None.
         role: `member` of the panel's committee, or the `deep` model beside it.
+        equal_seconds: rows above; this one is trained for so many epochs that its training takes at least
+            as long as theirs together.
+        equal_parameters: rows above; this one has so many heads that it has about as many parameters as
+            they have together.
         paper: what the paper reports.
     """
 
@@ -126,6 +138,8 @@ class Row(_Part):
     finetune: Finetuning | None = None
     without: Finetuning | None = None
     role: Literal["row", "member", "deep"] = "row"
+    equal_seconds: list[str] = []
+    equal_parameters: list[str] = []
     paper: Found = Found()
 
 
@@ -160,6 +174,12 @@ class Panel(_Part):
     @model_validator(mode="after")
     def _one_name_each(self) -> Panel:
         _refuse_repeats([row.name for row in self.rows], "row")
+        above: list[str] = []
+        for row in self.rows:
+            for name in [*row.equal_seconds, *row.equal_parameters]:
+                if name not in above:
+                    raise ValueError(f"row {row.name!r} is to equal {name!r}, which is no row above it")
+            above.append(row.name)
         return self
 
 

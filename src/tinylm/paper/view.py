@@ -21,6 +21,7 @@ class RowResult:
         spec: the row of the spec.
         architecture: as it was trained here.
         layer_count: of it.
+        parameters: of it; None where neither plan nor pre-training has counted them.
         by_trial: accuracy of each finished trial, after the last epoch, by its number.
         best: the same after the epoch that was best on test data, the paper's way; empty where the
             test data was evaluated at the end alone.
@@ -31,12 +32,14 @@ class RowResult:
         absent_share: of the tokens of W_S, those that the task has not.
         loss: of the last epoch of each pre-training.
         planned: number of trials that belong to the row.
+        seconds: of one trial on one core, with its pre-training; None where none is finished.
         note: why the row is empty, if it must be.
     """
 
     spec: Row
     architecture: str
     layer_count: int
+    parameters: int | None
     by_trial: dict[int, float]
     best: list[float]
     gap_by_trial: dict[int, float]
@@ -46,7 +49,7 @@ class RowResult:
     absent_share: float | None
     loss: list[float]
     planned: int
-    seconds: float
+    seconds: float | None
     note: str
 
     @property
@@ -96,6 +99,11 @@ class PanelResult:
     def task_name(self) -> str:
         """Such as fewrel-64: tasks of other labels have other gaps."""
         return f"{self.task['name']}-{len(self.task['labels'])}"
+
+    @property
+    def committee_layers(self) -> int:
+        """The paper's measure of the committee's latency: layers of members side by side."""
+        return max(row.layer_count for row in self.with_role("member"))
 
     def with_role(self, role: str) -> list[RowResult]:
         """Rows that are members, or the deep model."""
@@ -186,12 +194,16 @@ def _row(results: Results, row: Row, stored: dict[str, Any]) -> RowResult:
     cells = [results.read(key) for key in stored["trials"]]
     without = [results.read(key) for key in stored["without"]]
     done = [cell for cell in cells if cell is not None]
-    pretrainings = [results.read(key) for key in stored["pretrainings"]]
+    pretrainings = [
+        cell for cell in (results.read(key) for key in stored["pretrainings"]) if cell is not None
+    ]
+    counted = {cell["parameters"] for cell in pretrainings if "parameters" in cell}
     first: dict[str, Any] = done[0] if done else {}
     return RowResult(
         spec=row,
         architecture=stored["architecture"],
         layer_count=stored["layer_count"],
+        parameters=stored.get("parameters") or next(iter(counted), None),
         by_trial={i: cell["accuracy"] for i, cell in enumerate(cells) if cell is not None},
         best=[cell["best_epoch_accuracy"] for cell in done if "best_epoch_accuracy" in cell],
         gap_by_trial={
@@ -204,8 +216,12 @@ def _row(results: Results, row: Row, stored: dict[str, Any]) -> RowResult:
         coverage=first.get("coverage") or stored.get("coverage", {}),
         mean_tokens=first.get("mean_tokens"),
         absent_share=first.get("absent_share"),
-        loss=[cell["history"][-1]["loss"] for cell in pretrainings if cell is not None],
+        loss=[cell["history"][-1]["loss"] for cell in pretrainings],
         planned=len(stored["trials"]),
-        seconds=sum(cell["seconds"] for cell in done),
+        seconds=_mean_seconds(done) + _mean_seconds(pretrainings) if done else None,
         note=stored["note"],
     )
+
+
+def _mean_seconds(cells: Sequence[dict[str, Any]]) -> float:
+    return float(np.mean([cell["seconds"] for cell in cells])) if cells else 0.0
