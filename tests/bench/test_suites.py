@@ -19,7 +19,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from helpers.command import done, refused, tinylm
-from tinylm.bench import ablation, corpus, inference, int8, select, suites, training
+from helpers.fitting import labelled
+from tinylm.bench import ablation, accuracy, corpus, inference, int8, select, suites, training
 from tinylm.bench.measure import Machine, Measured, alternate, summarise, table, write_json
 from tinylm.bench.reference import (
     IGNORED,
@@ -479,3 +480,29 @@ def test_int8(small_data):
     for figure in ("loss", "accuracy"):
         counts = {form: len(values) for form, values in result.details[figure].items()}
         assert counts == {"int8": 2, "bf16": 2}
+
+
+def test_accuracy_within_a_time(monkeypatch, tmp_path):
+    """Errors are counted on the test rows, of which here a tenth cannot be known."""
+    texts, labels = labelled(40)
+    test_texts, test_labels = labelled(20, seed=1)
+    numbers = [["farm", "sea"].index(label) for label in labels + test_labels]
+    numbers[-2:] = [1 - number for number in numbers[-2:]]
+    toy = SimpleNamespace(
+        train_texts=texts,
+        train_labels=np.array(numbers[:40]),
+        test_texts=test_texts,
+        test_labels=np.array(numbers[40:]),
+    )
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("\n\n".join(texts))
+    monkeypatch.setattr(accuracy, "CASES", {"toy-1min": ("toy", 0.02)})
+    monkeypatch.setattr(accuracy, "split", lambda task, seed: toy)
+    monkeypatch.setattr(accuracy, "find_local", lambda name: corpus)
+    monkeypatch.setattr(accuracy, "fasttext_accuracy", lambda task: 0.5)
+    result = accuracy.measure_case("toy-1min", 2, MACHINE)
+    accuracy.rivals.cache_clear()
+    assert [one["seed"] for one in result.details["splits"]] == [42, 43]
+    assert result.ours == pytest.approx(10)  # percent: two of twenty are labelled wrongly
+    assert result.ratio == pytest.approx(result.reference / result.ours)
+    assert result.other.value == pytest.approx(50)

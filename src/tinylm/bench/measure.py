@@ -24,7 +24,7 @@ from tinylm.ops.device import CPU
 from tinylm.system import files
 from tinylm.system.cores import cores
 
-MILLISECONDS, SECONDS = "ms", "s"
+MILLISECONDS, SECONDS, WRONG = "ms", "s", "% wrong"  # units of which less is better
 # Rows, inputs and outputs of the products that dominate a block of width 768.
 SHAPES = ((3072, 768, 768), (3072, 768, 3072), (3072, 3072, 768))
 GPU_SHAPES = ((8192, 8192, 8192),)  # the machine's rate, which those leave unused
@@ -88,7 +88,7 @@ class Measured:
         ours: median over the rounds, in `unit`.
         reference: the same of the authors' way.
         ratio: how many times as fast ours is, median over the rounds.
-        unit: "ms" or "s" (less is better), or a rate (more is better).
+        unit: "ms", "s" or "% wrong" (less is better), or a rate (more is better).
         limit: `ours` if the machine did nothing but the needed matrix products; None where products are
             not what takes the time.
         spread: lowest and highest ratio of any round.
@@ -160,7 +160,7 @@ def summarise(
     name: str, values: np.ndarray, unit: str, limit: float | None, other: str | None, details: dict[str, Any]
 ) -> Measured:
     """Medians of `values` (`[rounds, 3]`: ours, the reference, the `other` if any) and of their ratios."""
-    speed = 1 / values if unit in (MILLISECONDS, SECONDS) else values
+    speed = 1 / values if unit in (MILLISECONDS, SECONDS, WRONG) else values
     ratios = speed[:, :1] / speed[:, 1:]
     medians, median_ratios = (np.median(array, axis=0).tolist() for array in (values, ratios))
     spreads = list(zip(ratios.min(0).tolist(), ratios.max(0).tolist(), strict=True))

@@ -16,7 +16,7 @@ from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.model.logits import logits_of
 from tinylm.ops.device import CPU
 from tinylm.text.tokenizer import Tokenizer
-from tinylm.train.finetune import EncodedTask, finetuning_run
+from tinylm.train.finetune import EncodedTask, Start, finetuning_run
 from tinylm.train.loop import train
 from tinylm.train.recipes import Recipe
 
@@ -53,7 +53,7 @@ class Finetuning:
 def finetune_until_best(
     task: EncodedTask,
     tokenizer: Tokenizer,
-    start: MaskedLanguageModel | ModelConfig,
+    start: Start,
     recipe: Recipe,
     *,
     seed: int,
@@ -69,7 +69,7 @@ def finetune_until_best(
     Args:
         task: training texts, and the validation texts as its `test`; without any, all epochs are taken.
         tokenizer: the one that encoded them.
-        start: a pre-trained model, or an architecture to train without pre-training.
+        start: see `Start`.
         recipe: its `finetune` phase; the learning rate falls as if all epochs were taken.
         seed: determines new weights, order and dropout.
         label: shown beside the progress bar.

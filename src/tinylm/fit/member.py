@@ -29,13 +29,14 @@ from tinylm.system.files import keep, write_json
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.checkpoint import Checkpoint
-from tinylm.train.finetune import EncodedTask, finetuning_run
+from tinylm.train.finetune import EncodedTask, Start, finetuning_run
 from tinylm.train.pretrain import pretrain, pretraining_run
 from tinylm.train.recipes import Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 # Phases of a training.
 WITHOUT, PRETRAINING, FINETUNING = "no pre-training", "pre-training", "fine-tuning"
+DISTILLATION = "distillation"
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,15 @@ def train_member(job: Job) -> TrainedMember:
     return TrainedMember(found.model, without.model if without else None, history)
 
 
+def train_student(job: Job, start: SequenceClassifier) -> Finetuning:
+    """Train a student of the committee (see `distill.py`), from an encoder of it; all the time is for that."""
+    plan = None
+    if job.deadline is not None:
+        epoch, enough = _measured_epoch(job, start, job.deadline)
+        plan = Plan(enough, epoch, job.deadline)
+    return _finetuned(job, start, plan, DISTILLATION)[0]
+
+
 @dataclass(frozen=True)
 class Plan:
     """A fine-tuning's largest number of epochs, seconds per epoch, and deadline."""
@@ -150,16 +160,9 @@ class Schedule:
 
 def make_schedule(job: Job, deadline: float) -> Schedule:
     """Share the time between pre-training and fine-tuning, after measuring an epoch of fine-tuning."""
-    n_texts, batch_size = len(job.task.train), job.recipe.finetune.batch_size
-    model, run = finetuning_run(
-        _with_weights(job.task), job.tokenizer, job.config, job.recipe, seed=job.seed, loss=_loss_of(job)
-    )
-    begin = job.clock()
-    logits_of(model, job.task.test)
+    epoch, enough = _measured_epoch(job, job.config, deadline)
     now = job.clock()
     left = deadline - now
-    epoch = now - begin + budget.seconds_per_epoch(run, n_texts, batch_size, left, job.clock)
-    enough = budget.enough_epochs(job.recipe.finetune.epochs, n_texts, batch_size)
     share = budget.COMPARED_SHARE / 2 if job.compare else budget.FINETUNING_SHARE
     finetuning = min(share * left, enough * epoch / budget.SLACK)
     # What fine-tuning leaves of the share of both is for the rival, which needs more epochs.
@@ -169,6 +172,19 @@ def make_schedule(job: Job, deadline: float) -> Schedule:
         deadline - finetuning,
         Plan(enough, epoch, deadline),
     )
+
+
+def _measured_epoch(job: Job, start: Start, deadline: float) -> tuple[float, int]:
+    """Seconds of an epoch of fine-tuning with its validation, and how many are enough."""
+    n_texts, batch_size = len(job.task.train), job.recipe.finetune.batch_size
+    model, run = finetuning_run(
+        _with_weights(job.task), job.tokenizer, start, job.recipe, seed=job.seed, loss=_loss_of(job)
+    )
+    begin = job.clock()
+    logits_of(model, job.task.test)
+    now = job.clock()
+    epoch = now - begin + budget.seconds_per_epoch(run, n_texts, batch_size, deadline - now, job.clock)
+    return epoch, budget.enough_epochs(job.recipe.finetune.epochs, n_texts, batch_size)
 
 
 def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list[dict[str, float]]]:
@@ -237,7 +253,7 @@ def _planned_reading(job: Job, ends: float | None) -> Reading:
 
 
 def _finetuned(
-    job: Job, start: MaskedLanguageModel | ModelConfig, plan: Plan | None, what: str
+    job: Job, start: Start, plan: Plan | None, what: str
 ) -> tuple[Finetuning, int]:
     """The fine-tuned model, and how many training texts the time was enough for."""
 
@@ -257,7 +273,7 @@ def _finetuned(
 
 
 def _finetuned_now(
-    job: Job, start: MaskedLanguageModel | ModelConfig, plan: Plan | None, what: str
+    job: Job, start: Start, plan: Plan | None, what: str
 ) -> tuple[Finetuning, int]:
     task, recipe = job.task, job.recipe
     if plan is not None:
@@ -298,7 +314,7 @@ def _with_weights(task: EncodedTask) -> EncodedTask:
 def _loss_of(job: Job) -> Loss:
     """The loss of logits and labels as `_with_weights` gives them."""
     weights = None if job.class_weights is None else torch.from_numpy(job.class_weights)
-    several = job.task.train_labels.ndim == 2
+    several = job.task.multi_label
     if job.task.train_weights is None:
         if several:
             return lambda logits, labels: F.binary_cross_entropy_with_logits(logits, labels, weights)

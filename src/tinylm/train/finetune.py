@@ -25,6 +25,11 @@ from tinylm.train.masking import Inputs, StaticInputs, epoch_batches
 from tinylm.train.recipes import Recipe
 
 
+# What a fine-tuning begins with: a pre-trained model, a classifier with the same labels, of which a copy is
+# trained further, or an architecture to train without pre-training.
+Start = MaskedLanguageModel | SequenceClassifier | ModelConfig
+
+
 @dataclass(frozen=True)
 class EncodedTask:
     """A task's texts as token ids; labels as in `Task`, or whatever another loss compares logits with.
@@ -79,7 +84,7 @@ class Finetuned:
 def finetune(
     task: EncodedTask,
     tokenizer: Tokenizer,
-    start: MaskedLanguageModel | ModelConfig,
+    start: Start,
     recipe: Recipe,
     *,
     seed: int,
@@ -93,7 +98,7 @@ def finetune(
     Args:
         task: the encoded texts and labels.
         tokenizer: the one that encoded them.
-        start: a pre-trained model, or an architecture to train without pre-training.
+        start: see `Start`.
         recipe: its `finetune` phase.
         seed: determines new weights, order and dropout.
         label: shown beside the progress bar.
@@ -121,7 +126,7 @@ def finetune(
 def finetuning_run(
     task: EncodedTask,
     tokenizer: Tokenizer,
-    start: MaskedLanguageModel | ModelConfig,
+    start: Start,
     recipe: Recipe,
     *,
     seed: int,
@@ -140,6 +145,8 @@ def finetuning_run(
     model = SequenceClassifier(config, task.n_labels)
     if isinstance(start, MaskedLanguageModel):  # pooler and output layer stay new
         model.encoder.load_state_dict(start.encoder.state_dict())
+    elif isinstance(start, SequenceClassifier):
+        model.load_state_dict(start.state_dict())
     batch_size, consistency = recipe.finetune.batch_size, recipe.finetune.consistency
     labels = torch.from_numpy(task.train_labels)
 
