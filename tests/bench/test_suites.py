@@ -37,7 +37,7 @@ from tinylm.errors import UserError
 from tinylm.model import flops
 from tinylm.model.config import Convolution, ModelConfig
 from tinylm.model.convolution import ConvolutionalFrontEnd
-from tinylm.model.heads import MaskedLanguageModel
+from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.model.huggingface import to_huggingface
 from tinylm.ops.packed import make_batch
 from tinylm.text.store import TokenIds, open_store
@@ -88,6 +88,15 @@ def test_arithmetic_of_a_block_is_what_pytorch_counts():
         MaskedLanguageModel(config).eval()(batch, torch.arange(32))
     full = np.array([16, 16])
     assert flops.masked_language_model(config, full, full) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("pooling", ["mean", "attended"])
+def test_arithmetic_of_a_classifier_that_reads_the_mean_is_what_pytorch_counts(pooling):
+    config = TINY.model_copy(update={"pooling": pooling})
+    batch, _ = make_batch(TokenIds.from_lists([range(5, 21), range(5, 21)]), range(2), 16)
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        SequenceClassifier(config, 3).eval()(batch)
+    assert flops.sequence_classifier(config, np.array([16, 16]), 3) == counter.get_total_flops()
 
 
 def test_arithmetic_of_a_front_end_by_hand():

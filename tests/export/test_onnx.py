@@ -233,11 +233,12 @@ def test_huggingface_folders(committee: Committee, tmp_path: Path) -> None:
     assert weights_of(tmp_path / "again") == weights_of(tmp_path / "one")
 
 
+@pytest.mark.parametrize("pooling", ["mean", "attended"])
 def test_a_huggingface_folder_that_reads_the_mean_brings_its_code(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str
 ) -> None:
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
-    member = make_classifier(3, pooling="mean")
+    member = make_classifier(3, pooling=pooling)
     save_counted(Committee([member]), tmp_path / "committee")
     done("export --to huggingface", tmp_path / "committee", "--out", tmp_path / "plain")
     with pytest.raises(ValueError, match="trust_remote_code"):

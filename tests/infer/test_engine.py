@@ -40,6 +40,7 @@ def committee() -> Committee:
             make_classifier(1),
             make_classifier(2, TOKENIZERS[1], layers=2, max_tokens=8),
             make_classifier(3, pooling="mean"),
+            make_classifier(4, pooling="attended", layers=2),
         ]
     )
 

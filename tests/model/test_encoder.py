@@ -33,6 +33,7 @@ ARCHITECTURES = {
     "three blocks": CONFIG.model_copy(update={"layers": 3}),
     "convolution": CONFIG.model_copy(update={"convolution": CONVOLUTION}),
     "mean": CONFIG.model_copy(update={"pooling": "mean"}),
+    "attended": CONFIG.model_copy(update={"pooling": "attended"}),
 }
 
 
@@ -93,7 +94,7 @@ def test_logits_of_keeps_the_order_of_the_texts(config: ModelConfig) -> None:
 
 
 def test_first_tokens_equals_forward_with_equal_gradients(texts: TokenIds, config: ModelConfig) -> None:
-    encoder = randomised(Encoder(config.model_copy(update={"dropout": 0.0}))).eval()
+    encoder = randomised(Encoder(config.model_copy(update={"dropout": 0.0, "pooling": "first"}))).eval()
     batch, _ = whole(texts)
     direction = torch.randn(len(batch), config.width, generator=torch.Generator().manual_seed(2))
 
@@ -103,15 +104,16 @@ def test_first_tokens_equals_forward_with_equal_gradients(texts: TokenIds, confi
         return states.detach(), {name: p.grad.clone() for name, p in encoder.named_parameters()}
 
     expected, expected_gradients = states_and_gradients(encoder(batch)[batch.first])
-    states, gradients = states_and_gradients(encoder.first_tokens(batch))
+    states, gradients = states_and_gradients(encoder.pooled(batch))
     torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected_gradients[name], atol=1e-4, rtol=1e-4, msg=name)
 
 
 @torch.no_grad()
-def test_a_classifier_reads_the_mean_of_huggingfaces_hidden_states(texts: TokenIds) -> None:
-    config = CONFIG.model_copy(update={"pooling": "mean"})
+@pytest.mark.parametrize("pooling", ["mean", "attended"])
+def test_a_classifier_reads_the_mean_of_what_huggingface_computes(texts: TokenIds, pooling: str) -> None:
+    config = CONFIG.model_copy(update={"pooling": pooling})
     model = randomised(SequenceClassifier(config, LABELS)).eval()
     names = {name.removeprefix("bert."): w for name, w in to_huggingface(model.state_dict()).items()}
     bert = transformers.BertModel(transformers.BertConfig(**config.to_huggingface()))
@@ -119,8 +121,14 @@ def test_a_classifier_reads_the_mean_of_huggingfaces_hidden_states(texts: TokenI
     batch, rows = whole(texts)
     logits = model(batch)
     for place, row in enumerate(rows):
-        hidden = bert(torch.from_numpy(texts[row].astype(np.int64))[None]).last_hidden_state[0]
-        expected = model.classifier(torch.tanh(model.pooler(hidden.mean(0))))
+        ids, last = torch.from_numpy(texts[row].astype(np.int64))[None], bert.encoder.layer[-1]
+        if pooling == "mean":
+            read = bert(ids).last_hidden_state[0].mean(0)
+        else:
+            below = bert(ids, output_hidden_states=True).hidden_states[-2]
+            mean = last.attention(below)[0][0].mean(0)
+            read = last.output(last.intermediate(mean), mean)
+        expected = model.classifier(torch.tanh(model.pooler(read)))
         torch.testing.assert_close(logits[place], expected, atol=1e-4, rtol=0)
     assert logits.std(0).min() > 0.01
 

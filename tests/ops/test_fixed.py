@@ -28,6 +28,9 @@ from tinylm.train.recipes import RECIPES
 CONFIGS = {
     "one block": ModelConfig(vocab_size=300, layers=1, heads=2, max_tokens=80, dropout=0.0),
     "mean": ModelConfig(vocab_size=300, layers=2, heads=1, max_tokens=80, dropout=0.0, pooling="mean"),
+    "attended": ModelConfig(
+        vocab_size=300, layers=2, heads=1, max_tokens=80, dropout=0.0, pooling="attended"
+    ),
     "three blocks": ModelConfig(vocab_size=300, layers=3, heads=1, max_tokens=80, dropout=0.0),
     "convolutions": ModelConfig(
         vocab_size=300,

@@ -80,7 +80,7 @@ PRETRAINING: dict[str, Patch] = {
     ),
 }
 FINETUNING: dict[str, Patch] = {
-    "last block only at [CLS]": lambda: patch.object(Encoder, "first_tokens", encode_and_take_first),
+    "last block only at [CLS]": lambda: patch.object(Encoder, "pooled", encode_and_take_first),
     "embeddings whose rows wait": lambda: patch.object(adamw, "TOGETHER", 1),
 }
 

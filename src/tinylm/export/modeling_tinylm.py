@@ -1,4 +1,4 @@
-"""A BERT whose classifier reads the mean of all tokens' hidden states, for `transformers`.
+"""A BERT whose classifier reads a mean over all tokens, for `transformers`.
 
 `tinylm export --to huggingface` copies this file beside the weights of such a model. It needs
 `transformers` alone:
@@ -23,7 +23,10 @@ class TinylmConfig(BertConfig):
 
 
 class TinylmForSequenceClassification(BertPreTrainedModel):
-    """Encoder, mean over the tokens that are not padding, tanh pooler, linear layer to the labels."""
+    """Encoder, mean over the tokens that are not padding, tanh pooler, linear layer to the labels.
+
+    With the pooling "attended" the mean is taken behind the last block's attention, before its feed-forward.
+    """
 
     config_class = TinylmConfig
 
@@ -44,9 +47,15 @@ class TinylmForSequenceClassification(BertPreTrainedModel):
         """Logits `[texts, labels]` of `input_ids [texts, tokens]`, and with `labels` the cross-entropy."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
+        last, attended = self.bert.encoder.layer[-1], []
+        seen = last.attention.register_forward_hook(lambda module, given, out: attended.append(out[0]))
         hidden = self.bert(input_ids, attention_mask, token_type_ids).last_hidden_state
+        seen.remove()
+        early = self.config.tinylm["pooling"] == "attended"
         real = attention_mask[..., None].to(hidden.dtype)
-        mean = (hidden * real).sum(1) / real.sum(1)
+        mean = ((attended[0] if early else hidden) * real).sum(1) / real.sum(1)
+        if early:
+            mean = last.output(last.intermediate(mean), mean)
         logits = self.classifier(torch.tanh(self.bert.pooler.dense(mean)))  # type: ignore[union-attr]
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return SequenceClassifierOutput(loss=loss, logits=logits)

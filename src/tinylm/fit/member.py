@@ -252,9 +252,7 @@ def _planned_reading(job: Job, ends: float | None) -> Reading:
     return Reading(len(rows), epochs)
 
 
-def _finetuned(
-    job: Job, start: Start, plan: Plan | None, what: str
-) -> tuple[Finetuning, int]:
+def _finetuned(job: Job, start: Start, plan: Plan | None, what: str) -> tuple[Finetuning, int]:
     """The fine-tuned model, and how many training texts the time was enough for."""
 
     def work() -> tuple[SequenceClassifier, dict[str, Any]]:
@@ -272,9 +270,7 @@ def _finetuned(
     return Finetuning(model, FinetuningLog(**facts["log"])), facts["used"]
 
 
-def _finetuned_now(
-    job: Job, start: Start, plan: Plan | None, what: str
-) -> tuple[Finetuning, int]:
+def _finetuned_now(job: Job, start: Start, plan: Plan | None, what: str) -> tuple[Finetuning, int]:
     task, recipe = job.task, job.recipe
     if plan is not None:
         epochs, rows = budget.fit_into(

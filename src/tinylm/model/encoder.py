@@ -6,7 +6,8 @@ It computes what a textbook BERT computes, but does less work for it:
   (see `ops/packed.py`); only the attention, and a convolutional front end, pad;
 - the last block works only where its output is read: at the masked tokens of masked
   language modelling, or at [CLS], for which not even keys and values are formed. A classifier
-  that reads the mean over all tokens needs the whole block.
+  that reads a mean over all tokens needs the attention at all of them, and the feed-forward as well
+  unless the mean is taken before it.
 """
 
 from __future__ import annotations
@@ -120,11 +121,21 @@ class Block(nn.Module):
         """`forward` at the first token of each text, `[texts, width]`."""
         return self._finish(self.attention.first_tokens(x, batch), x[batch.first])
 
+    def mean_attended(self, x: Tensor, batch: Batch | StaticBatch) -> Tensor:
+        """The mean over each text's tokens behind the attention, then the feed-forward, `[texts, width]`."""
+        attended = self._add(self.attention(x, x, batch.groups), x)
+        return self._feed_forward(mean_of_texts(attended, batch))
+
     def _finish(self, attended: Tensor, residual: Tensor) -> Tensor:
+        return self._feed_forward(self._add(attended, residual))
+
+    def _add(self, attended: Tensor, residual: Tensor) -> Tensor:
         probability = self.dropout if self.training else 0.0
-        x = dropout_add_norm(attended, residual, self.attention_norm, probability)
+        return dropout_add_norm(attended, residual, self.attention_norm, probability)
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
         out = self.contract(gelu(self.expand(x)))
-        return dropout_add_norm(out, x, self.feed_forward_norm, probability)
+        return dropout_add_norm(out, x, self.feed_forward_norm, self.dropout if self.training else 0.0)
 
 
 class Encoder(nn.Module):
@@ -143,25 +154,20 @@ class Encoder(nn.Module):
         out: Tensor = self.blocks[-1](self._below_last(batch), batch, read)
         return out
 
-    def first_tokens(self, batch: Batch | StaticBatch) -> Tensor:
-        """Hidden state of each text's [CLS], `[texts, width]`: `forward` at those rows."""
+    def pooled(self, batch: Batch | StaticBatch) -> Tensor:
+        """What a classifier reads of each text (`ModelConfig.pooling`), `[texts, width]`.
+
+        That is the hidden state of [CLS] as `forward` has it, or a mean over all tokens, [CLS] and [SEP]
+        included.
+        """
         last = self.blocks[-1]
         assert isinstance(last, Block)
-        return last.first_tokens(self._below_last(batch), batch)
-
-    def mean_tokens(self, batch: Batch | StaticBatch) -> Tensor:
-        """Mean hidden state of each text's tokens, [CLS] and [SEP] included, `[texts, width]`."""
-        x = self(batch)
-        groups: Groups = batch.groups
-        means = []
-        for group in groups:
-            padded, mask = group.keys.pad(x).float(), group.keys.mask(x.device)
-            if mask is None:
-                means.append(padded.mean(1))
-            else:
-                real = mask[..., None].float()
-                means.append((padded * real).sum(1) / real.sum(1))
-        return torch.cat(means).to(x.dtype)
+        x = self._below_last(batch)
+        if self.config.pooling == "first":
+            return last.first_tokens(x, batch)
+        if self.config.pooling == "attended":
+            return last.mean_attended(x, batch)
+        return mean_of_texts(last(x, batch), batch)
 
     def _below_last(self, batch: Batch | StaticBatch) -> Tensor:
         """What enters the last block, `[tokens, width]`."""
@@ -182,6 +188,20 @@ class Encoder(nn.Module):
         positions = torch.arange(height, device=ids.device).repeat(len(batch))
         image = self.embeddings(ids.flatten(), positions).unflatten(0, ids.shape)
         return batch.unpadded(self.convolution(image, batch.longest))
+
+
+def mean_of_texts(x: Tensor, batch: Batch | StaticBatch) -> Tensor:
+    """Mean of the rows of each text, `[tokens, width]` to `[texts, width]`."""
+    groups: Groups = batch.groups
+    means = []
+    for group in groups:
+        padded, mask = group.keys.pad(x).float(), group.keys.mask(x.device)
+        if mask is None:
+            means.append(padded.mean(1))
+        else:
+            real = mask[..., None].float()
+            means.append((padded * real).sum(1) / real.sum(1))
+    return torch.cat(means).to(x.dtype)
 
 
 def initialise(module: nn.Module, std: float) -> None:

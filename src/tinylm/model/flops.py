@@ -52,6 +52,8 @@ def sequence_classifier(config: ModelConfig, lengths: np.ndarray, n_labels: int)
     w, texts = config.width, len(lengths)
     if config.pooling == "mean":
         last = _block(config, lengths)
+    elif config.pooling == "attended":
+        last = 8 * w**2 * lengths.sum() + 4 * w * (lengths**2).sum() + 16 * w**2 * texts
     else:
         last = 24 * w**2 * texts + 4 * config.heads * w * lengths.sum()
     head = (2 * w**2 + 2 * w * n_labels) * texts

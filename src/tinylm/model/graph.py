@@ -265,13 +265,17 @@ def _encoder_logits(graph: _Graph, config: ModelConfig, weights: Weights, ids: s
     *blocks, last = (bert.part(f"encoder.layer.{layer}") for layer in range(config.layers))
     for block in blocks:
         x = _finish(graph, _attend(graph, x, score_mask, config.heads, block.part("attention")), x, block)
-    if config.pooling == "mean":
-        attended = _attend(graph, x, score_mask, config.heads, last.part("attention"))
-        read = _mean(graph, _finish(graph, attended, x, last), mask)
-    else:
+    attention = last.part("attention")
+    if config.pooling == "first":
         first = graph.add("Gather", x, np.array(0), axis=1)
-        attended = _attend_first(graph, first, x, score_mask, config.heads, last.part("attention"))
+        attended = _attend_first(graph, first, x, score_mask, config.heads, attention)
         read = _finish(graph, attended, first, last)
+    else:
+        attended = _attend(graph, x, score_mask, config.heads, attention)
+        if config.pooling == "mean":
+            read = _mean(graph, _finish(graph, attended, x, last), mask)
+        else:
+            read = _feed_forward(graph, _mean(graph, _add(graph, attended, x, last), mask), last)
     pooled = graph.add("Tanh", bert.part("pooler.dense").linear(read))
     return _Part(graph, weights, "classifier").linear(pooled)
 
@@ -386,7 +390,15 @@ def _mean(graph: _Graph, x: str, mask: str) -> str:
 
 def _finish(graph: _Graph, attended: str, residual: str, block: _Part) -> str:
     """What follows the attention in a block."""
-    x = block.part("attention.output.LayerNorm").norm(graph.add("Add", attended, residual))
+    return _feed_forward(graph, _add(graph, attended, residual, block), block)
+
+
+def _add(graph: _Graph, attended: str, residual: str, block: _Part) -> str:
+    """The residual connection and the LayerNorm behind the attention."""
+    return block.part("attention.output.LayerNorm").norm(graph.add("Add", attended, residual))
+
+
+def _feed_forward(graph: _Graph, x: str, block: _Part) -> str:
     inner = graph.add("Gelu", block.part("intermediate.dense").linear(x))
     contracted = block.part("output.dense").linear(inner)
     return block.part("output.LayerNorm").norm(graph.add("Add", contracted, x))

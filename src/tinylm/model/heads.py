@@ -73,7 +73,7 @@ class MaskedLanguageModel(nn.Module):
 
 
 class SequenceClassifier(nn.Module):
-    """Encoder with a tanh pooler on [CLS] or the mean, dropout and a linear layer to the labels."""
+    """Encoder with a tanh pooler on [CLS] or a mean, dropout and a linear layer to the labels."""
 
     def __init__(self, config: ModelConfig, n_labels: int) -> None:
         super().__init__()
@@ -92,9 +92,7 @@ class SequenceClassifier(nn.Module):
     def forward(self, batch: Batch | StaticBatch) -> Tensor:
         """Logits, `[texts, labels]`, in the batch's order of texts."""
         batch = batch.to(self.classifier.weight.device)
-        encoder = self.encoder
-        read = encoder.mean_tokens(batch) if self.config.pooling == "mean" else encoder.first_tokens(batch)
-        pooled = torch.tanh(self.pooler(read))
+        pooled = torch.tanh(self.pooler(self.encoder.pooled(batch)))
         if self.training:
             pooled = dropout(pooled, self.config.dropout)
         out: Tensor = self.classifier(pooled)

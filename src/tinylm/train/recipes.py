@@ -156,7 +156,7 @@ RECIPES = {
             dropout=0.2,
             consistency=4.0,
         ),
-        pooling="mean",
+        pooling="attended",
         model={"init_std": 0.05},
     ),
     # What "fast" was when the results of the preset `cpu` were stored, in which it has that name.

@@ -116,6 +116,7 @@ class Question:
 
 
 BASE = Variant()
+# Larger batches and no passes over the own texts, as the questions "batch" and "own-texts" found.
 LATER: dict[str, Any] = {"own_last": 0, "batch_size": 64}
 
 
@@ -155,6 +156,14 @@ QUESTIONS = {
             "[CLS]": BASE.but(pooling="first"),
             "mean, without R-Drop and Muon": _finetuning(**PLAIN),
             "[CLS], without R-Drop and Muon": BASE.but(pooling="first", finetune=PLAIN),
+        },
+    ),
+    "early-pooling": Question(
+        "Does a mean over all tokens need the last feed-forward at each of them?",
+        {
+            "mean after it": _pretrained(20_000, 3, **LATER),
+            "mean before it": _pretrained(20_000, 3, pooling="attended", **LATER),
+            "[CLS]": _pretrained(20_000, 3, pooling="first", **LATER),
         },
     ),
     "consistency": Question(
@@ -244,7 +253,6 @@ QUESTIONS = {
             for layers, width in ((1, 128), (1, 256), (2, 128), (2, 256), (3, 256), (6, 256))
         },
     ),
-    # Larger batches and no passes over the own texts, as the questions before found.
     "width": Question(
         "How wide, at about equal seconds of pre-training?",
         {
