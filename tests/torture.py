@@ -49,6 +49,7 @@ COMMANDS = {
     "pretrain": f"pretrain --corpus corpus.txt {SMALL} --epochs 6 --out out",
     "finetune": "finetune pretrained --task table.csv --epochs 10 --out out",
     "fit": "fit table.csv --corpus none --members 2 --max-tokens 12 --budget none --out out",
+    "distill": "distill classifier table.csv --corpus none --out out",
     "paper run": "paper run tiny.yaml --preset smoke --results out",
     "export": "export classifier --to onnx --int8 --out out",
 }

@@ -39,6 +39,7 @@ COMMANDS = (
     "finetune",
     "evaluate",
     "committee",
+    "distill",
     "predict",
     "export",
     "serve",

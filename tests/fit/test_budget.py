@@ -29,6 +29,7 @@ def fit(
     texts: int = 320,
     members: int = 3,
     compare: bool = False,
+    student: bool = False,
     used: Recipe | None = None,
 ) -> Fitted:
     """Fit encoders one after the other on a clock; only training steps take time."""
@@ -46,16 +47,19 @@ def fit(
         seed=0,
         workers=1,
         compare=compare,
+        student=student,
         clock=clock,
     )
     return fit_committee(LabelledTexts(column, targets, ["farm", "sea"]), settings)
 
 
-@pytest.mark.parametrize("compare", [False, True])
-def test_a_fit_uses_its_budget_and_keeps_it(compare: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("compare", "student"), [(False, False), (True, False), (False, True)])
+def test_a_fit_uses_its_budget_and_keeps_it(
+    compare: bool, student: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = FakeClock()
     clock.work_takes(monkeypatch, lambda run: 0.05)
-    fitted = fit(clock, 120, compare=compare)
+    fitted = fit(clock, 120, compare=compare, student=student)
     assert 0.8 * 120 < fitted.seconds <= 120
     for history in fitted.histories:  # and every phase was given a share of it
         assert history.pretraining and history.finetuning.epochs

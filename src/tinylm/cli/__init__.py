@@ -28,6 +28,7 @@ from tinylm.cli.common import Command, remark, remarks, say
 from tinylm.cli.corpus import corpus_command
 from tinylm.cli.coverage import coverage_command
 from tinylm.cli.demo import demo_command
+from tinylm.cli.distill import distill_command
 from tinylm.cli.evaluate import evaluate_command
 from tinylm.cli.export import export_command
 from tinylm.cli.finetune import finetune_command
@@ -49,6 +50,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "pretrain": pretrain_command,
     "finetune": finetune_command,
     "committee": committee_command,
+    "distill": distill_command,
     "evaluate": evaluate_command,
     "predict": predict_command,
     "export": export_command,

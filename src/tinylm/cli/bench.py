@@ -18,8 +18,9 @@ def bench_command(
         typer.Option(
             help="What to measure. train-cpu, train-gpu: training. infer-cpu: prediction. ablation: what each"
             " trick of training brings. corpus, select: preparing a corpus. int8: what products in int8"
-            " change in training. accuracy: what a fit reaches in a time, beside linear models. recipe: the questions of docs/recipe.md, a question where others have"
-            " a case and a seed where they have a round.",
+            " change in training. accuracy: what a fit reaches in a time, beside linear models. recipe: the"
+            " questions of docs/recipe.md, a question where others have a case and a seed where they have a"
+            " round.",
             metavar="NAME",
         ),
     ],

@@ -91,6 +91,13 @@ def fit_command(
             rich_help_panel=MODEL,
         ),
     ] = True,
+    student: Annotated[
+        bool,
+        typer.Option(
+            help="Let the committee teach one encoder, within the budget, which then predicts alone.",
+            rich_help_panel=MODEL,
+        ),
+    ] = False,
     max_tokens: Annotated[
         int, typer.Option(help="Longer texts are cut there; more tokens take longer.", min=3)
     ] = 128,
@@ -144,6 +151,7 @@ def fit_command(
             recipe=recipe,
             members=members,
             tfidf_member=tfidf_member,
+            student=student,
             max_tokens=max_tokens,
             long_texts=long_texts,
             max_size=max_size,

@@ -47,7 +47,8 @@ class TinylmForSequenceClassification(BertPreTrainedModel):
         """Logits `[texts, labels]` of `input_ids [texts, tokens]`, and with `labels` the cross-entropy."""
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        last, attended = self.bert.encoder.layer[-1], []
+        last: Any = self.bert.encoder.layer[-1]
+        attended: list[Tensor] = []
         seen = last.attention.register_forward_hook(lambda module, given, out: attended.append(out[0]))
         hidden = self.bert(input_ids, attention_mask, token_type_ids).last_hidden_state
         seen.remove()

@@ -25,6 +25,7 @@ MONOTONIC: Clock = time.monotonic
 # budget, on AG News with 5 minutes. `fit` itself keeps a share for calibration and latency.
 REPORT_SHARE = 0.06
 CALIBRATION_SHARE = 0.05
+STUDENT_SHARE = 0.15  # for distillation, where a student is wanted
 
 # --- Text ---
 # Rows of a corpus per second of the budget, about as many as pre-training can read once. The minimum

@@ -11,8 +11,7 @@ import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor
 
 from tinylm.fit.budget import PATIENCE
-from tinylm.model.config import ModelConfig
-from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
+from tinylm.model.heads import SequenceClassifier
 from tinylm.model.logits import logits_of
 from tinylm.ops.device import CPU
 from tinylm.text.tokenizer import Tokenizer

@@ -52,6 +52,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         members: encoders of the committee.
         tfidf_member: whether the committee has one member more, a linear SVM on the TF-IDF of words,
             pairs of words and character n-grams.
+        student: whether the committee only teaches: an encoder of it learns to predict as all members do
+            together, and predicts alone, in a part of their time.
         vocabulary: tokens at most, learnt from the texts; a recipe with the vocabulary of
             bert-base-uncased keeps it.
         max_tokens: texts are cut to this many tokens, [CLS] and [SEP] included.
@@ -96,6 +98,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         recipe: str | Recipe = "fast",
         members: int = 3,
         tfidf_member: bool = True,
+        student: bool = False,
         vocabulary: int = 30_000,
         max_tokens: int = 128,
         long_texts: str = "head",
@@ -112,6 +115,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.recipe = recipe
         self.members = members
         self.tfidf_member = tfidf_member
+        self.student = student
         self.vocabulary = vocabulary
         self.max_tokens = max_tokens
         self.long_texts = long_texts
@@ -370,6 +374,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             seed=int(check_random_state(self.random_state).randint(2**31 - 1000)),
             workers=worker_count(self.n_jobs),
             compare=compare,
+            student=self.student,
             held_out=held_out,
             begun=begun,
             unfinished=unfinished,

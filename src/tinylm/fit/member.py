@@ -132,7 +132,7 @@ def train_member(job: Job) -> TrainedMember:
 
 
 def train_student(job: Job, start: SequenceClassifier) -> Finetuning:
-    """Train a student of the committee (see `distill.py`), from an encoder of it; all the time is for that."""
+    """Let an encoder of the committee become its student (see `distill.py`); all the time is for that."""
     plan = None
     if job.deadline is not None:
         epoch, enough = _measured_epoch(job, start, job.deadline)

@@ -2,7 +2,7 @@
 
 What `TinyTextClassifier` does, without scikit-learn's conventions, in five steps: split the labelled
 texts, collect and encode the text, train the members side by side, calibrate them on the validation
-part, measure.
+part, distil them into one if that is wanted, measure.
 
 The test part of a cross-validation is not passed in, so nothing here sees it. The validation part is
 kept out of pre-training too.
@@ -26,7 +26,8 @@ import torch
 from tinylm.errors import UserError
 from tinylm.fit import budget
 from tinylm.fit.budget import MONOTONIC, Clock
-from tinylm.fit.member import History, Job, TrainedMember, train_member
+from tinylm.fit.distill import CORPUS_TEXTS, taught
+from tinylm.fit.member import History, Job, TrainedMember, train_member, train_student
 from tinylm.fit.size import StorageForm, size_of, storage_forms, tfidf_rows
 from tinylm.infer.calibration import cross_entropy, fit_temperature, fit_thresholds, fit_weights
 from tinylm.infer.classifier import Classifier
@@ -102,6 +103,7 @@ class Settings:
     Attributes:
         seconds: the budget; None trains the recipe's epochs.
         compare: also train a committee without pre-training.
+        student: distil the committee into one encoder.
         held_out: texts that pre-training must not read, in the corpus or elsewhere.
         begun: reading of `clock` at which the budget began; None for the start of the fit.
         unfinished: folder for what is finished, should the fit be interrupted; None keeps nothing.
@@ -119,6 +121,7 @@ class Settings:
     seed: int
     workers: int | None = None
     compare: bool = False
+    student: bool = False
     held_out: Sequence[str] = ()
     begun: float | None = None
     unfinished: Path | None = None
@@ -132,6 +135,8 @@ class Encoded:
 
     Attributes:
         paragraphs: for pre-training, W_S.
+        taught: texts that a student learns from: the user's own, labelled ones but for the validation part
+            and unlabelled ones, and some of the corpus.
         task: training part and validation part (as `test`) of the labelled texts.
         tokenizer: of all token ids.
         form: what the committee is stored as.
@@ -144,6 +149,7 @@ class Encoded:
     """
 
     paragraphs: TokenIds
+    taught: Sequence[str]
     task: EncodedTask
     tokenizer: Tokenizer
     form: StorageForm
@@ -159,7 +165,9 @@ class Fitted:
     """A trained committee and how it was trained.
 
     Attributes:
-        committee: calibrated, with thresholds where a text has several labels.
+        committee: calibrated, with thresholds where a text has several labels; of the student alone where
+            one was trained.
+        teacher: the committee that the student learnt from; None without a student.
         without: the committee without pre-training; None without `compare`.
         histories: of its encoders, in the committee's order.
         form: what it is stored as.
@@ -167,10 +175,12 @@ class Fitted:
         corpus, coverage, kept_out, cut: as in `Encoded`.
         validation: on the validation texts, which chose the epoch; None where there are none.
         latency: of one text on one thread.
+        all_members_latency: the same of the teacher where there is one, else of the committee.
         seconds: of everything.
     """
 
     committee: Committee
+    teacher: Committee | None
     without: Committee | None
     histories: list[History]
     form: StorageForm
@@ -181,6 +191,7 @@ class Fitted:
     cut: int
     validation: Evaluation | None
     latency: Latency
+    all_members_latency: Latency
     seconds: float
 
     def facts(self) -> dict[str, Any]:
@@ -190,7 +201,7 @@ class Fitted:
             "members": self.committee.member_names,
             "multi_label": self.committee.thresholds is not None,
             "max_tokens": readers[0].config.max_tokens,
-            "encoders": self.form.encoders,
+            "encoders": len(readers),
             "int8": self.form.int8,
             "parameters": sum(member.parameters for member in members),
             "labelled_texts": len(self.split.train) + len(self.split.validation),
@@ -217,12 +228,19 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
     split = split_labelled(labelled, settings)
     encoded = encode(labelled, split, settings)
     tfidf = fit_tfidf(labelled, split, encoded.form.tfidf_rows, settings)
-    deadline = None
+    deadline = encoders_end = None
     if settings.seconds is not None:
         begun = begin if settings.begun is None else settings.begun
         deadline = begun + (1 - budget.CALIBRATION_SHARE) * settings.seconds
-    encoders = train_encoders(encoded, labelled, settings, deadline)
-    calibrated = calibrate([member.model for member in encoders], tfidf, encoded, labelled)
+        encoders_end = deadline - (budget.STUDENT_SHARE * settings.seconds if settings.student else 0)
+    encoders = train_encoders(encoded, labelled, settings, encoders_end)
+    models = [member.model for member in encoders]
+    calibrated = calibrate(models, tfidf, encoded, labelled)
+    teacher = None
+    if settings.student:
+        teacher = calibrated.committee
+        student = distil(teacher, models[0], encoded, labelled, settings, deadline)
+        calibrated = calibrate([student], None, encoded, labelled)
     committee = calibrated.committee
     without = None
     if settings.compare:
@@ -233,9 +251,11 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
     if len(rows):
         texts = [labelled.texts[i] for i in rows.tolist()]
         validation = evaluate(committee, texts, labelled.targets[rows], calibrated.validation_logits)
-    (latency,) = measure_latency([committee.predict], labelled.texts[:LATENCY_TEXTS])
+    predictors = [committee] if teacher is None else [committee, teacher]
+    latencies = measure_latency([each.predict for each in predictors], labelled.texts[:LATENCY_TEXTS])
     return Fitted(
         committee,
+        teacher,
         without,
         [member.history for member in encoders],
         encoded.form,
@@ -245,7 +265,8 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
         encoded.kept_out,
         encoded.cut,
         validation,
-        latency,
+        latencies[0],
+        latencies[-1],
         settings.clock() - begin,
     )
 
@@ -287,6 +308,7 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     ids = tokenizer.encode(labelled.texts, max_tokens)
     return Encoded(
         paragraphs,
+        own + articles[: max(CORPUS_TEXTS, len(own))],
         EncodedTask(
             ids.take(split.train),
             labelled.targets[split.train],
@@ -565,6 +587,48 @@ def calibrate(
         members.append(TfidfMember(tfidf.model.cooled(1 / weights[-1]), labelled.label_names))
     counts = token_counts(encoded.paragraphs, len(encoded.tokenizer))
     return Calibrated(Committee(members, thresholds=thresholds, token_counts=counts), summed)
+
+
+# --- 5. Distil ---
+
+
+def distil(
+    committee: Committee,
+    start: SequenceClassifier,
+    encoded: Encoded,
+    labelled: LabelledTexts,
+    settings: Settings,
+    deadline: float | None,
+) -> SequenceClassifier:
+    """A student of the committee.
+
+    Args:
+        committee: calibrated.
+        start: the encoder of it that becomes the student.
+        encoded: what it was trained on.
+        labelled: as in `fit_committee`.
+        settings: likewise.
+        deadline: when the student must be done.
+    """
+    ids = encoded.tokenizer.encode(encoded.taught, start.config.max_tokens)
+    task = taught(committee, encoded.taught, ids, encoded.task.test, encoded.task.test_labels)
+    job = Job(
+        name="student",
+        config=start.config,
+        recipe=settings.recipe,
+        paragraphs=encoded.paragraphs,
+        vectors=None,
+        tokenizer=encoded.tokenizer,
+        task=task,
+        class_weights=None,
+        seed=settings.seed,
+        deadline=deadline,
+        cache=None,
+        compare=False,
+        unfinished=_unfinished(encoded, labelled, settings, start.config, settings.seed),
+        clock=settings.clock,
+    )
+    return train_student(job, start).model
 
 
 def _knows_its_texts(model: SequenceClassifier, task: EncodedTask, loss: float) -> bool:

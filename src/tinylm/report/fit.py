@@ -45,6 +45,7 @@ class FitResults:
         fitted: the training.
         test: the committee on the test texts.
         member_accuracies: of each member alone, by its name.
+        teacher: the committee that taught, where `test` is of its student.
         without: the committee without pre-training on the test texts, if it was trained.
         linear_svm: the strong linear model on the same texts; None where they hold no word or
             it would take too long.
@@ -62,6 +63,7 @@ class FitResults:
     fitted: Fitted
     test: Evaluation
     member_accuracies: dict[str, float]
+    teacher: Evaluation | None
     without: Evaluation | None
     linear_svm: Score | None
     seconds: float
@@ -70,7 +72,7 @@ class FitResults:
     @property
     def gap(self) -> float | None:
         """Accuracy with minus accuracy without pre-training; None where only one was trained."""
-        return None if self.without is None else self.test.accuracy - self.without.accuracy
+        return None if self.without is None else (self.teacher or self.test).accuracy - self.without.accuracy
 
     def table(self) -> Table:
         """The accuracies, for the terminal."""
@@ -80,7 +82,11 @@ class FitResults:
         def row(name: str, found: Evaluation) -> None:
             table.add_row(name, number(found.accuracy), range_words(found.interval), number(found.macro_f1))
 
-        row("committee", self.test)
+        if self.teacher:
+            row("student", self.test)
+            row("committee that taught it", self.teacher)
+        else:
+            row("committee", self.test)
         for name, accuracy in self.member_accuracies.items():
             table.add_row(f"  {name} alone", number(accuracy))
         if self.without:
@@ -95,7 +101,10 @@ def write_fit_report(results: FitResults, path: Path) -> None:
     """Write the report as one HTML file."""
     found = results.test
     order = np.argsort(-results.train_counts, kind="stable")[:MOST_LABELS]
-    accuracies = {"committee": found.accuracy, **results.member_accuracies}
+    accuracies = {"student" if results.teacher else "committee": found.accuracy}
+    if results.teacher:
+        accuracies["committee"] = results.teacher.accuracy
+    accuracies |= results.member_accuracies
     if results.without:
         accuracies["without pre-training"] = results.without.accuracy
     baselines = {"linear SVM": results.linear_svm.accuracy} if results.linear_svm else {}
@@ -167,25 +176,29 @@ def findings(results: FitResults) -> list[str]:
 
     def against(rival: float, what: str) -> str:
         if low <= rival <= high:
-            return f"{what} reaches {number(rival)}, within the committee's interval: no clear difference."
+            return f"{what} reaches {number(rival)}, within the {who}'s interval: no clear difference."
         side, difference = "above" if found.accuracy > rival else "below", abs(found.accuracy - rival)
-        return f"{what} reaches {number(rival)}: the committee is {number(difference)} {side} it."
+        return f"{what} reaches {number(rival)}: the {who} is {number(difference)} {side} it."
 
-    sentences = []
+    who, sentences = "committee", []
+    if results.teacher:
+        who, time = "student", two_digits(results.fitted.all_members_latency.p50)
+        taught = against(results.teacher.accuracy, "The committee that taught the student")
+        sentences.append(f"{taught} The committee takes {time} ms a text.")
     if results.linear_svm:
         sentences.append(
             against(results.linear_svm.accuracy, "A linear SVM on words and characters of the same texts")
         )
     if results.without:
         sentences.append(
-            against(results.without.accuracy, "The same committee without pre-training")
+            against(results.without.accuracy, "The committee without pre-training")
             + f" The gap of pre-training is {signed(results.gap)}."
         )
     if len(results.member_accuracies) > 1:
         alone = ", ".join(
             f"{number(accuracy)} ({name})" for name, accuracy in results.member_accuracies.items()
         )
-        sentences.append(f"Its members alone reach {alone}.")
+        sentences.append(f"The committee's members alone reach {alone}.")
     sentences.append(
         f"A text takes {two_digits(latency.p50)} ms on one thread (median; {two_digits(latency.p95)} ms for"
         " 95 of 100)."

@@ -24,7 +24,6 @@ from tinylm.train.loop import Run, train
 from tinylm.train.masking import Inputs, StaticInputs, epoch_batches
 from tinylm.train.recipes import Recipe
 
-
 # What a fine-tuning begins with: a pre-trained model, a classifier with the same labels, of which a copy is
 # trained further, or an architecture to train without pre-training.
 Start = MaskedLanguageModel | SequenceClassifier | ModelConfig

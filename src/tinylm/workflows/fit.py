@@ -93,6 +93,7 @@ def fit_and_report(
         )
     fitted, committee = classifier.fitted_, classifier.committee_
     found = evaluate(committee, test.texts, test_targets)
+    taught = fitted.teacher or committee  # the committee of all members
     unusable = Counter(train.unusable) + Counter(tested.unusable if tested else {})
     results = FitResults(
         name=name,
@@ -111,9 +112,10 @@ def fit_and_report(
         member_accuracies={
             _member_name(number, member.config.is_encoder): _accuracy(logits, test_targets)
             for number, (member, logits) in enumerate(
-                zip(committee.members, committee.member_logits(test.texts), strict=True), 1
+                zip(taught.members, taught.member_logits(test.texts), strict=True), 1
             )
         },
+        teacher=evaluate(fitted.teacher, test.texts, test_targets) if fitted.teacher else None,
         without=evaluate(fitted.without, test.texts, test_targets) if fitted.without else None,
         linear_svm=baseline,
         seconds=MONOTONIC() - begin,
