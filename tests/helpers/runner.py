@@ -16,26 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from tinylm.paper import runner
+from tinylm.system.processes import LOCAL, LocalEngine, Submit
 
 
-@contextmanager
-def in_this_process(most: int) -> Iterator[Callable[..., Future[Any]]]:
-    """In place of `worker_processes`, each of which has to load PyTorch first."""
+class Here(LocalEngine):
+    """This process, as an engine: each of the local one's has to load PyTorch first."""
 
-    def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        future: Future[Any] = Future()
-        future.set_result(function(*arguments))
-        if future.result().busy and __name__ == "__main__":
-            print("busy", flush=True)
-        return future
+    @contextmanager
+    def workers(self, most: int, gpu: float = 0) -> Iterator[Submit]:
+        def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+            future: Future[Any] = Future()
+            future.set_result(function(*arguments))
+            if future.result().busy and __name__ == "__main__":
+                print("busy", flush=True)
+            return future
 
-    yield submit
+        yield submit
 
 
 if __name__ == "__main__":
     how, spec, folder, *rows = sys.argv[1:]
     runner.BUSY_SECONDS = 0.1
-    if how == "here":
-        runner.worker_processes = in_this_process
     prepared = runner.plan_tables([spec], preset_name="smoke", folder=Path(folder), rows=rows or None)
-    print(runner.run_tables(prepared).done)
+    print(runner.run_tables(prepared, engine=Here() if how == "here" else LOCAL).done)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.helpers.runner import in_this_process
+from tests.helpers.runner import Here
 
 from tinylm.errors import UserError
 from tinylm.paper import execute, runner
@@ -73,9 +73,8 @@ def plan(home: Path, folder: Path, spec: str = "tiny", **options):
 
 def run(home: Path, folder: Path, spec: str = "tiny", **options):
     execute._pretrained.cache_clear()  # new processes would know no weights
-    with pytest.MonkeyPatch.context() as patch, threads(1):
-        patch.setattr(runner, "worker_processes", in_this_process)
-        return runner.run_tables(plan(home, folder, spec, **options))
+    with threads(1):
+        return runner.run_tables(plan(home, folder, spec, **options), engine=Here())
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.helpers.paper import FINETUNE, panel, row
-from tests.helpers.runner import in_this_process
+from tests.helpers.runner import Here
 
 from tinylm.errors import UserError
 from tinylm.paper import execute, runner, tuning
@@ -57,15 +57,13 @@ def home(tmp_path_factory: pytest.TempPathFactory):
         patch.setenv("TINYLM_CACHE", str(folder / "cache"))
         patch.setattr(Preset, "base_recipe", lambda self: quick)
         patch.setattr(runner, "load_preset", lambda name: preset)
-        for module in (runner, tuning):
-            patch.setattr(module, "worker_processes", in_this_process)
         execute._pretrained.cache_clear()
         yield folder
 
 
 def tune(home: Path, folder: Path, attempts: int, rows: Sequence[str] | None = None) -> list[str]:
     prepared = runner.plan_tables([str(home / "tiny.yaml")], preset_name="smoke", folder=folder, rows=rows)
-    return tuning.run_searches(prepared, tuning.searches(prepared, rows), attempts)
+    return tuning.run_searches(prepared, tuning.searches(prepared, rows), attempts, engine=Here())
 
 
 def found(folder: Path) -> dict[str, Any]:
@@ -193,7 +191,7 @@ def test_tables_run_with_what_was_found_as_cells_of_their_own(home: Path, search
         cells = [cell for plan in prepared.plans for cell in plan.cells(["none"])]
         if tuned:
             assert [plan.name for plan in prepared.plans] == ["tiny-tuned"]
-            runner.run_tables(prepared)
+            runner.run_tables(prepared, engine=Here())
             rates = {cell.recipe.finetune.learning_rate for cell in cells if hasattr(cell, "recipe")}
             assert rates == {GOOD}
         return {cell.key for cell in cells if hasattr(cell, "recipe")}

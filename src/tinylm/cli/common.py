@@ -229,6 +229,22 @@ Device = Annotated[
         rich_help_panel=TRAINING,
     ),
 ]
+EngineName = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="What does the work: local (processes of this machine) or ray (the nodes of a Ray cluster).",
+        metavar="NAME",
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="A running Ray: auto, HOST:PORT or ray://HOST:PORT. By default the one that runs on this machine"
+        " is joined; if there is none, one is started for this run.",
+        metavar="ADDRESS",
+    ),
+]
 Seed = Annotated[
     int,
     typer.Option(

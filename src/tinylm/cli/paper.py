@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from tinylm.cli.common import Command, Device, Settings, console, need, remark, resumable, say
+from tinylm.cli.common import (
+    Address,
+    Command,
+    Device,
+    EngineName,
+    Settings,
+    console,
+    need,
+    remark,
+    resumable,
+    say,
+)
 from tinylm.errors import UserError
 
 paper = typer.Typer(
@@ -102,6 +113,8 @@ def run_command(
     corpus: Corpus = None,
     device: Device = "cpu",
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
     settings: Settings = None,
 ) -> None:
     """Run the cells of tables that have no results yet.
@@ -112,10 +125,12 @@ def run_command(
     """
     from tinylm.ops.device import device_named
     from tinylm.paper.runner import plan_tables, run_tables
+    from tinylm.system.paths import cache_folder
+    from tinylm.system.ray_engine import engine_named
 
     folder = results or _default_folder(preset)
     chosen = None if rows is None else [name.strip() for name in rows.split(",")]
-    where = device_named(device)
+    where = device_named(device, here=engine == "local")
     prepared = plan_tables(
         tables,
         preset_name=preset,
@@ -125,8 +140,8 @@ def run_command(
         corpus=corpus,
         tuned=tuned,
     )
-    with resumable(folder):
-        summary = run_tables(prepared, where, workers)
+    with resumable(folder), engine_named(engine, address, [folder, cache_folder()]) as running:
+        summary = run_tables(prepared, where, workers, running)
     for sentence in [*summary.notes, *summary.failed]:
         remark(sentence)
     say(
@@ -157,6 +172,8 @@ def tune_command(
     corpus: Corpus = None,
     device: Device = "cpu",
     workers: Workers = None,
+    engine: EngineName = "local",
+    address: Address = None,
     settings: Settings = None,
 ) -> None:
     """Search the learning rate and weight decay of fine-tuning for each row, by validation rows.
@@ -171,12 +188,14 @@ def tune_command(
     from tinylm.paper.runner import plan_tables
     from tinylm.paper.tuned import COMPARED, comparison
     from tinylm.paper.tuning import run_searches, searches
+    from tinylm.system.paths import cache_folder
+    from tinylm.system.ray_engine import engine_named
 
     folder = results or _default_folder(preset)
-    where = device_named(device)
+    where = device_named(device, here=engine == "local")
     prepared = plan_tables(tables, preset_name=preset, folder=folder, rows=row, corpus=corpus)
-    with resumable(folder):
-        failed = run_searches(prepared, searches(prepared, row), attempts, where, workers)
+    with resumable(folder), engine_named(engine, address, [folder, cache_folder()]) as running:
+        failed = run_searches(prepared, searches(prepared, row), attempts, where, workers, running)
     for sentence in failed:
         remark(sentence)
     for plan in prepared.plans:

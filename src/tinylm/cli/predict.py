@@ -11,8 +11,9 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
@@ -20,6 +21,8 @@ import typer
 
 from tinylm.cli.common import (
     DATA,
+    Address,
+    EngineName,
     ModelFolder,
     Settings,
     TextColumns,
@@ -33,7 +36,11 @@ from tinylm.cli.common import (
 from tinylm.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from tinylm.infer.predictor import Predictor
+
+    _Found = tuple[np.ndarray, np.ndarray | None]
 
 STDIN = "-"
 BATCH = 512  # rows in memory
@@ -80,6 +87,8 @@ def predict_command(
     probabilities: Annotated[
         bool, typer.Option(help="Also write the probability of every label to --out.")
     ] = False,
+    engine: EngineName = "local",
+    address: Address = None,
     settings: Settings = None,
 ) -> None:
     """Predict the label of a text, or of every row of a table, in the order of the rows.
@@ -95,13 +104,25 @@ def predict_command(
         raise UserError(f"--out was {out}; expected a name that ends in .csv or .jsonl.")
     if out is not None and (out.exists() or not out.parent.is_dir()):
         raise UserError(f"--out was {out}; expected a new file in a folder that exists.")
+    if engine != "local" and data == STDIN:
+        raise UserError(
+            f"standard input is predicted row by row as it comes, by the engine local; expected a file for"
+            f" the engine {engine}."
+        )
     committee, record = load_predictor(model), record_of_fit(model)
     rows = _rows(data, columns_fitted_on(model, "text", text), keep or [], encoding)
     unusable: Counter[str] = Counter()
     number = 0
-    with _printing() if out is None else _writing(out) as sink:
-        for batch in _batches(rows, as_it_comes=data == STDIN):
-            for line in _predictions(committee, record, batch, probabilities and out is not None):
+    batches = _batches(rows, as_it_comes=data == STDIN)
+    with ExitStack() as stack:
+        found: Iterator[tuple[list[_Row], _Found]]
+        if engine == "local":
+            found = ((batch, _found(committee, _usable(batch))) for batch in batches)
+        else:
+            found = stack.enter_context(_found_elsewhere(engine, address, model, batches))
+        sink = stack.enter_context(_printing() if out is None else _writing(out))
+        for batch, each in found:
+            for line in _predictions(committee, record, batch, each, probabilities and out is not None):
                 sink(line)
             unusable.update(row.reason for row in batch if row.reason)
             number += len(batch)
@@ -188,16 +209,52 @@ def _batches(rows: Iterator[_Row], as_it_comes: bool) -> Iterator[list[_Row]]:
         raise end
 
 
+def _usable(rows: list[_Row]) -> list[str]:
+    return [row.text for row in rows if row.reason is None]
+
+
+def _found(predictor: Predictor, texts: list[str]) -> _Found:
+    """What a model says of texts: probabilities, and whether their coverage is low if it can tell."""
+    low = None if predictor.rare is None else predictor.low_coverage(texts)
+    return predictor.predict_proba(texts), low
+
+
+@contextmanager
+def _found_elsewhere(
+    engine: str, address: str | None, model: Path, batches: Iterator[list[_Row]]
+) -> Iterator[Iterator[tuple[list[_Row], _Found]]]:
+    """Batches with what the workers of an engine say of them, in their order."""
+    from tinylm.system.processes import in_order
+    from tinylm.system.ray_engine import engine_named
+
+    with engine_named(engine, address) as running:
+        places = running.places()
+        with running.workers(places) as submit:
+            # A few more batches than workers are read ahead, so that none waits for a slower one.
+            ahead, tee = itertools.tee(batches)
+            jobs = ((model.resolve(), _usable(batch)) for batch in ahead)
+            yield zip(tee, in_order(submit, _found_by_worker, jobs, 2 * places), strict=True)
+
+
+def _found_by_worker(model: Path, texts: list[str]) -> _Found:
+    return _found(_loaded(model), texts)
+
+
+@lru_cache(maxsize=1)
+def _loaded(model: Path) -> Predictor:
+    from tinylm.export.runtime import load_predictor
+
+    return load_predictor(model)
+
+
 def _predictions(
-    committee: Predictor, record: dict[str, Any], rows: list[_Row], every_label: bool
+    committee: Predictor, record: dict[str, Any], rows: list[_Row], of_usable: _Found, every_label: bool
 ) -> Iterator[dict[str, Any]]:
     """The output for each row; all have the same entries."""
     from tinylm.infer.predictor import decide
 
-    usable = [row.text for row in rows if row.reason is None]
-    found = committee.predict_proba(usable)
+    found, low = of_usable
     decisions = decide(found, committee.thresholds)
-    low = None if committee.rare is None else committee.low_coverage(usable)
     names = committee.labels
     columns = record.get("settings", {}).get("label")
     place = 0

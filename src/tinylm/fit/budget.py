@@ -5,7 +5,7 @@ Then the number of epochs is chosen so that the learning rate reaches zero just 
 over. A deadline stops a run that turns out to be slower than measured.
 
 Deadlines are readings of a monotonic clock, which does not jump when the system time is corrected.
-All processes of a machine read the same clock.
+All processes of a machine read the same clock. The nodes of a cluster do not: theirs is the system time.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tinylm.train.loop import Run
 
 Clock = Callable[[], float]  # seconds since some moment; tests pass their own
 MONOTONIC: Clock = time.monotonic
+SYSTEM: Clock = time.time
 
 # --- The whole command ---
 # `tinylm fit` also reads tables, trains the baseline, tests and writes a report: this share of the

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from tinylm.errors import InputError, UserError
 from tinylm.export import hub
+from tinylm.fit.budget import MONOTONIC, SYSTEM
 from tinylm.fit.columns import (
     ONE,
     SEVERAL,
@@ -30,6 +33,8 @@ from tinylm.fit.pipeline import Fitted, LabelledTexts, Settings, fit_committee
 from tinylm.infer.committee import Committee
 from tinylm.infer.predictor import decide
 from tinylm.system.cores import worker_count
+from tinylm.system.paths import cache_folder
+from tinylm.system.ray_engine import ENGINES, engine_named
 from tinylm.system.units import bytes_of_size, seconds_of
 from tinylm.text.tokenizer import LONG_TEXTS, check_vocabulary_size
 from tinylm.train.recipes import Recipe, recipe_named
@@ -70,7 +75,10 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             texts with several labels, "balanced" weighs nothing: their thresholds do that.
         n_jobs: members that are trained at a time: None or -1 for one on each core, -2 for one on
             each but one, as joblib counts. 1 trains in this process, which is best inside a
-            `GridSearchCV` with processes of its own.
+            `GridSearchCV` with processes of its own. On a Ray, a number, or as many as there is room for.
+        engine: what trains the members: "local", the processes of this machine, or "ray", the nodes of a
+            cluster: the one that this process has joined (`ray.init`) or that runs on this machine. Without
+            either, one is started for the fit. All nodes must share the cache folder (TINYLM_CACHE).
         random_state: determines weights, order, masks, dropout and the validation split.
         verbose: print warnings on the data and what was reached.
 
@@ -107,6 +115,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         validation: float = 0.1,
         class_weight: Literal["balanced"] | dict[Any, float] | None = "balanced",
         n_jobs: int | None = None,
+        engine: str = "local",
         random_state: int | np.random.RandomState | None = None,
         verbose: bool = False,
     ) -> None:
@@ -124,6 +133,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self.validation = validation
         self.class_weight = class_weight
         self.n_jobs = n_jobs
+        self.engine = engine
         self.random_state = random_state
         self.verbose = verbose
 
@@ -193,7 +203,9 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         class_weights = self._class_weights(labels.targets)
         weights = weights_of(sample_weight, len(texts))
         labelled = LabelledTexts(texts, labels.targets, label_names, class_weights, weights)
-        self.fitted_ = fit_committee(labelled, settings)
+        shared = [] if self.engine == "local" else [cache_folder()]
+        with engine_named(self.engine, shared=shared) as engine:
+            self.fitted_ = fit_committee(labelled, replace(settings, engine=engine))
         self.committee_: Committee = self.fitted_.committee
         self.data_warnings_ = data_warnings(texts, labels.rows) + self._shortcomings(self.fitted_)
         if self.verbose:
@@ -351,6 +363,11 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 f"n_jobs is {self.n_jobs!r}; expected a whole number from 1, -1 for all cores, -2 for all"
                 " but one, ..., or None."
             )
+        if self.engine not in ENGINES:
+            raise InputError(f"engine is {self.engine!r}; expected {' or '.join(ENGINES)}.")
+        local = self.engine == "local"
+        if not local:  # starting a Ray counts, too
+            begun = time.time() if begun is None else begun + time.time() - time.monotonic()
         try:
             recipe = self.recipe if isinstance(self.recipe, Recipe) else recipe_named(self.recipe)
             seconds = None if self.budget is None else share * seconds_of(self.budget)
@@ -372,13 +389,14 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             seconds=seconds,
             validation=self.validation,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1000)),
-            workers=worker_count(self.n_jobs),
+            workers=worker_count(self.n_jobs) if local else max(self.n_jobs or 0, 0) or None,
             compare=compare,
             student=self.student,
             held_out=held_out,
             begun=begun,
             unfinished=unfinished,
             long_texts=self.long_texts,
+            clock=MONOTONIC if local else SYSTEM,
         )
 
     def _class_weights(self, targets: np.ndarray) -> np.ndarray | None:

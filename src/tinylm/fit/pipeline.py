@@ -40,10 +40,9 @@ from tinylm.model.heads import SequenceClassifier
 from tinylm.model.huggingface import round_weights
 from tinylm.model.logits import logits_of
 from tinylm.model.tfidf import TfidfModel, count_ngrams
-from tinylm.system.cores import cores
 from tinylm.system.files import key_of
 from tinylm.system.paths import cache_folder, cached
-from tinylm.system.processes import run_side_by_side
+from tinylm.system.processes import LOCAL, Engine, run_side_by_side
 from tinylm.system.progress import progress_log
 from tinylm.text.corpus import open_corpus
 from tinylm.text.coverage import Coverage, coverage, token_counts
@@ -107,7 +106,8 @@ class Settings:
         held_out: texts that pre-training must not read, in the corpus or elsewhere.
         begun: reading of `clock` at which the budget began; None for the start of the fit.
         unfinished: folder for what is finished, should the fit be interrupted; None keeps nothing.
-        clock: returns the time.
+        engine: what trains the members.
+        clock: returns the time, in all processes that train them.
     """
 
     corpus: str | None
@@ -126,6 +126,7 @@ class Settings:
     begun: float | None = None
     unfinished: Path | None = None
     long_texts: str = HEAD
+    engine: Engine = LOCAL
     clock: Clock = MONOTONIC
 
 
@@ -467,7 +468,7 @@ def train_encoders(
     ]
     ends = iter(_deadlines([job.config.heads for job in jobs if not job.finished], settings, deadline))
     jobs = [job if job.finished else replace(job, deadline=next(ends)) for job in jobs]
-    trained = run_side_by_side(train_member, [(job,) for job in jobs], settings.workers)
+    trained = run_side_by_side(train_member, [(job,) for job in jobs], settings.workers, settings.engine)
     _prune(cache_folder() / PRETRAINED)
     return trained
 
@@ -477,7 +478,7 @@ def _deadlines(sizes: Sequence[int], settings: Settings, deadline: float | None)
     if deadline is None or not sizes:
         return [None] * len(sizes)
     now = settings.clock()
-    workers = min(settings.workers or cores(), len(sizes))
+    workers = min(settings.engine.places(settings.workers), len(sizes))
     return [now + end for end in budget.slots(sizes, workers, max(deadline - now, 0))]
 
 

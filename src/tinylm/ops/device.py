@@ -11,8 +11,12 @@ from tinylm.errors import UserError
 CPU = torch.device("cpu")
 
 
-def device_named(name: str) -> torch.device:
+def device_named(name: str, here: bool = True) -> torch.device:
     """The device with this name: `cpu`, `cuda`, or `cuda:1` for the second GPU.
+
+    Args:
+        name: of the device.
+        here: whether it must be in this machine; otherwise it is another one's.
 
     Raises:
         UserError: another name, or a GPU that is not present.
@@ -24,7 +28,7 @@ def device_named(name: str) -> torch.device:
     if device is None or device.type not in ("cpu", "cuda"):
         raise UserError(f"`device` was '{name}'; expected cpu, cuda, or cuda:1 for the second GPU.")
     count = torch.cuda.device_count()
-    if device.type == "cuda" and (device.index or 0) >= count:
+    if here and device.type == "cuda" and (device.index or 0) >= count:
         raise UserError(f"`device` was '{name}', but PyTorch finds {count or 'no'} CUDA GPUs here; use cpu.")
     return device
 

@@ -36,8 +36,7 @@ from tinylm.paper.preset import Preset, load_preset
 from tinylm.paper.results import Results
 from tinylm.paper.spec import load_table, table_names
 from tinylm.paper.tuned import tuned_table
-from tinylm.system.cores import cores
-from tinylm.system.processes import worker_processes
+from tinylm.system.processes import LOCAL, Engine
 
 BUSY_SECONDS = 2.0  # between two looks at a cell that another runner holds
 # Cells side by side on a GPU: one alone does not fill it, and each of the paper's size takes 4 GB of it.
@@ -172,13 +171,16 @@ def plan_tables(
     return Prepared(preset_name, preset, plans, results, source, jobs, len(found))
 
 
-def run_tables(prepared: Prepared, device: torch.device = CPU, workers: int | None = None) -> Summary:
+def run_tables(
+    prepared: Prepared, device: torch.device = CPU, workers: int | None = None, engine: Engine = LOCAL
+) -> Summary:
     """Store the plans of tables and run their cells, training on `device`.
 
     Args:
         prepared: from `plan_tables`.
         device: where models are trained.
         workers: cells at a time; by default one per core, and GPU_WORKERS on a GPU.
+        engine: what runs the cells.
 
     Raises:
         UserError: a process died, or the results folder cannot be used.
@@ -194,9 +196,8 @@ def run_tables(prepared: Prepared, device: torch.device = CPU, workers: int | No
     )
     try:
         store_latencies(plans, results, prepared.source)  # first, while nothing else runs
-        most = min(cores(), workers or (cores() if device.type == "cpu" else GPU_WORKERS))
         preset = prepared.preset.model_dump_json()
-        failed = run_cells(jobs, preset, results, console, device, most) if jobs else []
+        failed = run_cells(jobs, preset, results, console, device, workers, engine) if jobs else []
         notes = [f"{plan.name} {row.row.name}: {row.note}" for plan in plans for panel in plan.panels
                  for row in panel.rows if row.note]  # fmt: skip
         notes += store_committees(results)
@@ -245,15 +246,28 @@ def trained(cell: Pretraining, results: Results) -> bool:
     return results.has(cell.key) and weights_folder(cell.key).is_dir()
 
 
+def gpu_share(device: torch.device) -> float:
+    """The share of a GPU that one training has."""
+    return 0.0 if device.type == "cpu" else 1 / GPU_WORKERS
+
+
 def run_cells(
-    jobs: list[Cell], preset: str, results: Results, console: Console, device: torch.device, most: int
+    jobs: list[Cell],
+    preset: str,
+    results: Results,
+    console: Console,
+    device: torch.device,
+    workers: int | None,
+    engine: Engine,
 ) -> list[str]:
-    """Run cells, `most` of them side by side; returns a sentence for each that failed."""
+    """Run cells side by side; returns a sentence for each that failed."""
+    gpu = gpu_share(device)
+    most = min(len(jobs), engine.places(workers, gpu))
     waiting = list(jobs)
     done, spent, worked = 0, 0.0, 0.0  # cells, their seconds, their multiplications
     unfinished = {job.key for job in jobs if isinstance(job, Pretraining)}
     failed: dict[str, str] = {}
-    with worker_processes(min(len(jobs), most)) as submit:
+    with engine.workers(most, gpu) as submit:
         running: dict[Future[Any], tuple[Cell, float]] = {}
         held_until: dict[str, float] = {}
         while waiting or running:

@@ -29,12 +29,11 @@ from tinylm.paper.data import materials
 from tinylm.paper.execute import start_of
 from tinylm.paper.preset import with_hyperparameters
 from tinylm.paper.results import Results
-from tinylm.paper.runner import GPU_WORKERS, Prepared, run_cells, trained
+from tinylm.paper.runner import Prepared, gpu_share, run_cells, trained
 from tinylm.paper.spec import Finetuning, panel_name
 from tinylm.paper.tuned import values_words
-from tinylm.system.cores import cores
 from tinylm.system.files import key_of, locked
-from tinylm.system.processes import worker_processes
+from tinylm.system.processes import LOCAL, Engine
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -128,6 +127,7 @@ def run_searches(
     attempts: int = ATTEMPTS,
     device: torch.device = CPU,
     workers: int | None = None,
+    engine: Engine = LOCAL,
 ) -> list[str]:
     """Make attempts until every search has so many, and store what they found.
 
@@ -140,6 +140,7 @@ def run_searches(
         attempts: of each search, those of earlier calls included.
         device: where models are trained.
         workers: attempts at a time; by default one per core, and GPU_WORKERS on a GPU.
+        engine: what makes them.
 
     Returns:
         A sentence for each pre-training or attempt that failed.
@@ -148,14 +149,13 @@ def run_searches(
     prepared.store()
     results = prepared.results
     preset = prepared.preset.model_dump_json()
-    most = min(cores(), workers or (cores() if device.type == "cpu" else GPU_WORKERS))
     starts = {search.cell.start.key: search.cell.start for search in wanted
               if isinstance(search.cell.start, Pretraining)}  # fmt: skip
     missing: list[Cell] = [start for start in starts.values() if not trained(start, results)]
     try:
-        failed = run_cells(missing, preset, results, console, device, most) if missing else []
+        failed = run_cells(missing, preset, results, console, device, workers, engine) if missing else []
         different = {search.key: search for search in wanted if _can_start(search, results)}
-        failed += _run(list(different.values()), attempts, preset, results, console, device, most)
+        failed += _run(list(different.values()), attempts, preset, results, console, device, workers, engine)
         for table, panel in dict.fromkeys((search.table, search.panel) for search in wanted):
             _store(results, table, panel, [one for one in wanted if (one.table, one.panel) == (table, panel)])
     finally:
@@ -175,9 +175,12 @@ def _run(
     results: Results,
     console: Console,
     device: torch.device,
-    most: int,
+    workers: int | None,
+    engine: Engine,
 ) -> list[str]:
-    """Run attempts, one after the other in each search and `most` searches at a time."""
+    """Run attempts, one after the other in each search and several searches at a time."""
+    gpu = gpu_share(device)
+    most = engine.places(workers, gpu)
     left = {search.key: max(0, attempts - _finished(results, search)) for search in wanted}
     waiting = deque(search for search in wanted if left[search.key])
     total = sum(left.values())
@@ -186,7 +189,7 @@ def _run(
         return []
     failed: list[str] = []
     done, spent, worked = 0, 0.0, 0.0
-    with worker_processes(min(len(waiting), most)) as submit:
+    with engine.workers(min(len(waiting), most), gpu) as submit:
         running: dict[Future[Any], tuple[Search, float]] = {}
         while waiting or running:
             while waiting and len(running) < most:

@@ -11,14 +11,24 @@ from pathlib import Path
 PROC, GROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
+_most = math.inf
+
+
 @lru_cache  # every prediction needs it, and finding it takes longer than reading a text
 def cores() -> int:
     """Cores that this process may use at a time, counted once.
 
-    Fewer than the machine has where its affinity says so (`taskset`, a job scheduler) or a quota of
-    its control group (a container's `--cpus`).
+    Fewer than the machine has where its affinity says so (`taskset`, a job scheduler), a quota of
+    its control group (a container's `--cpus`), or `limit_cores`.
     """
-    return max(1, math.ceil(min([allowed_cores(), *_quotas()])))
+    return max(1, math.ceil(min([allowed_cores(), *_quotas(), _most])))
+
+
+def limit_cores(most: int) -> None:
+    """Let this process, a worker beside others, use at most so many cores."""
+    global _most  # noqa: PLW0603 (cores are a process's own)
+    _most = most
+    cores.cache_clear()
 
 
 def allowed_cores() -> int:

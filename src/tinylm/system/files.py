@@ -121,6 +121,14 @@ def keep(folder: Path, write: Callable[[Path], None]) -> None:
             temporary.rename(folder)
 
 
+@contextmanager
+def marked(folder: Path) -> Iterator[Path]:
+    """Put a file into a folder for a while: a machine that sees it reaches the same folder."""
+    with _temporary(Path(folder) / "shared", Path(folder)) as mark:
+        mark.touch()
+        yield mark
+
+
 _temporaries: dict[str, Path] = {}  # by name: what this process is writing
 
 

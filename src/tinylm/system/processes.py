@@ -15,13 +15,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from multiprocessing.connection import Connection
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from tinylm.errors import UserError
 from tinylm.system.cores import cores
@@ -30,20 +31,63 @@ from tinylm.system.interrupts import end
 from tinylm.system.progress import forward_progress, show_progress
 
 Result = TypeVar("Result")
+Submit = Callable[..., Future[Any]]
 GRACE = 1.0  # seconds in which interrupted work may clean up
 
 
+class Engine(Protocol):
+    """What runs independent jobs, each on one core and perhaps a share of a GPU.
+
+    A job is a function that is importable by name, as other processes must find it, and its arguments.
+    """
+
+    def places(self, wanted: int | None = None, gpu: float = 0) -> int:
+        """How many jobs run at a time, each with the share `gpu` of a GPU.
+
+        As many as there is room for, or the number that is wanted.
+        """
+        ...
+
+    def workers(self, most: int, gpu: float = 0) -> AbstractContextManager[Submit]:
+        """At most `most` workers: a context with `submit(function, *arguments)`, as of an executor.
+
+        A future raises what its job raised, and `BrokenProcessPool` where the process was lost. When the
+        block is left by an exception, what is under way is interrupted.
+        """
+        ...
+
+
+class LocalEngine:
+    """The processes of this machine."""
+
+    def places(self, wanted: int | None = None, gpu: float = 0) -> int:
+        """One per core; on a GPU, as many as share it. More than there are cores are never wanted."""
+        return min(cores(), wanted or (round(1 / gpu) if gpu else cores()))
+
+    def workers(self, most: int, gpu: float = 0) -> AbstractContextManager[Submit]:
+        """See `worker_processes`."""
+        return worker_processes(most)
+
+
+LOCAL = LocalEngine()
+
+
 def run_side_by_side(
-    function: Callable[..., Result], jobs: Sequence[tuple[Any, ...]], workers: int | None = None
+    function: Callable[..., Result],
+    jobs: Sequence[tuple[Any, ...]],
+    workers: int | None = None,
+    engine: Engine = LOCAL,
 ) -> list[Result]:
     """Call `function(*job)` for each job, as many at a time as there are cores.
 
-    The jobs' progress bars are drawn together by this process.
+    The progress bars of jobs in local processes are drawn together by this process.
 
     Args:
         function: importable by name, as other processes must find it.
         jobs: its arguments; jobs that take longest should come first.
-        workers: the most at a time; 1 calls the function in this process, on one thread.
+        workers: the most at a time; 1 calls the function in this process, on one thread, where the
+            engine is local.
+        engine: where the jobs run.
 
     Returns:
         What the calls returned, in the order of `jobs`.
@@ -52,13 +96,13 @@ def run_side_by_side(
         Exception: the first that a call raised; jobs under way are interrupted then.
         UserError: a process was killed.
     """
-    count = min(len(jobs), workers or cores())
+    count = min(len(jobs), engine.places(workers))
     # A process of a daemon's is not allowed to have processes of its own.
-    if count == 1 or multiprocessing.current_process().daemon:
+    if engine is LOCAL and (count == 1 or multiprocessing.current_process().daemon):
         with threads(1):
             return [function(*job) for job in jobs]
     try:
-        with worker_processes(count) as submit:
+        with engine.workers(count) as submit:
             # Plain pickles: PyTorch would pass tensors by handles that die with their process.
             futures = [submit(_pickled, function, job) for job in jobs]
             for future in wait(futures, return_when=FIRST_EXCEPTION).done:
@@ -71,8 +115,21 @@ def run_side_by_side(
         ) from error
 
 
+def in_order(
+    submit: Submit, function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], ahead: int
+) -> Iterator[Result]:
+    """The results of a stream of jobs in its order, `ahead` of them under way at most."""
+    under_way: deque[Future[Result]] = deque()
+    for job in jobs:
+        if len(under_way) == ahead:
+            yield under_way.popleft().result()
+        under_way.append(submit(function, *job))
+    while under_way:
+        yield under_way.popleft().result()
+
+
 @contextmanager
-def worker_processes(most: int) -> Iterator[Callable[..., Future[Any]]]:
+def worker_processes(most: int) -> Iterator[Submit]:
     """Processes of one thread each, at most one per core, whose progress bars this process draws.
 
     Args:
