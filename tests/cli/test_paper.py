@@ -21,7 +21,7 @@ def test_list_names_every_table_with_its_rows_and_every_preset():
 
 
 def store_table(folder: Path) -> None:
-    rows = [row("90000", size=90_000), row("none", "none", None)]
+    rows = [row("90000", size=90_000, paper={"gap": 0.05}), row("none", "none", None)]
     spec = {"panels": [panel(rows, without=FINETUNE, claims=["gap"])]}
     coverage = {"paragraphs": 90_000, "t_w": 300, "t_m": 5, "weighted_overlap": 0.99}
     pretrained = MadeUp([0.81, 0.82, 0.83], [0.71, 0.72, 0.70], coverage)
@@ -33,12 +33,26 @@ def test_report_writes_markdown_and_html_from_stored_results(tmp_path: Path):
     outcome = done("paper report --results", tmp_path / "r", "--out", tmp_path / "docs" / "paper.md")
     assert "docs/paper.md" in outcome.out and outcome.err == ""
     text = (tmp_path / "docs" / "paper.md").read_text()
-    # By hand: mean of 0.81, 0.82, 0.83; gaps 0.10, 0.10, 0.13, with t(2) = 4.3027 and sd 0.01732.
-    assert "| 90000 |  | 90,000 |  | 300 |  | 5 | 0.9900 | 60 |  | 0.820 ± 0.010 | 0.820 |  |" in text
-    assert "+0.110 [+0.067, +0.153] |" in text
-    assert "| TF-IDF + logistic regression |" in text and "| ✓ shown | 1 of 1 |" in text
+    # By hand: means 0.82 and 0.71, both sd 0.01; t(4) = 2.7764.
+    assert "| 90000 |  | 90,000 |  | 300 |  | 5 | 0.9900 | 60 |  | 0.820 ± 0.010 | 0.820 | 0.050 |" in text
+    assert "+0.110 [+0.087, +0.133] |" in text
+    assert "| TF-IDF + logistic regression |" in text
+    assert "(gap > 0) | +0.050 | +0.110 [+0.087, +0.133] | ✓ shown |" in text
     page = (tmp_path / "r" / "report.html").read_text()
     assert "0.820 ± 0.010" in page and page.startswith("<!DOCTYPE html>")
+
+
+def test_results_of_other_sizes_stand_beside_with_their_trials(tmp_path: Path):
+    store_table(tmp_path / "r")
+    rows = [row("90000", size=90_000), row("none", "none", None)]
+    one = MadeUp([0.9], [0.75], {"paragraphs": 90_000, "t_w": 300, "t_m": 5, "weighted_overlap": 0.99})
+    spec = {"panels": [panel(rows, without=FINETUNE)]}
+    store(tmp_path / "gpu", "mine", spec, {"": {"90000": one, "none": MadeUp([])}})
+    done("paper report --results", tmp_path / "r", "--beside", tmp_path / "gpu")
+    text = (tmp_path / "r" / "report.md").read_text()
+    assert "| gap | Acc. cpu | gap cpu |" in text
+    assert "+0.110 [+0.087, +0.133] | 0.900 (1 trial) | +0.150 |" in text
+    assert "|  | 0.715 ± 0.007 | 0.715 |  |  |  |  |" in text  # the row that was not run there
 
 
 def test_report_without_results_says_what_to_run(tmp_path: Path):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import stats
 from tests.helpers.paper import MadeUp, store
 
 from tinylm.paper.claims import claims
 from tinylm.paper.spec import Panel, Table, load_table
-from tinylm.paper.statistics import fit_curve, interval, rank_correlation, resampled, slopes
+from tinylm.paper.statistics import difference, fit_curve, growth, interval, rank_correlation, resampled
 from tinylm.paper.view import PanelResult, RowResult, TableResult, load_results
 
 
@@ -26,28 +27,66 @@ def test_trials_that_are_all_equal_have_an_interval_of_no_width():
     assert found is not None and found.low == found.mean == found.high == 0.25
 
 
-def test_the_bootstrap_resamples_trials_and_takes_percentiles():
-    """Against the same written out: rows keep their trials together, ends are 2.5 and 97.5 %."""
-    gaps = np.random.default_rng(5).normal(0.05, 0.02, (4, 5))
+def test_the_interval_of_a_difference_is_welchs():
+    # Means 0.82 and 0.71, variances 1e-4 each, n 3: df 4, t(4) = 2.7764451, se = sqrt(2e-4 / 3)
+    found = difference([0.81, 0.82, 0.83], [0.71, 0.72, 0.70])
+    assert found is not None
+    half = 2.7764451 * np.sqrt(2e-4 / 3)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.11, 0.11 - half, 0.11 + half))
+    found = difference([0.81, 0.83], [0.71, 0.72, 0.70, 0.75])
+    scipys = stats.ttest_ind([0.81, 0.83], [0.71, 0.72, 0.70, 0.75], equal_var=False).confidence_interval(
+        0.95
+    )
+    assert found is not None and (found.low, found.high) == pytest.approx((scipys.low, scipys.high))
+    assert difference([0.1], [0.1, 0.2]) is None
+
+
+def test_a_difference_of_equal_values_has_an_interval_of_no_width():
+    found = difference([0.5, 0.5], [0.25, 0.25, 0.25])
+    assert found is not None and found.low == found.mean == found.high == 0.25
+
+
+def test_the_bootstrap_resamples_each_sample_and_takes_percentiles():
+    """Against the same written out; ends are 2.5 and 97.5 %."""
+    samples = [np.random.default_rng(5).normal(0.05, 0.02, size) for size in (5, 3, 2)]
     rng = np.random.default_rng(0)
-    draws = [gaps[:, rng.integers(0, 5, 5)].mean(1) for _ in range(400)]
-    by_hand = np.array([[draw.max(), draw.sum()] for draw in draws])
-    found = resampled(lambda means: np.stack([means.max(0), means.sum(0)]), gaps, 400)
-    for figure, values, mean in zip(found, by_hand.T, (gaps.mean(1).max(), gaps.mean(1).sum()), strict=True):
+    draws = np.array([each[rng.integers(0, len(each), (400, len(each)))].mean(1) for each in samples])
+    found = resampled(lambda means: np.stack([means.max(0), means.sum(0)]), samples, 400)
+    means = [each.mean() for each in samples]
+    for figure, values, mean in zip(
+        found, (draws.max(0), draws.sum(0)), (max(means), sum(means)), strict=True
+    ):
         low, high = np.percentile(values, [2.5, 97.5])
         assert (figure.mean, figure.low, figure.high) == pytest.approx((mean, low, high))
 
 
-def test_slopes_are_per_tenfold_w_s_and_trial():
-    gaps = np.array([[0.01, 0.05], [0.03, 0.05], [0.05, 0.05]])
-    np.testing.assert_allclose(slopes([100, 1000, 10_000], gaps), [0.02, 0.0], atol=1e-12)
+def test_growth_is_the_slope_for_ten_times_w_s():
+    # y = 1, 3, 2, 4 hundredths at x = 2, 2, 3, 3: slope 1, residuals +-1, s^2 = 4 / 2, Sxx = 1.
+    found = growth([100, 100, 1000, 1000], [0.01, 0.03, 0.02, 0.04])
+    assert found is not None
+    half = 4.3026527 * np.sqrt(2) * 0.01
+    assert (found.mean, found.low, found.high) == pytest.approx((0.01, 0.01 - half, 0.01 + half))
+    assert growth([100, 1000], [0.1, 0.2]) is None
+
+
+def test_trials_that_share_a_pretraining_count_as_one():
+    rows = [
+        random_row(100, [0.01, 0.03, 0.02]) | {"starts": ["a", "b", "a"]},
+        {"spec": {"name": "n", "w_s": {"select": "none"}}, "accuracy": [0.1, 0.2, 0.3]},
+    ]
+    pretrained, none = panel_of(rows, [], "t").rows
+    assert pretrained.arm == pytest.approx([0.515, 0.53])  # 0.51 and 0.52 began from "a"
+    assert none.arm == [0.1, 0.2, 0.3]
+    assert pretrained.gap == pytest.approx(0.0225) and none.gap is None
+    assert pretrained.gap_interval == difference([0.515, 0.53], [0.5, 0.5, 0.5])
 
 
 def test_the_curve_finds_what_made_the_gaps():
     sizes = [500, 1000, 5000, 20_000, 100_000]
     rng = np.random.default_rng(0)
     true = 0.1 * np.array(sizes) / (np.array(sizes) + 3000)
-    curve = fit_curve(sizes, true[:, None] + rng.normal(0, 0.001, (5, 5)))
+    arms = 0.5 + true[:, None] + rng.normal(0, 0.001, (5, 5))
+    curve = fit_curve(sizes, arms.tolist(), [0.499, 0.5, 0.501])
     assert curve.bounded
     assert curve.full.mean == pytest.approx(0.1, rel=0.03)
     assert curve.w_s_90.mean == pytest.approx(27_000, rel=0.15)
@@ -56,7 +95,7 @@ def test_the_curve_finds_what_made_the_gaps():
 
 def test_a_gap_that_does_not_saturate_gives_no_w_s():
     sizes = [500, 1000, 5000]
-    curve = fit_curve(sizes, np.array([[0.005, 0.005], [0.01, 0.01], [0.05, 0.05]]))
+    curve = fit_curve(sizes, [[0.505, 0.505], [0.51, 0.51], [0.55, 0.55]], [0.5, 0.5])
     assert not curve.bounded
 
 
@@ -87,7 +126,8 @@ def panel_of(rows: list[dict[str, object]], plots: list[str], table: str, **more
             parameters=None,
             by_trial=dict(enumerate(row["accuracy"])),
             best=row["accuracy"],
-            gap_by_trial=dict(enumerate(row.get("gaps", []))),
+            without=[0.5] * len(row.get("gaps", [])),
+            start_by_trial=dict(enumerate(row.get("starts", []))),
             per_label=np.zeros(0),
             coverage=row.get("coverage", {}),
             mean_tokens=None,
@@ -165,12 +205,12 @@ def test_mismatch_is_compared_at_equal_w_s(loss, verdict):
 
 @pytest.mark.parametrize(
     ("committee", "verdict"),
-    [([0.80, 0.81, 0.80], "shown"), ([0.797, 0.806, 0.797], "shown"), ([0.78, 0.79, 0.78], "not shown")],
+    [([0.8, 0.802, 0.8], "shown"), ([0.797, 0.799, 0.797], "shown"), ([0.79, 0.792, 0.79], "not shown")],
 )
 def test_a_committee_reaches_the_deep_model_within_one_percent(committee, verdict):
     deep = {
         "spec": {"name": "d", "role": "deep", "w_s": {"select": "none"}},
-        "accuracy": [0.80, 0.81, 0.80],
+        "accuracy": [0.80, 0.802, 0.80],
     }
     found = {"numbers": [0, 1, 2], "trials": committee}
     for i, claim in enumerate(("committee", "untrained-committee")):
@@ -178,12 +218,13 @@ def test_a_committee_reaches_the_deep_model_within_one_percent(committee, verdic
         assert verdicts(panel)[3 + i] == verdict and verdicts(panel)[4 - i] == "not run"
 
 
-def test_trials_are_paired_by_number_where_some_are_missing():
-    deep = {
-        "spec": {"name": "d", "role": "deep", "w_s": {"select": "none"}},
-        "accuracy": [0.8, 0.1, 0.8, 0.8],
-    }
-    # By position, the committee would be compared with the deep model's second trial.
-    found = {"numbers": [0, 2, 3], "trials": [0.8, 0.8, 0.8]}
-    panel = panel_of([deep], [], "t", committee=found, claims=["committee"])
-    assert verdicts(panel)[3] == "shown"
+def test_the_papers_figure_stands_beside_each_comparison():
+    paper = [{"w_s": 100, "gap": 0.01}, {"w_s": 1000, "gap": 0.03}, {"w_s": 10_000, "gap": 0.05}]
+    rows = [random_row(of["w_s"], [0.02, 0.021, 0.022]) for of in paper]
+    for row, of in zip(rows, paper, strict=True):
+        row["spec"]["paper"] = of  # type: ignore[index]
+    spec = Table.model_validate({"title": "t", "uses": ["table1"]})
+    panel = panel_of(rows, [], "t", claims=["gap", "growth"])
+    gap, growing, *_ = claims([TableResult("t", spec, [panel], {}, "cpu", {})])
+    assert [one.paper for one in gap.evidence] == [0.01, 0.03, 0.05] and gap.printed == [0.01, 0.03, 0.05]
+    assert growing.evidence[0].paper == pytest.approx(0.02)  # for ten times W_S

@@ -282,6 +282,14 @@ def report_command(
             metavar="FOLDER",
         ),
     ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of results at other sizes, such as results/paper/gpu, whose accuracies and gaps"
+            " stand beside.",
+            metavar="FOLDER",
+        ),
+    ] = None,
     settings: Settings = None,
 ) -> None:
     """Write a report of stored results: Markdown, plots, and one HTML page that needs no other file.
@@ -292,7 +300,7 @@ def report_command(
     """
     from tinylm.paper.report import write_report
 
-    for sentence in write_report(results, out, page, tokens):
+    for sentence in write_report(results, out, page, tokens, beside):
         remark(sentence)
     say(f"report in {out or results / 'report.md'} and {page or results / 'report.html'}")
 

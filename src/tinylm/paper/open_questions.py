@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tinylm.paper import plots
 from tinylm.paper.claims import random_rows_of
-from tinylm.paper.statistics import RESAMPLES, fit_curve, interval, rank_correlation, resampled
-from tinylm.paper.view import PanelResult, RowResult, TableResult, gaps_of, paired
+from tinylm.paper.statistics import RESAMPLES, difference, fit_curve, interval, rank_correlation, resampled
+from tinylm.paper.view import PanelResult, RowResult, TableResult, independent
 from tinylm.report.document import Block, Grid, Plot, Points, Section, Text
 from tinylm.report.format import interval_words, mean_deviation
 
@@ -47,10 +48,7 @@ def _weighted_overlap(panels: Sequence[PanelResult]) -> list[Block]:
         return [Text("Too few rows with a gap were run.")]
     tasks = [panel.task_name for panel, _ in points]
     rows_of = [row for _, row in points]
-    gaps = gaps_of(rows_of)
-    trials = gaps.shape[1]
-    if trials < 2:
-        return [Text("The rows have fewer than two trials in common.")]
+    gaps = [(np.array(row.arm) - np.mean(row.without)).tolist() for row in rows_of]
     predictors = [np.array([float(of(row)) for row in rows_of]) for of in PREDICTORS.values()]
 
     def correlations(means: np.ndarray) -> np.ndarray:
@@ -71,7 +69,7 @@ def _weighted_overlap(panels: Sequence[PanelResult]) -> list[Block]:
         finding = "no difference between the two is shown"
     missing = [1 - row.coverage["weighted_overlap"] for row in rows_of]
     figure = plots.scatter_plot(
-        missing, gaps.mean(1).tolist(), tasks, "share of the task's tokens not in W_S"
+        missing, [float(np.mean(each)) for each in gaps], tasks, "share of the task's tokens not in W_S"
     )
     return [
         Text(
@@ -83,7 +81,7 @@ def _weighted_overlap(panels: Sequence[PanelResult]) -> list[Block]:
             ["predictor", "rank correlation with the gap", "95 % interval"],
             grid,
             "T_M has a minus sign here, so that a good predictor has a correlation near +1. Intervals from"
-            " resampled trials. W_S is not an overlap, but both overlaps depend on it.",
+            " resampled pre-trainings. W_S is not an overlap, but both overlaps depend on it.",
         ),
         Plot("weighted-overlap", figure, "Gap of each row against its weighted lack of overlap.", finding),
     ]
@@ -95,7 +93,7 @@ def _points(panels: Sequence[PanelResult]) -> list[tuple[PanelResult, RowResult]
     out = []
     for panel in panels:
         for row in panel.rows:
-            if not row.coverage or len(row.gaps) < 2:
+            if row.gap_interval is None:
                 continue
             identity = (panel.task_name, tuple(row.accuracy))
             if identity not in seen:
@@ -119,10 +117,9 @@ def _gap_curve(panels: Sequence[PanelResult]) -> list[Block]:
     grid = []
     for panel in panels:
         rows = random_rows_of(panel)
-        gaps = gaps_of(rows) if len(rows) > 2 else np.zeros((0, 0))
-        if gaps.shape[1] < 2:
+        if len(rows) < 3:
             continue
-        curve = fit_curve([row.w_s for row in rows], gaps)
+        curve = fit_curve([row.w_s for row in rows], [row.arm for row in rows], rows[0].without)
         if curve.bounded:
             w_s = f"{curve.w_s_90.mean:,.0f} [{curve.w_s_90.low:,.0f}, {curve.w_s_90.high:,.0f}]"
         else:
@@ -140,7 +137,7 @@ def _gap_curve(panels: Sequence[PanelResult]) -> list[Block]:
     return [
         Text(
             "Fitted: gap = full x W_S / (W_S + half), whose 90 % are reached at 9 x half. Intervals from"
-            " resampled trials. The curves are drawn in the plots of the tables."
+            " resampled pre-trainings. The curves are drawn in the plots of the tables."
         ),
         Grid(["task", "full gap", "W_S for 90 % of it", "sizes"], grid),
     ]
@@ -167,7 +164,7 @@ def _reverse_mismatch(panels: Sequence[PanelResult]) -> list[Block]:
         head = ["row", "W_S", "T_M", "tokens of T_W not in T_C", "their share of W_S", "overlap", "Acc."]
         blocks.append(Grid(head, grid))
         for row in rows[1:]:
-            found = interval(paired(rows[0].by_trial, row.by_trial))
+            found = difference(rows[0].arm, row.arm)
             if found is not None:
                 shown = "shown" if found.low > 0 or found.high < 0 else "not shown"
                 blocks.append(
@@ -209,23 +206,24 @@ def _committee_size(panels: Sequence[PanelResult]) -> list[Block]:
             )
         )
         if "subsets" in committee:
-            blocks.append(_subsets(committee))
+            blocks.append(_subsets(committee, panel.with_role("member")))
         else:
             blocks.append(Text("No subset was chosen, as no validation texts were left."))
     return blocks or [Text("Not run.")]
 
 
-def _subsets(committee: dict[str, object]) -> Block:
-    subsets: dict[str, list[int]] = committee["subsets"]  # type: ignore[assignment]
-    names: list[str] = committee["names"]  # type: ignore[assignment]
+def _subsets(committee: dict[str, Any], members: Sequence[RowResult]) -> Block:
+    subsets, names = committee["subsets"], committee["names"]
     chosen = ", ".join(names[i] for i in subsets["chosen"])
-    difference = interval(np.subtract(subsets["chosen_test"], subsets["all_members_test"]))
-    better = "shown" if difference is not None and difference.low > 0 else "not shown"
+    differences = np.subtract(subsets["chosen_test"], subsets["all_members_test"])
+    by_trial = dict(zip(committee["numbers"], differences.tolist(), strict=True))
+    found = interval(independent(by_trial, *members))
+    better = "shown" if found is not None and found.low > 0 else "not shown"
     return Points(
         [
             f"Best on {subsets['validation_texts']} validation texts (mean of the trials): {chosen}.",
             f"Its test accuracy is {np.mean(subsets['chosen_test']):.3f}, that of all {len(names)} members"
-            f" {np.mean(subsets['all_members_test']):.3f}; difference {interval_words(difference)}:"
+            f" {np.mean(subsets['all_members_test']):.3f}; difference {interval_words(found)}:"
             f" that choosing helps is {better}.",
             f"Chosen again in each trial, the subset has {np.mean(subsets['chosen_by_trial_test']):.3f}.",
         ]

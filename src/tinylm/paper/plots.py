@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 from tinylm.paper.claims import random_rows_of
-from tinylm.paper.statistics import Curve, interval
+from tinylm.paper.statistics import Curve
 from tinylm.paper.view import PanelResult
 from tinylm.report.plots import BLACK, BLUE, GREEN, ORANGE, RED, STYLE, WIDTH, add_legend, new_figure
 from tinylm.report.plots import label_plot as bars_of_labels
@@ -28,25 +29,73 @@ PAPER: dict[str, Any] = {"color": RED, "marker": "s", "linestyle": "none", "fill
 def gap_plot(panel: PanelResult, curve: Curve | None) -> Figure:
     """Gap against W_S with its 95 % interval, the paper's values and the fitted curve."""
     figure, axes = new_figure(3.0)
-    rows = random_rows_of(panel)
-    found = [interval(row.gaps) for row in rows]
-    means = [one.mean for one in found if one]
-    spread = [[one.mean - one.low for one in found if one], [one.high - one.mean for one in found if one]]
-    sizes = [row.w_s for row in rows]
-    axes.errorbar(sizes, means, spread, fmt="o-", color=BLUE, capsize=3, label="measured, 95 % interval")
-    paper = [
-        (row.paper.w_s, row.paper.gap) for row in panel.rows if row.paper.w_s and row.paper.gap is not None
-    ]
-    if paper:
-        axes.plot(*zip(*paper, strict=True), label="paper (its own sizes)", **PAPER)
+    _draw_gaps(axes, panel)
     if curve is not None and curve.bounded:
+        sizes = [row.w_s for row in random_rows_of(panel)]
         x = np.logspace(np.log10(min(sizes)), np.log10(max(sizes)), 100)
         axes.plot(x, curve.full.mean * x / (x + curve.half), "--", color=GREEN, marker="", label="fit")
-    axes.axhline(0, color=BLACK, linewidth=0.8)
-    axes.set_xscale("log")
     axes.set_xlabel("W_S, pre-training paragraphs")
     axes.set_ylabel("gap")
     return add_legend(figure)
+
+
+@rc_context(STYLE)
+def gaps_plot(panels: Sequence[PanelResult], beside: Mapping[str, PanelResult]) -> Figure:
+    """Gap against W_S for all tasks, the paper's values among ours.
+
+    Args:
+        panels: of one task each.
+        beside: the same panels at other sizes, by name; may lack some.
+    """
+    lines = -(-len(panels) // 2)
+    figure = Figure(figsize=(WIDTH, 0.7 + 1.9 * lines))
+    grid = figure.subplots(lines, 2, sharex=True, sharey=True, squeeze=False)
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        _draw_gaps(axes, panel)
+        if panel.name in beside:
+            axes.plot(*gap_points(beside[panel.name]), "v", color=ORANGE, label="ours at other sizes")
+        # Not part of the layout, which would make room for a title by making the axes narrow.
+        axes.set_title(panel.heading, fontsize=9, loc="left").set_in_layout(False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    figure.supxlabel("W_S, pre-training paragraphs", fontsize="medium")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("gap")
+    entries: dict[str, Any] = {}
+    for axes in grid.flat[: len(panels)]:
+        entries |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(entries.values()), list(entries), loc="outside upper left", ncols=2)
+    return figure
+
+
+def gap_points(panel: PanelResult) -> tuple[list[int], list[float]]:
+    """W_S and mean gap of the rows with random W_S, also of those with a single trial."""
+    rows = [row for row in panel.rows if row.spec.w_s.select in ("random", "all")]
+    points = [(row.w_s, row.gap) for row in rows if row.gap is not None]
+    return [w_s for w_s, _ in points], [gap for _, gap in points]
+
+
+def _draw_gaps(axes: Axes, panel: PanelResult) -> None:
+    """Gap against W_S with its 95 % interval, and the paper's values."""
+    measured = [(row.w_s, row.gap_interval) for row in random_rows_of(panel)]
+    known = [(w_s, found) for w_s, found in measured if found is not None]
+    spread = [[found.mean - found.low for _, found in known], [found.high - found.mean for _, found in known]]
+    axes.errorbar(
+        [w_s for w_s, _ in known],
+        [found.mean for _, found in known],
+        spread,
+        fmt="o-",
+        color=BLUE,
+        capsize=3,
+        label="measured, 95 % interval",
+    )
+    paper = [(row.paper.w_s, row.paper.gap) for row in panel.rows if row.paper.w_s and row.paper.gap]
+    if paper:
+        axes.plot(*zip(*paper, strict=True), label="paper (its own sizes)", **PAPER)
+    axes.axhline(0, color=BLACK, linewidth=0.8)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=4))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 10k: the style writes no powers
 
 
 @rc_context(STYLE)

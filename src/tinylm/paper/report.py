@@ -7,8 +7,9 @@ weights or logits. Sentences follow the figures wherever they fall.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,10 +20,10 @@ from tinylm.paper.open_questions import open_questions
 from tinylm.paper.preset import load_preset
 from tinylm.paper.results import Results
 from tinylm.paper.spec import table_names
-from tinylm.paper.statistics import fit_curve, interval
+from tinylm.paper.statistics import fit_curve
 from tinylm.paper.tokens import token_section
-from tinylm.paper.tuned import COMPARED, comparison
-from tinylm.paper.view import PanelResult, RowResult, TableResult, gaps_of, load_results
+from tinylm.paper.tuned import COMPARED, TUNED, comparison
+from tinylm.paper.view import PanelResult, RowResult, TableResult, load_results
 from tinylm.report.document import (
     Block,
     Document,
@@ -35,9 +36,10 @@ from tinylm.report.document import (
     markdown,
     write_plots,
 )
-from tinylm.report.format import count, interval_words, mean_deviation, number
+from tinylm.report.format import count, interval_words, mean_deviation, number, signed
 from tinylm.system.files import write_text
 
+Others = Mapping[str, tuple[str, PanelResult]]  # preset and results of panels at other sizes, by name
 METHODS = {
     "tfidf": "TF-IDF + logistic regression",
     "linear-svm": "linear SVM, words and characters",
@@ -47,7 +49,11 @@ NOT_KNOBS = {"corpus", "leaves_out"}
 
 
 def write_report(
-    folder: Path, out: Path | None = None, page: Path | None = None, tokens: Path | None = None
+    folder: Path,
+    out: Path | None = None,
+    page: Path | None = None,
+    tokens: Path | None = None,
+    beside: Path | None = None,
 ) -> list[str]:
     """Write Markdown, HTML and plots from a results folder.
 
@@ -57,6 +63,7 @@ def write_report(
             `plots/` of the results folder.
         page: of the HTML; `report.html` in the results folder when None.
         tokens: another results folder whose token counts are shown; this one's when None.
+        beside: another results folder, whose accuracies and gaps stand beside these.
 
     Returns:
         A sentence for each stored file that was set aside.
@@ -67,7 +74,8 @@ def write_report(
     results = Results(folder)
     store_committees(results)  # of a run that was stopped before it could
     tables = load_results(results)
-    document = build(tables, load_results(Results(tokens)) if tokens else tables)
+    counted = load_results(Results(tokens)) if tokens else tables
+    document = build(tables, counted, load_results(Results(beside)) if beside else [])
     out, page = out or folder / "report.md", page or folder / "report.html"
     plot_folder = folder / "plots"
     for each in (plot_folder, out.parent, page.parent):
@@ -79,21 +87,36 @@ def write_report(
     return results.notes
 
 
-def build(tables: Sequence[TableResult], counted: Sequence[TableResult]) -> Document:
-    """The report of some tables; the token counts are those of `counted`."""
+def build(
+    tables: Sequence[TableResult], counted: Sequence[TableResult], beside: Sequence[TableResult] = ()
+) -> Document:
+    """The report of some tables.
+
+    Args:
+        tables: the results.
+        counted: those whose token counts are shown.
+        beside: those whose accuracies and gaps stand beside.
+    """
     preset = tables[0].preset
     verdicts = claims(tables)
+    others = {
+        panel.name: (table.preset, panel)
+        for table in beside
+        for panel in table.panels
+        if any(row.accuracy for row in panel.rows)
+    }
     sections = [
-        _verdicts(verdicts),
-        *([section] if (section := token_section(counted)) else []),
+        Section("The paper's claims", blocks=[_verdicts(verdicts), *_gaps(tables, others)]),
         _knobs(tables[0]),
         *(
             section
             for table in tables
             if table.panels and not table.spec.analysis
-            for section in _table(table)
+            for section in _table(table, others)
         ),
         *open_questions(tables),
+        *([section] if (section := token_section(counted)) else []),
+        *_comparisons(verdicts),
         _limits(tables),
     ]
     trials = max(
@@ -101,41 +124,87 @@ def build(tables: Sequence[TableResult], counted: Sequence[TableResult]) -> Docu
     )
     return Document(
         f"Tiny language models: the paper's tables, preset {preset}",
-        f"Made by `tinylm paper report` from the results of `tinylm paper run --preset {preset}`."
+        f"Made by `tinylm paper report` from the results of `tinylm paper run all --preset {preset}`."
         " Values of the paper (Gross et al. 2025, arXiv 2507.14871) stand beside ours; what its text"
         f" does not state is left empty. Accuracies are mean ± standard deviation of up to {trials} trials"
         " after the last epoch, with nothing chosen on test data; **best epoch** is the paper's way, the"
-        " epoch that was best on the test data, and flatters. Brackets hold 95 % intervals.",
+        " epoch that was best on the test data, and flatters. Brackets hold 95 % intervals, in which trials"
+        " that share a pre-training count as one.",
         sections,
     )
 
 
-def _verdicts(verdicts: Sequence[Claim]) -> Section:
-    marks = {"shown": "✓ shown", "not shown": "not shown", "not run": "not run"}
+MARKS = {"shown": "✓ shown", "not shown": "not shown", "not run": "not run"}
+
+
+def _verdicts(verdicts: Sequence[Claim]) -> Grid:
+    """Each claim in one line: the paper's figures and ours, from the smallest to the largest."""
     rows = []
-    blocks: list[Block] = []
     for claim in verdicts:
         supporting = sum(one.shown for one in claim.evidence)
-        rows.append([claim.text, marks[claim.verdict], f"{supporting} of {len(claim.evidence)}"])
-    blocks.append(
-        Grid(
-            ["claim", "verdict", "comparisons that support it"],
-            rows,
-            "A claim is ticked only where every comparison supports it by its 95 % interval.",
-        )
+        printed = list(dict.fromkeys(map(signed, claim.printed[:1] + claim.printed[-1:])))
+        found = list(dict.fromkeys(map(interval_words, claim.found[:1] + claim.found[-1:])))
+        verdict = MARKS[claim.verdict]
+        if len(claim.evidence) > 1:
+            verdict += f" ({supporting} of {len(claim.evidence)})"
+        rows.append([claim.text, " to ".join(printed), " to ".join(found), verdict])
+    return Grid(
+        ["the paper's claim", "the paper's number", "ours", "shown or not"],
+        rows,
+        "Differences of accuracy; where there are several comparisons, the smallest and the largest. A claim"
+        " is ticked only where every comparison supports it by its 95 % interval; all of them stand below,"
+        " under “The claims, comparison by comparison”.",
     )
+
+
+def _comparisons(verdicts: Sequence[Claim]) -> list[Section]:
+    """Each claim with all that bears on it."""
+    sections = [Section("The claims, comparison by comparison")]
     for claim in verdicts:
         if claim.evidence:
-            blocks.append(Text(f"**{claim.text}.** Rule: {claim.rule}."))
-            blocks.append(
-                Points(
-                    [
-                        f"{one.what}: {interval_words(one.found)}, {'shown' if one.shown else 'not shown'}"
-                        for one in claim.evidence
-                    ]
-                )
-            )
-    return Section("The paper's claims", blocks=blocks)
+            rows = [
+                [
+                    one.what,
+                    signed(one.paper),
+                    interval_words(one.found),
+                    MARKS["shown" if one.shown else "not shown"],
+                ]
+                for one in claim.evidence
+            ]
+            grid = Grid(["comparison", "paper", "ours", "shown or not"], rows, f"Rule: {claim.rule}.")
+            sections.append(Section(claim.text, 3, [grid]))
+    return sections if len(sections) > 1 else []
+
+
+def _gaps(tables: Sequence[TableResult], others: Others) -> list[Block]:
+    """The gap against W_S of all tasks in one picture."""
+    panels = [
+        panel
+        for table in tables
+        for panel in table.panels
+        if "growth" in panel.spec.claims and len(random_rows_of(panel)) > 1
+    ]
+    if not panels:
+        return []
+    beside = {name: panel for name, (_, panel) in others.items()}
+    words = "; ".join(
+        f"{panel.name}: from {number(rows[0].gap)} at W_S {rows[0].w_s:,}"
+        f" to {number(rows[-1].gap)} at {rows[-1].w_s:,}"
+        for panel in panels
+        for rows in [random_rows_of(panel)]
+    )
+    lost = [panel.name for panel in panels if all(row.paper.gap is None for row in panel.rows if row.w_s)]
+    caption = (
+        "The gap, accuracy with minus without pre-training, against W_S for all tasks. The paper's points"
+        " belong to its own, larger models"
+        + (f"; of {', '.join(lost)} its text prints none." if lost else ".")
+    )
+    shown = [others[panel.name] for panel in panels if panel.name in others]
+    if shown:
+        most = max(len(row.accuracy) for _, panel in shown for row in panel.rows)
+        trials = "one trial each" if most == 1 else f"up to {most} trials each"
+        caption += f" Triangles are of the preset {shown[0][0]}, {trials}, without an interval."
+    return [Plot("gaps", plots.gaps_plot(panels, beside), caption, words)]
 
 
 def _knobs(table: TableResult) -> Section:
@@ -162,19 +231,22 @@ def _knobs(table: TableResult) -> Section:
     return Section("Knobs that were turned", blocks=blocks)
 
 
-def _table(table: TableResult) -> list[Section]:
+def _table(table: TableResult, others: Others) -> list[Section]:
     title = f"{table.name[:-1].capitalize()} {table.name[-1]}" if table.name[-1].isdigit() else table.name
-    sections = [Section(f"{title}: {table.spec.title}")]
+    name = table.name.removesuffix(TUNED)
+    tuned = " --tuned" if name != table.name else ""
+    command = Text(f"`tinylm paper run {name} --preset {table.preset}{tuned}`")
+    sections = [Section(f"{title}: {table.spec.title}", blocks=[command])]
     for panel in table.panels:
         section = sections[0]
         if panel.spec.name:
             section = Section(f"{panel.name}: {panel.spec.title}", 3)
             sections.append(section)
-        section.blocks += _panel(panel)
+        section.blocks += _panel(panel, others.get(panel.name))
     return sections
 
 
-def _panel(panel: PanelResult) -> list[Block]:
+def _panel(panel: PanelResult, other: tuple[str, PanelResult] | None) -> list[Block]:
     facts = panel.task
     blocks: list[Block] = [
         Text(
@@ -184,7 +256,7 @@ def _panel(panel: PanelResult) -> list[Block]:
             + ", counted on the task at the paper's number of rows."
         )
     ]
-    rows = _committee_rows(panel) if panel.with_role("member") else _data_rows(panel)
+    rows = _committee_rows(panel) if panel.with_role("member") else _data_rows(panel, other)
     blocks.append(rows)
     blocks += [Text(f"{row.spec.name}: left empty, {row.note}") for row in panel.rows if row.note]
     for kind in panel.spec.plots:
@@ -201,7 +273,7 @@ def _panel(panel: PanelResult) -> list[Block]:
     return blocks
 
 
-def _data_rows(panel: PanelResult) -> Grid:
+def _data_rows(panel: PanelResult, other: tuple[str, PanelResult] | None) -> Grid:
     head = ["row", "W_S paper", "W_S", "T_W paper", "T_W", "T_M paper", "T_M", "overlap", "tokens",
             "Acc. paper", "Acc.", "best epoch", "gap paper", "gap"]  # fmt: skip
     rows = [
@@ -219,20 +291,40 @@ def _data_rows(panel: PanelResult) -> Grid:
             mean_deviation(row.accuracy) + _few(row),
             number(float(np.mean(row.best)) if row.best else None),
             number(row.paper.gap),
-            interval_words(interval(row.gaps)) if row.coverage else "",
+            interval_words(row.gap_interval) or signed(row.gap),
         ]
         for row in panel.rows
     ]
-    rows += [
-        [METHODS[name], *[""] * 9, f"{accuracy:.3f}", *[""] * 3] for name, accuracy in panel.baselines.items()
-    ]
-    return Grid(
-        head,
-        rows,
+    note = (
         "overlap: share of the token occurrences in the task whose token is in W_S; tokens: mean length of a"
         " paragraph of W_S. The models in the last rows learn from the same training texts, without"
-        " pre-training.",
+        " pre-training."
     )
+    if other is not None:
+        preset, results = other
+        by_name = {row.spec.name: row for row in results.rows}
+        head += [f"Acc. {preset}", f"gap {preset}"]
+        for line, row in zip(rows, panel.rows, strict=True):
+            line += _beside(by_name.get(row.spec.name))
+        note += (
+            f" The last two columns are of the preset {preset}: the paper's own sizes, epochs and W_S on the"
+            " text that we have, without an interval where there is one trial."
+        )
+    empty = [""] * (len(head) - 14)
+    rows += [
+        [METHODS[name], *[""] * 9, f"{accuracy:.3f}", *[""] * 3, *empty]
+        for name, accuracy in panel.baselines.items()
+    ]
+    return Grid(head, rows, note)
+
+
+def _beside(row: RowResult | None) -> list[str]:
+    """Accuracy and gap of another preset's row, with the number of its trials."""
+    if row is None or not row.accuracy:
+        return ["", ""]
+    trials = "1 trial" if len(row.accuracy) == 1 else f"{len(row.accuracy)} trials"
+    accuracy = f"{mean_deviation(row.accuracy)} ({trials})"
+    return [accuracy, interval_words(row.gap_interval) or signed(row.gap)]
 
 
 def _committee_rows(panel: PanelResult) -> Grid:
@@ -304,9 +396,8 @@ def _sum(values: Iterable[float | None]) -> float | None:
 def _plot(panel: PanelResult, kind: str) -> list[Block]:
     name = f"{panel.table}{panel.spec.name and '-' + panel.spec.name}-{kind}"
     if kind == "gap" and len(rows := random_rows_of(panel)) > 1:
-        gaps = gaps_of(rows)
-        curve = fit_curve([row.w_s for row in rows], gaps) if gaps.shape[1] > 1 else None
-        words = "; ".join(f"W_S {row.w_s:,}: gap {np.mean(row.gaps):.3f}" for row in rows)
+        curve = fit_curve([row.w_s for row in rows], [row.arm for row in rows], rows[0].without)
+        words = "; ".join(f"W_S {row.w_s:,}: gap {number(row.gap)}" for row in rows)
         caption = (
             f"Gap against W_S, {panel.name}. The paper's values belong to its own, larger models and W_S."
         )
@@ -350,12 +441,10 @@ def _limits(tables: Sequence[TableResult]) -> Section:
         if len(row.accuracy) < row.planned
     ]
     points = [
-        "The gap is measured between trials of one seed: the same order of texts and the same dropout. Trials"
-        " begin in turn from two pre-trainings, so the intervals tell the spread of fine-tuning well and that"
-        " of pre-training, and of the choice of W_S (one seed, as in the paper), only in part.",
-        "Models without pre-training have the same number of epochs and the same learning rate. With more"
-        " epochs, or with Muon for the matrices (`finetune_muon_lr` of a preset), they come"
-        " closer to those with it, so a gap belongs to its way of fine-tuning.",
+        f"Trials begin in turn from {tables[0].knobs['pretrainings']} pre-trainings. Those that share one are"
+        " not independent, so that their mean counts as one value; intervals are Welch's, and wide where"
+        " there are two pre-trainings. That W_S is chosen by one seed, as in the paper, is in no interval.",
+        _arms(tables[0].knobs),
         f"“Reaches” means: not more than {MARGIN} below, with the whole interval.",
         "W_S, T_W and T_M are counted on texts cut to the preset's number of tokens.",
     ]
@@ -371,6 +460,20 @@ def _limits(tables: Sequence[TableResult]) -> Section:
     if incomplete:
         blocks += [Text("Not finished yet:"), Points(incomplete)]
     return Section("How to read this, and its limits", blocks=blocks)
+
+
+def _arms(knobs: Mapping[str, Any]) -> str:
+    """How models without pre-training are trained."""
+    if knobs.get("patience"):
+        return (
+            "Models with and without pre-training are fine-tuned alike: until validation texts bring nothing"
+            f" better for {knobs['patience']} epochs."
+        )
+    return (
+        "Models without pre-training have the same number of epochs and the same learning rate. With more"
+        " epochs, or with Muon for the matrices (`finetune_muon_lr` of a preset), they come closer to those"
+        " with it, so a gap belongs to its way of fine-tuning."
+    )
 
 
 def _few(row: RowResult) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,8 @@ import numpy as np
 from tinylm.errors import UserError
 from tinylm.paper.results import Results
 from tinylm.paper.spec import Found, Panel, Row, Table, load_table, panel_name, table_names
+from tinylm.paper.statistics import difference
+from tinylm.report.format import Interval
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class RowResult:
         by_trial: accuracy of each finished trial, after the last epoch, by its number.
         best: the same after the epoch that was best on test data, the paper's way; empty where the
             test data was evaluated at the end alone.
-        gap_by_trial: accuracy with minus without pre-training, of the trials that have both.
+        without: accuracy of each finished trial without pre-training; empty where no gap is measured.
+        start_by_trial: the key of the pre-training that a trial began from, where it began from one.
         per_label: mean accuracy of each label.
         coverage: W_S, T_W, T_C, T_M and more; empty without pre-training.
         mean_tokens: of a paragraph of W_S.
@@ -42,7 +45,8 @@ class RowResult:
     parameters: int | None
     by_trial: dict[int, float]
     best: list[float]
-    gap_by_trial: dict[int, float]
+    without: list[float]
+    start_by_trial: dict[int, str]
     per_label: np.ndarray
     coverage: dict[str, Any]
     mean_tokens: float | None
@@ -63,9 +67,21 @@ class RowResult:
         return list(self.by_trial.values())
 
     @property
-    def gaps(self) -> list[float]:
-        """Of each trial that has one."""
-        return list(self.gap_by_trial.values())
+    def arm(self) -> list[float]:
+        """Accuracy of each pre-training, the mean of the trials that began from it."""
+        return independent(self.by_trial, self)
+
+    @property
+    def gap(self) -> float | None:
+        """Mean accuracy with minus without pre-training; None where an arm is missing."""
+        if not self.coverage or not self.arm or not self.without:
+            return None
+        return float(np.mean(self.arm) - np.mean(self.without))
+
+    @property
+    def gap_interval(self) -> Interval | None:
+        """The gap with its interval; None where it has none."""
+        return difference(self.arm, self.without) if self.coverage else None
 
     @property
     def w_s(self) -> int:
@@ -94,6 +110,11 @@ class PanelResult:
     def name(self) -> str:
         """Such as table3(a)."""
         return panel_name(self.table, self.spec.name)
+
+    @property
+    def heading(self) -> str:
+        """Such as table3(a): fewrel, 10 labels."""
+        return f"{self.name}: {self.task['name']}, {len(self.task['labels'])} labels"
 
     @property
     def task_name(self) -> str:
@@ -126,15 +147,19 @@ class TableResult:
     corpus: dict[str, Any]
 
 
-def paired(first: dict[int, float], second: dict[int, float]) -> list[float]:
-    """First minus second, of the trials that both have."""
-    return [value - second[trial] for trial, value in first.items() if trial in second]
+def independent(by_trial: Mapping[int, float], *rows: RowResult) -> list[float]:
+    """One mean for all trials that share a pre-training, as they are not independent of each other.
 
-
-def gaps_of(rows: Sequence[RowResult]) -> np.ndarray:
-    """Gaps of the trials that all rows have, `[rows, trials]`."""
-    common = [trial for trial in rows[0].gap_by_trial if all(trial in row.gap_by_trial for row in rows)]
-    return np.array([[row.gap_by_trial[trial] for trial in common] for row in rows])
+    Args:
+        by_trial: a figure of each trial.
+        rows: those that the figure is made of. Their trials take turns in the same way, so the first row
+            that has been pre-trained tells which trials belong together.
+    """
+    starts = next((row.start_by_trial for row in rows if row.start_by_trial), {})
+    groups: dict[object, list[float]] = {}
+    for trial, value in by_trial.items():
+        groups.setdefault(starts.get(trial, trial), []).append(value)
+    return [float(np.mean(values)) for values in groups.values()]
 
 
 def load_results(results: Results) -> list[TableResult]:
@@ -206,10 +231,11 @@ def _row(results: Results, row: Row, stored: dict[str, Any]) -> RowResult:
         parameters=stored.get("parameters") or next(iter(counted), None),
         by_trial={i: cell["accuracy"] for i, cell in enumerate(cells) if cell is not None},
         best=[cell["best_epoch_accuracy"] for cell in done if "best_epoch_accuracy" in cell],
-        gap_by_trial={
-            i: a["accuracy"] - b["accuracy"]
-            for i, (a, b) in enumerate(zip(cells, without, strict=False))
-            if a is not None and b is not None
+        without=[cell["accuracy"] for cell in without if cell is not None],
+        start_by_trial={
+            i: cell["identity"]["start"]
+            for i, cell in enumerate(cells)
+            if cell is not None and cell["identity"].get("start")
         },
         per_label=np.mean([cell["per_label"] for cell in done], axis=0) if done else np.zeros(0),
         # Counted when the run was planned; earlier plans do not hold it, but their cells do.
