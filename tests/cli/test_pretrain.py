@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import shlex
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +138,44 @@ def test_a_killed_run_resumes_and_equals_an_uninterrupted_one(
     assert places == [5]
     assert weights_of(tmp_path / "model") == weights_of(home / "pretrained")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_share_a_training_that_one_resumes(home: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = f"pretrain --corpus corpus.txt {TINY.replace('--epochs 1', '--epochs 40')} --seed 3 --out"
+    out = tmp_path / "together"
+    process = subprocess.Popen(
+        [*torchrun, "-m", "tinylm", *command.split(), out],
+        env=os.environ | {"TINYLM_CHECKPOINT_SECONDS": "0"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    checkpoint = tmp_path / "together.checkpoint"
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.communicate()[1].count("Interrupted. Start the same command again to resume.") == 1
+    assert process.returncode != 0 and checkpoint.exists() and not out.exists()
+    done(command, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["together"]
+    # Undisturbed, and by one process: the same losses within what bf16 rounds.
+    done(command, tmp_path / "alone")
+    histories = [record_of(tmp_path / name)["history"] for name in ("together", "alone")]
+    losses = [[epoch["loss"] for epoch in history] for history in histories]
+    assert losses[0] != losses[1] and len(losses[0]) == 40
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
+@pytest.mark.slow
+def test_torchrun_writes_once(home: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = f"pretrain --corpus corpus.txt {TINY} --seed 3 --out"
+    found = subprocess.run(
+        [*torchrun, "-m", "tinylm", *command.split(), tmp_path / "two"], capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("W_S = 400") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["two"]
+    done("verify", tmp_path / "two")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,7 +87,8 @@ def pretrain_command(
 ) -> None:
     """Pre-train a BERT-n from scratch with masked language modelling.
 
-    A run that was interrupted resumes when the same command is started again.
+    A run that was interrupted resumes when the same command is started again. Started by `torchrun`, several
+    processes share every batch.
 
     Example: `tinylm pretrain --corpus vital --size 5000 --layers 1 --heads 2 --recipe fast --out bert1`
     """
@@ -99,16 +101,18 @@ def pretrain_command(
     from tinylm.train.checkpoint import Checkpoint
     from tinylm.train.pretrain import pretrain
     from tinylm.train.recipes import recipe_named
+    from tinylm.train.together import joined_processes
 
     chosen, where = recipe_named(recipe).with_epochs(pretrain=epochs), device_named(device)
     wanted = vocabulary_of(tokenizer, vocabulary)
     if wanted is None and not is_store(Path(corpus)):
         wanted = chosen.vocabulary
     shape = {"layers": layers, "heads": _heads(heads, width), "convolution": _convolution(convolution)}
-    with (
-        resumable(checkpoint_path(out)),
-        new_folder(out) as folder,
-    ):  # now, so that hours of training never end at a folder that is refused
+    with joined_processes() as together, ExitStack() as stack:
+        first = together is None or together.first  # it alone writes, files and to the screen
+        if first:  # now, so that hours of training never end at a folder that is refused
+            stack.enter_context(resumable(checkpoint_path(out)))
+            folder = stack.enter_context(new_folder(out))
         source = prepare(corpus, vocabulary=wanted, max_tokens=chosen.max_tokens, text_column=text)
         paragraphs = source.paragraphs
         if size is not None:
@@ -121,10 +125,20 @@ def pretrain_command(
             "corpus": source.meta | {"w_s": len(paragraphs), "tokens_per_epoch": int(paragraphs.offsets[-1])},
         }
         checkpoint = Checkpoint(checkpoint_path(out), identity)
-        print_left_out(source.meta)
+        if first:
+            print_left_out(source.meta)
         trained, history = pretrain(
-            paragraphs, source.tokenizer, config, chosen, seed=seed, checkpoint=checkpoint, device=where
+            paragraphs,
+            source.tokenizer,
+            config,
+            chosen,
+            seed=seed,
+            checkpoint=checkpoint,
+            device=where,
+            together=together,
         )
+        if not first:
+            return
         save_model(trained, folder)
         source.tokenizer.save(folder, config.max_tokens)
         write_record(folder, "pretrained", settings=settings_of(context), **identity, history=history)

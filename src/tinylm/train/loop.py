@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from tinylm.train.cuda_graphs import Graphs
 from tinylm.train.masking import Inputs, StaticInputs, seed_dropout
 from tinylm.train.optimizers import make_optimizers, masters_of, restore_masters, set_lr_factor, settle
 from tinylm.train.recipes import PhaseConfig
+from tinylm.train.together import Together
 
 # Losses that are read together. Reading one waits for a GPU to finish the step, which then has
 # nothing to do until Python has prepared and launched the next.
@@ -39,6 +41,7 @@ class Run:
         seed: of dropout.
         checkpoint: the run's state is kept there; a run found there resumes.
         device: where it is trained; on a GPU as CUDA graphs, see `cuda_graphs.py`.
+        together: the processes that train the model with this one; `inputs_of` gives a part then.
     """
 
     def __init__(
@@ -51,15 +54,21 @@ class Run:
         seed: int,
         checkpoint: Checkpoint | None = None,
         device: torch.device = CPU,
+        together: Together | None = None,
     ) -> None:
         keep_memory()
         self.model, self.phase, self.steps_per_epoch = model.to(device), phase, steps_per_epoch
         self.inputs_of, self.loss_of, self.seed, self.checkpoint = inputs_of, loss_of, seed, checkpoint
+        self.together = together
+        if together is not None:
+            together.share_weights(model)
         # Share of the steps taken, a tensor: a CUDA graph repeats a number as it was recorded.
         self.progress = torch.zeros((), device=device)
         self.read_together = READ_TOGETHER[device.type]
         self.optimizers = make_optimizers(model, phase, bf16=supports_bf16(device))
-        self.state = checkpoint.restore(model, self.optimizers) if checkpoint else TrainState()
+        # The first process may have to remove a damaged checkpoint.
+        with together.first_before_others() if together else nullcontext():
+            self.state = checkpoint.restore(model, self.optimizers) if checkpoint else TrainState()
         self.graphs = None if device.type == "cpu" else Graphs(self.learn, device)
 
     def step(self) -> float:
@@ -70,7 +79,7 @@ class Run:
         """`step`, without waiting for a GPU: the loss may still be computing."""
         number = self.state.step
         self.model.train()
-        seed_dropout(self.seed, number)
+        seed_dropout(self.seed, number, self.together.rank if self.together else 0)
         epoch, step = divmod(number, self.steps_per_epoch)
         self.progress.fill_(number / (self.phase.epochs * self.steps_per_epoch))
         set_lr_factor(self.optimizers, self.phase.schedule(epoch, step, self.steps_per_epoch))
@@ -84,8 +93,13 @@ class Run:
     def learn(self, inputs: Inputs | StaticInputs) -> Tensor:
         """Form the loss of `inputs` and its gradients, and update the weights."""
         loss = self.loss_of(inputs)
+        if self.together is not None:
+            assert isinstance(inputs, Inputs)
+            loss = loss * inputs.weight
         self.model.zero_grad()
         loss.backward()
+        if self.together is not None:
+            loss = self.together.sum_gradients(self.model, loss)
         for optimizer in self.optimizers:
             optimizer.step()
         return loss.detach()
@@ -97,8 +111,8 @@ class Run:
         return inputs.static(self.model.config.max_tokens)
 
     def save(self) -> None:
-        """Write the checkpoint, if the run keeps one."""
-        if self.checkpoint is not None:
+        """Write the checkpoint, if the run keeps one; of several processes the first does."""
+        if self.checkpoint is not None and (self.together is None or self.together.first):
             settle(self.optimizers)
             self.checkpoint.save(self.model, self.optimizers, self.state)
 
@@ -125,7 +139,8 @@ def train(
 ) -> list[dict[str, float]]:
     """Take all steps of a run, or those that are left of it, under a progress bar.
 
-    A signal to end waits for the step under way, and the checkpoint is written before it is obeyed.
+    A signal to end waits for the step under way, and the checkpoint is written before it is obeyed. Of
+    several processes all end at the same step.
 
     Args:
         run: what is trained.
@@ -137,9 +152,10 @@ def train(
         For each epoch its number, its mean loss and the figures of `after_epoch`.
 
     Raises:
-        UserError: the loss is no longer a number.
+        UserError: the loss is no longer a number, or another process of the training has ended.
+        KeyboardInterrupt: another process has been told to end.
     """
-    state = run.state
+    state, ending = run.state, False
     total = run.phase.epochs * run.steps_per_epoch
     unread: list[Tensor] = []  # losses of the latest steps
     with progress_bars() as bars, held_back() as interrupted:
@@ -147,7 +163,8 @@ def train(
         while state.step < total:
             unread.append(run.start_step())
             epochs, steps = divmod(state.step, run.steps_per_epoch)
-            save = run.checkpoint is not None and (run.checkpoint.due() or interrupted())
+            ending = interrupted() if run.together is None else run.together.any(interrupted())
+            save = run.checkpoint is not None and (run.checkpoint.due() or ending)
             if steps == 0 or save or len(unread) == run.read_together:
                 state.loss_sum += sum(torch.stack(unread).tolist())
                 unread.clear()
@@ -168,7 +185,9 @@ def train(
                 state.loss_sum = 0.0
             if save:
                 run.save()
-            if interrupted() or (stop is not None and stop()):
+            if ending or (stop is not None and stop()):
                 break
+    if ending:  # and this process was not told so itself
+        raise KeyboardInterrupt
     run.finish()
     return state.history

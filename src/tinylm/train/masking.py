@@ -28,9 +28,10 @@ def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, purpose, number])
 
 
-def seed_dropout(seed: int, step: int) -> None:
-    """Seed PyTorch's generator, which dropout draws from, for one step."""
-    torch.manual_seed(int(generator(seed, DROPOUT, step).integers(2**63)))
+def seed_dropout(seed: int, step: int, rank: int = 0) -> None:
+    """Seed PyTorch's generator, which dropout draws from, for one step of the process `rank`."""
+    random = np.random.default_rng([seed, DROPOUT, step, rank]) if rank else generator(seed, DROPOUT, step)
+    torch.manual_seed(int(random.integers(2**63)))
 
 
 def epoch_batches(n_texts: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
@@ -123,12 +124,31 @@ class Inputs:
             label of each text or whatever else the loss compares its logits with.
         masked_positions: `int64 [masked]`, rising: the masked tokens; None in fine-tuning.
         candidates: the sampled vocabulary, which `targets` are then indices of.
+        weight: share of the step's masked tokens, see `part`.
     """
 
     batch: Batch
     targets: Tensor
     masked_positions: Tensor | None = None
     candidates: Candidates | None = None
+    weight: float = 1.0
+
+    def part(self, rank: int, size: int) -> Inputs:
+        """What the process `rank` of `size` learns from: every `size`-th text, so that all get long ones.
+
+        The losses of all parts, times their weights, add up to that of the whole.
+        """
+        assert self.masked_positions is not None
+        mine = self.batch.text_of_token % size == rank
+        kept = mine[self.masked_positions]
+        place = mine.cumsum(0) - 1  # of each token among those of this part
+        return Inputs(
+            Batch(self.batch.ids[mine], self.batch.lengths[rank::size]),
+            self.targets[kept],
+            place[self.masked_positions[kept]],
+            self.candidates,
+            float(kept.double().mean()) if len(kept) else 0.0,
+        )
 
     def static(self, max_tokens: int) -> StaticInputs:
         """The same in fixed shapes."""

@@ -31,6 +31,7 @@ from tinylm.train.masking import (
     generator,
 )
 from tinylm.train.recipes import Recipe
+from tinylm.train.together import Together
 
 
 def pretrain(
@@ -46,6 +47,7 @@ def pretrain(
     vectors: np.ndarray | None = None,
     start: MaskedLanguageModel | None = None,
     device: torch.device = CPU,
+    together: Together | None = None,
 ) -> tuple[MaskedLanguageModel, list[dict[str, float]]]:
     """Pre-train a BERT-n from random weights on W_S (section 2 of the paper).
 
@@ -63,6 +65,7 @@ def pretrain(
         start: a pre-trained model of the same architecture, which is trained further in place; None
             starts from new weights.
         device: see `Run`.
+        together: the processes that each take a part of every batch, see `together.py`; None for one.
 
     Returns:
         The model, and for each epoch its mean loss.
@@ -77,6 +80,7 @@ def pretrain(
         vectors=vectors,
         start=start,
         device=device,
+        together=together,
     )
     history = train(run, label, stop=stop)
     return model.to(CPU), history
@@ -93,8 +97,18 @@ def pretraining_run(
     vectors: np.ndarray | None = None,
     start: MaskedLanguageModel | None = None,
     device: torch.device = CPU,
+    together: Together | None = None,
 ) -> tuple[MaskedLanguageModel, Run]:
-    """What `pretrain` trains, before its first step; arguments as there."""
+    """What `pretrain` trains, before its first step; arguments as there.
+
+    Raises:
+        UserError: several processes cannot train this model, or not on this device.
+    """
+    if together is not None and (device != CPU or config.convolution is not None):
+        raise UserError(
+            "several processes pre-train on the `device` cpu only, and no model with a `convolution`, whose"
+            " BatchNorm needs the whole batch; expected one process."
+        )
     model = start or new_model(paragraphs, tokenizer, config, recipe, seed=seed, vectors=vectors)
     masking = Masking(tokenizer, recipe.mask_rate)
     sampling = None
@@ -115,7 +129,9 @@ def pretraining_run(
         targets, candidates = masked.targets, None
         if sampling is not None and len(targets):
             candidates, targets = sampling.draw(targets, generator(seed, CANDIDATES, number))
-        return Inputs(batch.with_ids(masked.ids), targets, masked.positions, candidates)
+        inputs = Inputs(batch.with_ids(masked.ids), targets, masked.positions, candidates)
+        # Masks and candidates are drawn for the whole batch, so they do not depend on the processes.
+        return inputs.part(together.rank, together.size) if together else inputs
 
     def loss_of(inputs: Inputs | StaticInputs) -> Tensor:
         assert inputs.masked_positions is not None
@@ -125,7 +141,7 @@ def pretraining_run(
         out: Tensor = model(inputs.batch, inputs.masked_positions, inputs.targets, candidates)
         return out
 
-    run = Run(model, recipe.pretrain, steps_per_epoch, inputs_of, loss_of, seed, checkpoint, device)
+    run = Run(model, recipe.pretrain, steps_per_epoch, inputs_of, loss_of, seed, checkpoint, device, together)
     return model, run
 
 
