@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test torture soak lint bench clean
+.PHONY: install demo test torture fuzz soak lint bench clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,10 @@ test: install
 # Kills six commands 20 times each and compares with an undisturbed run; half an hour.
 torture: install
 	$(BIN)/python -m tests.torture
+
+# Damaged files and requests for everything that reads them, for 30 minutes.
+fuzz: install
+	$(BIN)/python -m tests.fuzz
 
 # Twice the load that a server can take, for 60 seconds; on a machine that does nothing else.
 soak: install

@@ -106,7 +106,10 @@ MISTAKES = [
     ("pretrain --out OUT --corpus corpus.txt --settings bad/unknown.yaml", "'epoch' is unknown; there are"),
     ("pretrain --out OUT --corpus corpus.txt --settings bad/type.yaml", "'--epochs'.*valid integer"),
     ("pretrain --out OUT --corpus corpus.txt --settings bad/choice.yaml", "'best' is unknown; there are"),
-    ("pretrain --out OUT --corpus corpus.txt --settings bad/broken.yaml", "bad/broken.yaml cannot be read"),
+    (
+        "pretrain --out OUT --corpus corpus.txt --settings bad/broken.yaml",
+        "bad/broken.yaml, line 2 is not valid YAML",
+    ),
     ("pretrain --out OUT --corpus corpus.txt --settings bad/latin.yaml", "bad/latin.yaml cannot be read"),
     ("pretrain --out OUT --settings classifier/tinylm.json", "is unknown; there are"),
     (f"{CORPUS} --select best", "'best'; expected random, custom-made or mismatched"),

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from typer.core import TyperCommand
 
 from tinylm.errors import UserError
+from tinylm.system.plain_yaml import parse_yaml
 
 if TYPE_CHECKING:
     from tinylm.text.coverage import Coverage
@@ -76,9 +76,10 @@ def read_settings(context: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"settings file {path} cannot be read: {' '.join(str(error).split())}.") from error
+    settings, _ = parse_yaml(text, f"settings file {path}")
     if isinstance(settings, dict) and "kind" in settings:  # a tinylm.json, whose settings are one entry
         settings = settings.get("settings")
     if not isinstance(settings, dict):

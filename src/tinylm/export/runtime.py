@@ -7,7 +7,6 @@ which reads strings and so is not part of the graph.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,9 @@ import numpy as np
 
 from tinylm.errors import UserError
 from tinylm.infer.engine import Engine
-from tinylm.infer.predictor import Predictor
+from tinylm.infer.predictor import Predictor, check_labels
 from tinylm.model.tfidf import TfidfModel
+from tinylm.system.plain_json import read_json
 from tinylm.text.tokenizer import TOKENIZER_FILE, Tokenizer, load_tokenizer
 
 GRAPH, DECISION, TFIDF = "model.onnx", "tinylm-onnx.json", "tfidf-{}.npz"
@@ -70,22 +70,55 @@ def load_onnx(folder: str | Path) -> OnnxClassifier:
         raise UserError(f"{folder} holds no {DECISION}; expected a folder that 'tinylm export' wrote.")
     name = DECISION
     try:
-        decision = json.loads((folder / DECISION).read_text(encoding="utf-8"))
+        decision = read_json(folder / DECISION)
         max_tokens = decision["max_tokens"]
         name = TOKENIZER_FILE
         tokenizer = load_tokenizer(folder)
         name = GRAPH
-        engine = Engine(folder / GRAPH, tokenizer, max_tokens)
+        engine = Engine(_regular(folder / GRAPH), tokenizer, max_tokens)
         tfidf = {}
         for number in decision.get("tfidf_members", []):  # older exports have none
-            name = TFIDF.format(number)
-            tfidf[number] = TfidfModel.load(folder / name)
+            name = TFIDF.format(int(number))
+            tfidf[number] = TfidfModel.load(_regular(folder / name))
         name = DECISION
-        return OnnxClassifier(engine, tfidf, tokenizer, decision)
+        classifier = OnnxClassifier(engine, tfidf, tokenizer, decision)
+        _try(classifier)
+        return classifier
     except Exception as error:  # onnxruntime raises all kinds
         raise UserError(
             f"{folder / name} is missing or damaged ({error}); export the model again."
         ) from error
+
+
+def _regular(path: Path) -> Path:
+    """The path of a file that has an end, unlike a device that a link leads to.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not path.is_file():
+        raise ValueError("it is no file")
+    return path
+
+
+def _try(classifier: OnnxClassifier) -> None:
+    """Predict once, so that what does not belong together is seen when it is loaded.
+
+    Raises:
+        Exception: of any kind.
+    """
+    check_labels(classifier)
+    if not 0 < classifier.temperature < float("inf"):
+        raise ValueError(f"the temperature is {classifier.temperature}")
+    shape = len(classifier.member_names), 1, len(classifier.label_names)
+    thresholds = classifier.thresholds
+    if thresholds is not None and thresholds.shape != (len(classifier.label_names),):
+        raise ValueError(f"the thresholds are {thresholds}")
+    if classifier.member_logits(["a"]).shape != shape:
+        raise ValueError("the labels or members are not those of the graph")
+    classifier.predict(["a"])
+    if classifier.rare is not None:
+        classifier.low_coverage(["a"])
 
 
 def load_predictor(folder: str | Path) -> Predictor:

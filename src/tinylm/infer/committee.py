@@ -19,11 +19,12 @@ from safetensors.numpy import load_file, save_file
 from tinylm.errors import UserError
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.engine import Engine
-from tinylm.infer.predictor import Predictor
+from tinylm.infer.predictor import Predictor, check_labels
 from tinylm.infer.tfidf import TfidfMember
 from tinylm.model.config import TfidfConfig
 from tinylm.model.storage import read_classifier
-from tinylm.system.files import read_record
+from tinylm.system.files import RECORD, read_record
+from tinylm.system.plain_json import read_json
 from tinylm.text.tokenizer import load_tokenizer
 
 MEMBERS, TOKEN_COUNTS = "committee.json", "token_counts.safetensors"
@@ -153,13 +154,15 @@ def load_committee(folder: Path) -> Committee:
     path = folder / MEMBERS
     if not path.is_file():
         return _ready(Committee([load_member(folder)]), folder)
+    facts = read_json(path)
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-        folders = [folder / name for name in facts["members"]]
+        folders = [_inside(folder, name) for name in facts["members"]]
         temperature = float(facts.get("temperature", 1))
         thresholds = np.array(facts["thresholds"], np.float64) if facts.get("multi_label") else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error}); save the committee again.") from error
+    if not 0 < temperature < float("inf"):
+        raise UserError(f"{path} has the temperature {temperature}; expected a positive number.")
     members = [load_member(member) for member in folders]
     if thresholds is not None and members and thresholds.shape != (len(members[0].label_names),):
         raise UserError(
@@ -168,6 +171,13 @@ def load_committee(folder: Path) -> Committee:
     counts = _read_counts(folder / TOKEN_COUNTS, members)
     committee = Committee(members, temperature=temperature, thresholds=thresholds, token_counts=counts)
     return _ready(committee, folder)
+
+
+def _inside(folder: Path, name: str) -> Path:
+    """The folder of a member, which is nowhere but in that of the committee."""
+    if not name or Path(name).name != name or name == "..":
+        raise ValueError(f"{name!r} is no name of a folder")
+    return folder / name
 
 
 def load_member(folder: Path) -> Classifier | TfidfMember:
@@ -187,8 +197,15 @@ def _ready(committee: Committee, folder: Path) -> Committee:
 
     The engines are made now and not at the first prediction: by then another model may be in the folder.
     """
-    facts = read_record(folder).get("facts", {})
-    committee.text_columns, committee.label_type = facts.get("text_columns"), facts.get("label_type", "str")
+    try:
+        facts = read_record(folder).get("facts", {})
+        committee.text_columns, committee.label_type = (
+            facts.get("text_columns"),
+            facts.get("label_type", "str"),
+        )
+        check_labels(committee)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / RECORD} is damaged ({error!r}); save the committee again.") from error
     committee._engines = committee._new_engines(mapped=True)
     return committee
 
@@ -197,10 +214,10 @@ def _read_counts(path: Path, members: Sequence[Classifier | TfidfMember]) -> np.
     if not path.is_file():
         return None
     try:
-        counts = np.asarray(load_file(path)["counts"])
-    except (SafetensorError, KeyError) as error:
+        counts = np.asarray(load_file(path)["counts"], np.int64)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}); save the committee again.") from error
     tokens = next((len(member.tokenizer) for member in members if isinstance(member, Classifier)), None)
     if tokens is not None and counts.shape != (tokens,):
-        raise UserError(f"{path} counts {len(counts):,} tokens; the vocabulary has {tokens:,}.")
+        raise UserError(f"{path} counts {counts.size:,} tokens; the vocabulary has {tokens:,}.")
     return counts

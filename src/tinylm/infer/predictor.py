@@ -38,6 +38,20 @@ def decide(probabilities: np.ndarray, thresholds: np.ndarray | None) -> np.ndarr
     return np.asarray(labels == probabilities.argmax(1)[:, None])
 
 
+def check_labels(predictor: Predictor) -> None:
+    """Refuse what a damaged file says of labels and columns.
+
+    Raises:
+        ValueError, KeyError, TypeError: the names are not labels of that type, or columns no names.
+    """
+    _ = predictor.labels
+    columns = predictor.text_columns
+    if columns is not None and not (
+        isinstance(columns, list) and all(isinstance(column, str) for column in columns)
+    ):
+        raise TypeError(f"text_columns is {columns!r:.60}")
+
+
 class Predictor(ABC):
     """A soft committee that predicts: the sum of its members' logits decides.
 

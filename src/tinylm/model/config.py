@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from tinylm.text.tokenizer import Tokenizer
 
 LAYER_NORM_EPS = 1e-12
+# Far beyond any model of this kind: what reads a configuration may count up to it.
+MOST = 1000
 Pooling = Literal["first", "mean", "attended"]
 
 
@@ -28,7 +30,7 @@ class Convolution(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    layers: int = Field(ge=1)
+    layers: int = Field(ge=1, le=MOST)
     channels: int = Field(ge=1)
     kernel: tuple[int, int] = (3, 3)
 
@@ -59,8 +61,8 @@ class ModelConfig(BaseModel):
     is_encoder: ClassVar[bool] = True
 
     vocab_size: int = Field(default=30_522, ge=6)
-    layers: int = Field(default=6, ge=1)
-    heads: int = Field(default=12, ge=1)
+    layers: int = Field(default=6, ge=1, le=MOST)
+    heads: int = Field(default=12, ge=1, le=MOST)
     max_tokens: int = Field(default=128, ge=3)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     init_std: float = Field(default=0.02, gt=0)

@@ -68,8 +68,17 @@ def load_masked_language_model(folder: Path) -> MaskedLanguageModel:
     Raises:
         UserError: no model there, a damaged file, or another architecture.
     """
-    model, path = MaskedLanguageModel(read_config(folder)[0]), Path(folder) / WEIGHTS
-    weights = {name: weight.value for name, weight in read_weights(folder).items()}
+    config, path = read_config(folder)[0], Path(folder) / WEIGHTS
+    found = read_weights(folder)
+    for name, shape in config.classifier_shapes(0).items():
+        # Before a model of this size is made: `config.json` may claim any.
+        if not name.startswith("classifier") and name in found and found[name].data.shape != shape:
+            raise UserError(
+                f"{path} does not fit {CONFIG} beside it: '{name}' has the shape {found[name].data.shape};"
+                f" expected {shape}."
+            )
+    model = MaskedLanguageModel(config)
+    weights = {name: weight.value for name, weight in found.items()}
     try:
         model.load_state_dict(from_huggingface(weights, model))
     except KeyError as error:

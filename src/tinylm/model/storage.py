@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from tinylm.errors import UserError
@@ -36,6 +37,7 @@ from tinylm.model.config import (
 from tinylm.model.distilbert import bert_config, bert_weights, is_distilbert
 from tinylm.model.weights import Weight, Weights
 from tinylm.ops.quantize import is_rounded, to_int8
+from tinylm.system.plain_json import read_json
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 SCALE = ".scale"  # behind the name of a weight in 8 bits
@@ -107,8 +109,7 @@ def read_classifier(folder: Path) -> StoredClassifier:
     """
     folder = Path(folder)
     config, raw = read_any_config(folder)
-    names = raw.get("id2label") or {}
-    label_names = [names[key] for key in sorted(names, key=int)]
+    label_names = _label_names(raw, folder / CONFIG)
     if not label_names:
         raise UserError(
             f"{folder / CONFIG} names no labels: this is a pre-trained model, not a classifier;"
@@ -126,7 +127,33 @@ def read_classifier(folder: Path) -> StoredClassifier:
                 f"{folder / WEIGHTS} does not fit {CONFIG} beside it: '{name}' has the shape"
                 f" {weights[name].data.shape}; expected {shape}."
             )
+        _check_type(weights[name], name, folder / WEIGHTS)
     return StoredClassifier(config, weights, label_names)
+
+
+def _label_names(raw: dict[str, Any], path: Path) -> list[str]:
+    """The labels of a `config.json` in the order of their numbers."""
+    names = raw.get("id2label") or {}
+    try:
+        label_names = [names[key] for key in sorted(names, key=int)]
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise UserError(f"{path} is damaged: 'id2label' does not map numbers to labels.") from error
+    if not all(isinstance(name, str) for name in label_names):
+        raise UserError(f"{path} is damaged: a label of 'id2label' is no text.")
+    return label_names
+
+
+def _check_type(weight: Weight, name: str, path: Path) -> None:
+    """Refuse numbers that nothing computes with: other integers than those of 8 bits with their scales."""
+    rounded = weight.data.dtype == np.int8 and weight.scale is not None
+    if rounded and weight.scale is not None:
+        rounded = weight.scale.dtype == np.float32 and weight.scale.shape == (*weight.data.shape[:-1], 1)
+    is_count = weight.data.dtype == np.int64 and weight.data.ndim == 0
+    if not (rounded or is_count or (weight.data.dtype == np.float32 and weight.scale is None)):
+        raise UserError(
+            f"{path}: '{name}' is stored as {weight.data.dtype}; expected floating point, or int8 with one"
+            " scale for each row."
+        )
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
@@ -146,12 +173,7 @@ def read_any_config(folder: Path) -> tuple[AnyConfig, dict[str, Any]]:
     path = Path(folder) / CONFIG
     if not path.is_file():
         raise UserError(f"{folder} holds no model: {CONFIG} is missing.")
-    try:
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} does not describe a model: expected a JSON object.")
+    raw = read_json(path)
     try:
         for key, kind in KINDS.items():
             if key in raw:
@@ -159,6 +181,8 @@ def read_any_config(folder: Path) -> tuple[AnyConfig, dict[str, Any]]:
         return _config_of_bert(bert_config(raw) if is_distilbert(raw) else raw, path), raw
     except KeyError as error:
         raise UserError(f"{path} lacks the setting {error}.") from error
+    except TypeError as error:
+        raise UserError(f"{path} is damaged: a setting has a value of another type ({error}).") from error
     except ValidationError as error:
         raise describe_invalid(error, str(path)) from error
 
@@ -174,7 +198,7 @@ def read_weights(folder: Path) -> dict[str, Weight]:
         raise UserError(f"{folder} holds no weights: {WEIGHTS} is missing.")
     try:
         stored = _map_safetensors(path)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise UserError(f"{path} is damaged or cut short ({error}); save or copy the model again.") from error
     for name in [name for name in stored if name + SCALE in stored]:
         stored[name] = Weight(stored[name].data, stored.pop(name + SCALE).data, stored[name].place)
@@ -183,6 +207,8 @@ def read_weights(folder: Path) -> dict[str, Weight]:
 
 def _map_safetensors(path: Path) -> dict[str, Weight]:
     """The tensors of a file, mapped into memory, with the place of each, which safetensors does not give."""
+    with safe_open(path, "np"):  # which checks the header: its length, and that tensors do not overlap
+        pass
     mapped = np.asarray(np.memmap(path, np.uint8, "r"))
     start = 8 + int.from_bytes(mapped[:8].tobytes(), "little")
     header = json.loads(mapped[8:start].tobytes())

@@ -11,6 +11,7 @@ themselves. The first half of the table is for words, the second for characters.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,9 +134,26 @@ class TfidfModel:
 
     @classmethod
     def load(cls, file: Path) -> TfidfModel:
-        """Read what `save` wrote."""
-        with np.load(file) as arrays:
-            return cls(**arrays)
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: it wrote something else, such as compressed arrays, which may be larger than memory.
+            OSError, TypeError: no such file, or others in it.
+        """
+        with zipfile.ZipFile(file) as archive:
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError("its arrays are compressed")
+        with np.load(file, allow_pickle=False) as arrays:
+            model = cls(**arrays)
+        rows, labels = model.weight.shape
+        expected = {"idf": (rows,), "weight": (rows, labels), "scale": (rows, 1), "bias": (labels,)}
+        for name, shape in expected.items():
+            array = getattr(model, name)
+            if array.shape != shape or array.dtype != (np.int8 if name == "weight" else np.float32):
+                raise ValueError(f"{name} is {array.dtype} {array.shape}")
+        if rows < 4 or rows & (rows - 1):
+            raise ValueError(f"it has {rows} rows")
+        return model
 
     def cooled(self, temperature: float) -> TfidfModel:
         """The model whose logits are these divided by `temperature`."""

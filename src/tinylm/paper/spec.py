@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from tinylm.errors import UserError
 from tinylm.model.config import Convolution
+from tinylm.system.plain_yaml import parse_yaml
 from tinylm.text.datasets import DATASETS
 from tinylm.text.tables import file_format
 
@@ -239,7 +240,11 @@ def load_table(name: str) -> tuple[str, Table]:
             raise UserError(f"spec file {name} does not exist.")
         if path.stem in table_names():
             raise UserError(f"{name} has the name of a table of the paper; give the file another name.")
-        return path.stem, parse_table(path.read_text(encoding="utf-8"), str(path))
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name} is not UTF-8 (byte {error.start}); expected a YAML file.") from error
+        return path.stem, parse_table(text, str(path))
     if name not in table_names():
         known = ", ".join(table_names())
         raise UserError(f"table '{name}' is unknown; there are {known}, all, or a YAML file of your own.")
@@ -261,12 +266,9 @@ def parse(model: type[Model], text: str, source: str) -> Model:
     Raises:
         UserError: names source and line of the first mistake.
     """
+    values, tree = parse_yaml(text, source)
     try:
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
-        return model.model_validate(yaml.safe_load(text))
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{source}, line {line} is not valid YAML: {error.problem}.") from error
+        return model.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from tinylm.errors import UserError
+from tinylm.system.plain_json import read_json
 
 RECORD = "tinylm.json"
 SOURCES = ("data", "test", "unlabelled", "corpus", "task")  # settings that can name a file
@@ -251,16 +252,12 @@ def read_record(folder: Path) -> dict[str, Any]:
     """Read `tinylm.json`; empty for a folder that another program wrote.
 
     Raises:
-        UserError: the file is not JSON.
+        UserError: the file holds no JSON object.
     """
     path = Path(folder) / RECORD
     if not path.is_file():
         return {}
-    try:
-        record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}.") from error
-    return record
+    return read_json(path)
 
 
 @dataclass(frozen=True)
@@ -286,7 +283,7 @@ def verify(folder: Path) -> Verified:
     """
     record = read_record(folder)
     recorded, sources = record.get("files"), record.get("sources", {})
-    if not isinstance(recorded, dict):
+    if not isinstance(recorded, dict) or not isinstance(sources, dict):
         raise UserError(
             f"{folder} cannot be verified: expected a folder whose {RECORD} holds hashes of its files."
         )

@@ -41,6 +41,9 @@ BYTE_ORDER_MARKS = {  # that of UTF-32 begins like that of UTF-16, so it comes f
 }
 # A file is read until this many blocks with characters beyond ASCII have been found.
 BLOCK, ENOUGH_BLOCKS = 1 << 16, 16
+# A line or a file that must be held as a whole may have as many characters or bytes once it is decompressed:
+# a megabyte can stand for gigabytes.
+MOST_IN_LINE, MOST_AT_ONCE = 1 << 27, 1 << 30
 # What comes through a pipe is kept until it is read; more than this goes to a temporary file.
 MOST_IN_MEMORY = 64 << 20
 
@@ -133,7 +136,40 @@ def open_text(source: Source, encoding: str | None = None) -> tuple[TextIO, Enco
     errors = "replace" if codec.startswith(("utf-16", "utf-32")) else "surrogateescape"
     lines = evidence.decode(codec, errors).splitlines()
     first = next((line for line in lines if line.strip()), "")
-    return io.TextIOWrapper(stream, encoding=codec, errors=errors, newline=""), found, first
+    return _Text(stream, source.name, codec, errors), found, first
+
+
+class _Text(io.TextIOWrapper):
+    """Text in which a line, or what is read at once, has an end."""
+
+    def __init__(self, stream: BinaryIO, name: str, codec: str, errors: str) -> None:
+        super().__init__(stream, encoding=codec, errors=errors, newline="")
+        self._name = name
+
+    def __next__(self) -> str:  # type: ignore[override]
+        line = self.readline(MOST_IN_LINE)
+        if not line:
+            raise StopIteration
+        if len(line) == MOST_IN_LINE:
+            raise UserError(
+                f"{self._name} has a line of more than {MOST_IN_LINE:,} characters; expected shorter ones."
+            )
+        return line
+
+    def read(self, size: int | None = -1) -> str:
+        """As of any text; all of it at once up to `MOST_AT_ONCE` characters."""
+        text = super().read(MOST_AT_ONCE if size is None or size < 0 else size)
+        if len(text) == MOST_AT_ONCE:
+            raise UserError(too_large(self._name))
+        return text
+
+
+def too_large(name: str) -> str:
+    """Why a file that must be held as a whole is refused."""
+    return (
+        f"{name} holds more than {MOST_AT_ONCE:,} bytes in a form that is read as a whole; expected CSV, an"
+        " object of JSON on each line, or parquet that is not compressed once more."
+    )
 
 
 def find_encoding(evidence: bytes) -> Encoding:
@@ -162,8 +198,9 @@ def _open_zst(file: Any) -> io.BufferedReader:
 
 def _named(name: str) -> Encoding:
     try:
+        "".encode(name)  # also refuses what is no encoding of text, such as base64
         return Encoding(codecs.lookup(name).name)
-    except LookupError as error:
+    except (LookupError, ValueError) as error:
         raise UserError(
             f"`encoding` is {name!r}; expected the name of one, such as utf-8, cp1252 or utf-16."
         ) from error
@@ -171,19 +208,19 @@ def _named(name: str) -> Encoding:
 
 def _first_line(stream: BinaryIO) -> bytes:
     """The bytes to the end of the first line that is not blank."""
-    read = b""
-    while line := stream.readline():
+    read = bytearray()
+    while len(read) < MOST_IN_LINE and (line := stream.readline(MOST_IN_LINE)):
         read += line
         if line.strip(b"\r\n\t \x00"):
             break
-    return read
+    return bytes(read)
 
 
 def _evidence(stream: BinaryIO) -> bytes:
     """The next lines, and later ones with other characters than ASCII, as many as tell the encoding."""
     blocks: list[bytes] = []
-    while len(blocks) < ENOUGH_BLOCKS and (lines := stream.readlines(BLOCK)):
-        block = b"".join(lines)
+    while len(blocks) < ENOUGH_BLOCKS and (block := stream.read(BLOCK)):
+        block += stream.readline(MOST_IN_LINE)
         if not blocks or not block.isascii():
             blocks.append(block)
     return b"".join(blocks)

@@ -13,9 +13,11 @@ import pyarrow
 import pyarrow.parquet
 
 from tinylm.errors import UserError
+from tinylm.text.encoding import MOST_AT_ONCE, too_large
 
 BATCH = 1000  # rows of a parquet file in memory
 FASTTEXT_LABEL = "__label__"
+EXCEL_ROWS = 1 << 20  # of a sheet; a damaged one may claim any number, and openpyxl gives the blank ones too
 NO_OBJECT = "no JSON object"
 
 Cells = Mapping[str, Any] | str
@@ -113,10 +115,16 @@ def _unfolded(value: Any, required: Sequence[str]) -> list[Any]:
             for name, column in value.items()
             if _is_a_column(column)
         }
-        rows = dict.fromkeys(row for column in columns.values() for row in column)
-        return [{name: column.get(row) for name, column in columns.items()} for row in rows]
+        rows: dict[Any, dict[str, Any]] = {}
+        for name, column in columns.items():
+            for row, cell in column.items():
+                rows.setdefault(row, {})[name] = cell
+        return list(rows.values())
     if isinstance(value.get("columns"), list) and isinstance(value.get("data"), list):  # orient="split"
-        return [dict(zip(value["columns"], row, strict=False)) for row in value["data"]]
+        titles = [str(column) for column in value["columns"]]
+        return [
+            dict(zip(titles, row, strict=False)) if isinstance(row, list) else row for row in value["data"]
+        ]
     arrays = [entry for entry in value.values() if isinstance(entry, list) and isinstance(entry[:1], list)]
     arrays = [entry for entry in arrays if entry and isinstance(entry[0], dict)]
     if arrays:
@@ -177,11 +185,18 @@ def arrow_rows(
 
     def rows() -> Iterator[Cells]:
         batches = opened.iter_batches(BATCH, columns=wanted) if is_parquet else _arrow_batches(opened, wanted)
-        for batch in batches:
-            for row in batch.to_pylist():
-                for column, names in classes.items():
-                    row[column] = class_name(row[column], names)
-                yield row
+        try:
+            for batch in batches:
+                # An Arrow file holds offsets as they are; wrong ones would read beyond its end.
+                batch.validate(full=True)
+                for row in batch.to_pylist():
+                    for column, names in classes.items():
+                        row[column] = class_name(row[column], names)
+                    yield row
+        except (ValueError, ArithmeticError, LookupError) as error:  # a date of the year 300,000, a time zone
+            raise UserError(
+                f"{name} has a cell that cannot be read: {' '.join(str(error).split())}."
+            ) from error
 
     return list(schema.names), rows()
 
@@ -208,8 +223,13 @@ def _arrow_batches(opened: Any, wanted: Sequence[str]) -> Iterator[Any]:
 
 def _class_names(schema: Any) -> dict[str, list[str]]:
     """Column -> names of its classes, as `datasets` leaves them in the schema."""
-    stored = (schema.metadata or {}).get(b"huggingface")
-    features = json.loads(stored).get("info", {}).get("features", {}) if stored else {}
+    try:
+        stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except (ValueError, RecursionError):
+        return {}
+    features = _entry(_entry(stored, "info"), "features")
+    if not isinstance(features, dict):
+        return {}
     return {column: names for column, feature in features.items() if (names := class_names_of(feature))}
 
 
@@ -218,8 +238,8 @@ def class_names_of(feature: Any) -> list[str] | None:
     if isinstance(feature, list):  # as a list was written by earlier versions
         return class_names_of(feature[0]) if len(feature) == 1 else None
     names = _entry(feature, "names")
-    if names:
-        return list(names)
+    if names and isinstance(names, list):
+        return [str(name) for name in names]
     inner = _entry(feature, "feature")
     return class_names_of(inner) if inner is not None else None
 
@@ -253,13 +273,18 @@ def excel_rows(name: str, file: BinaryIO, required: Sequence[str]) -> tuple[str,
     except ImportError as error:
         raise UserError(f'{name} is an Excel file; to read it: pip install "tinylm[excel]".') from error
     try:
+        with zipfile.ZipFile(file) as archive:
+            if sum(part.file_size for part in archive.infolist()) > MOST_AT_ONCE:
+                raise UserError(too_large(name))
         sheets = openpyxl.load_workbook(file, read_only=True, data_only=True).worksheets
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # openpyxl raises all kinds
         raise UserError(f"{name} is not an Excel file that can be read: {error}.") from error
     found: list[tuple[str, list[str], Iterator[Cells]]] = []
     for sheet in sheets:
         sheet.reset_dimensions()  # some programs write wrong ones
-        lines = ([_excel_cell(cell) for cell in line] for line in sheet.iter_rows())
+        lines = _excel_lines(name, sheet)
         header = next((line for line in lines if any(line)), [])
         columns = [" ".join((title or "").split()) for title in header]
         found.append((sheet.title, columns, _excel_cells(columns, lines)))
@@ -268,6 +293,14 @@ def excel_rows(name: str, file: BinaryIO, required: Sequence[str]) -> tuple[str,
     if not found:
         raise UserError(f"{name} has no sheet with cells.")
     return found[0]
+
+
+def _excel_lines(name: str, sheet: Any) -> Iterator[list[str | None]]:
+    try:
+        for line in sheet.iter_rows(max_row=EXCEL_ROWS):
+            yield [_excel_cell(cell) for cell in line]
+    except Exception as error:
+        raise UserError(f"{name} is not an Excel file that can be read: {error}.") from error
 
 
 def _excel_cell(cell: Any) -> str | None:

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
 
 from tinylm.errors import UserError
 from tinylm.text.delimited import DELIMITERS, DelimitedTable, find_header
-from tinylm.text.encoding import DECOMPRESSION_ERRORS, STDIN, Source, open_text
+from tinylm.text.encoding import DECOMPRESSION_ERRORS, MOST_AT_ONCE, STDIN, Source, open_text, too_large
 from tinylm.text.formats import (
     Cells,
     arrow_rows,
@@ -156,7 +156,7 @@ def open_table(
             raise UserError(f"{name} is an old or an encrypted Excel file; save it as .xlsx or .csv.")
         named = file_format(source.path)
         if kind is not None or named in (PARQUET, ARROW, EXCEL):
-            as_file = BytesIO(stream.read()) if source.compressed or not source.is_file else source.path
+            as_file = _held(name, stream) if source.compressed or not source.is_file else source.path
             return _open_binary(name, kind or named, as_file, required, optional)
         return _open_text(source, named, required, header, encoding)
     except READ_ERRORS as error:
@@ -261,6 +261,14 @@ def files_of(folder: Path) -> list[Path]:
         hint = f"; it has the splits {', '.join(splits)}: name one of these folders" if splits else ""
         raise UserError(f"The folder {folder} holds no file that can be read{hint}.")
     return found
+
+
+def _held(name: str, stream: BinaryIO) -> BytesIO:
+    """All that a stream holds."""
+    held = BytesIO(stream.read(MOST_AT_ONCE))
+    if stream.read(1):
+        raise UserError(too_large(name))
+    return held
 
 
 def _open_binary(

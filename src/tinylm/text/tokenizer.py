@@ -23,6 +23,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from tinylm.errors import UserError
 from tinylm.system.paths import cached, find_local
+from tinylm.system.plain_json import read_json
 from tinylm.text.prefix import CHARACTERS_PER_TOKEN, MAX_WORD, encode_prefixes, why_no_text
 from tinylm.text.store import TokenIds
 
@@ -278,9 +279,11 @@ def load_tokenizer(name: str | Path) -> Tokenizer:
 
 def _read_options(path: Path) -> dict[str, Any]:
     """Arguments of `Tokenizer` out of a `tokenizer_config.json`, ours or that of a BERT."""
-    raw = _read_json(path)
+    raw = read_json(path)
     if OPTIONS in raw:
         options = raw[OPTIONS]
+        if not isinstance(options, dict) or "strip_accents" not in options:
+            raise UserError(f"{path} is damaged: '{OPTIONS}' lacks 'strip_accents'.")
         return {
             "strip_accents": bool(options["strip_accents"]),
             "long_texts": options.get("long_texts", HEAD),
@@ -292,7 +295,7 @@ def _read_options(path: Path) -> dict[str, Any]:
 
 def _from_tokenizer_file(path: Path) -> Tokenizer:
     """The tokenizer in a `tokenizer.json`, which is all that newer `transformers` write."""
-    raw = _read_json(path)
+    raw = read_json(path)
     try:
         kind, normalizer = raw["model"]["type"], raw["normalizer"] or {}
         ours = normalizer == json.loads(_normalizer(strip_accents=False).__getstate__())
@@ -303,18 +306,8 @@ def _from_tokenizer_file(path: Path) -> Tokenizer:
             )
         ids: dict[str, int] = raw["model"]["vocab"]
         return Tokenizer(sorted(ids, key=ids.__getitem__), strip_accents=not ours)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error!r}); expected the tokenizer of a BERT.") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(raw, dict):
-        raise UserError(f"{path} is damaged; expected a JSON object.")
-    return raw
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
