@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install demo test torture fuzz soak lint bench clean
+.PHONY: install demo test torture fuzz soak audit lint bench clean
 
 install: $(INSTALLED)
 
@@ -31,6 +31,12 @@ fuzz: install
 # Twice the load that a server can take, for 60 seconds; on a machine that does nothing else.
 soak: install
 	$(BIN)/python -m tests.soak
+
+# pip-audit has an environment of its own, so that it is not audited itself.
+audit: install
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/python -m tests.audit $(VENV)/audit/bin/pip-audit
 
 lint: install
 	$(BIN)/ruff check
