@@ -80,9 +80,9 @@ class StoredMaterials:
     def coverage(self, selection: Selection, size: int | None, spec: TaskSpec) -> None:
         return None
 
-    def paragraphs(self, selection: Selection, size: int | None, spec: TaskSpec) -> range:
+    def paragraphs(self, selection: Selection, size: int | None, spec: TaskSpec) -> TokenIds:
         assert size is not None
-        return range(size)
+        return TokenIds(np.zeros(size, np.uint16), np.arange(size + 1))
 
 
 def texts(count: int) -> TokenIds:
@@ -147,7 +147,7 @@ def test_trials_begin_from_the_pretrainings_in_turn():
 
 
 def test_rows_whose_w_s_cannot_be_chosen_are_left_empty_with_a_reason(monkeypatch):
-    def refuse(selection: Selection, size: int | None, spec: TaskSpec) -> range:
+    def refuse(selection: Selection, size: int | None, spec: TaskSpec) -> TokenIds:
         raise UserError("T_M 8661 is out of reach.")
 
     materials = StoredMaterials()

@@ -116,6 +116,27 @@ def test_reverse_mismatch_compares_with_the_row_that_lacks_no_token(tmp_path, lo
     assert f"a difference is **{verdict}**" in text and "none minus many" in text
 
 
+def test_the_harm_of_missing_tokens_is_told_from_that_of_short_paragraphs(tmp_path: Path):
+    rows = [
+        row("random"),
+        row("control", "same-lengths", w_s={"lengths_of": "mismatched"}),
+        row("strict", "mismatched"),
+    ]
+    coverage = {"paragraphs": 100, "t_m": 7, "weighted_overlap": 0.9}
+    figures = {
+        name: MadeUp((accuracy + NOISE).tolist(), coverage=coverage)
+        for name, accuracy in (("random", 0.8), ("control", 0.77), ("strict", 0.77))
+    }
+    store(tmp_path, "question", {"analysis": "overlap-control", "panels": [panel(rows)]}, {"": figures})
+    text = section(tmp_path)
+    assert "| control | 100 | 60 | 7 | 0.9000 | 0.770 ± 0.002 |" in text
+    assert "what shorter paragraphs do: +0.030 [+0.026, +0.034]; a difference is **shown**" in text
+    assert (
+        "same lengths minus strict: what its tokens do: +0.000 [−0.004, +0.004]; a difference is **not"
+        in text
+    )
+
+
 def test_a_question_that_was_not_run_says_so(tmp_path: Path):
     rows = [row("none", "reverse", w_s={"absent": "none"})]
     question = {"analysis": "reverse-mismatch", "panels": [panel(rows)]}

@@ -37,6 +37,7 @@ def test_every_table_of_the_paper_and_every_open_question_has_a_spec():
         "committee-size",
         "deep-model",
         "gap-curve",
+        "overlap-control",
         "reverse-mismatch",
         "weighted-overlap",
     }
@@ -70,7 +71,7 @@ def test_specs_name_the_claims_that_they_are_held_against():
     assert {claim: sorted(set(names)) for claim, names in claims.items()} == {
         "gap": ["table1", "table2", "table3", "table5", "table6"],
         "growth": ["table3", "table5", "table6"],
-        "overlap": ["table4", "table7"],
+        "overlap": ["overlap-control", "table4", "table7"],
         "committee": ["deep-model", "table8"],
         "untrained-committee": ["deep-model", "table9"],
     }
@@ -103,6 +104,8 @@ def test_table_1_has_the_label_sets_of_its_caption():
         ("learning_rate: 1e-4", "learning_rate: -1", 5, "greater than 0"),
         ("        w_s: {select: none}", "        w_s: {select: none}\n        colour: red", 11, "colour"),
         ("select: random, size: 10", "select: random", 8, "needs a size"),
+        ("select: random, size: 10", "select: same-lengths", 8, "says whose lengths"),
+        ("select: random, size: 10", "select: same-lengths, lengths_of: mismatched", 8, "needs a size"),
         ("title: a task", "title: [a, task", 4, "not valid YAML"),
     ],
 )

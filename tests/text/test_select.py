@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tinylm.errors import UserError
 from tinylm.text import coverage as coverage_module
 from tinylm.text.coverage import coverage, distinct_tokens
-from tinylm.text.select import custom_made_rows, mismatched_rows, random_rows
+from tinylm.text.select import custom_made_rows, mismatched_rows, random_rows, same_lengths_rows
 from tinylm.text.store import TokenIds, open_store
 
 CLS, SEP, VOCAB = 1, 2, 12
@@ -119,6 +119,20 @@ def test_mismatched_reaches_a_wanted_t_m(corpus: TokenIds, task: TokenIds) -> No
     for unreachable in (smallest - 1, largest + 1):
         with pytest.raises(UserError, match=rf"T_M {unreachable} .* from {smallest} .* to {largest} "):
             mismatched_rows(corpus, in_task, 200, unreachable)
+
+
+def test_the_same_lengths_are_drawn_in_the_order_of_the_shuffle(corpus: TokenIds, task: TokenIds) -> None:
+    like = mismatched_rows(corpus, distinct_tokens(task, 2000), 200)
+    lengths = [len(corpus[row]) for row in range(len(corpus))]
+    wanted = [lengths[row] for row in like]
+    by_hand = []
+    for row in np.random.default_rng(42).permutation(len(corpus)):
+        if lengths[row] in wanted:
+            wanted.remove(lengths[row])
+            by_hand.append(int(row))
+    found = same_lengths_rows(corpus, like)
+    assert found.tolist() == by_hand and len(found) == 200
+    assert t_m(corpus, found, task) < t_m(corpus, like, task)
 
 
 def test_same_seed_same_rows_other_seed_other_rows(corpus: TokenIds, task: TokenIds) -> None:

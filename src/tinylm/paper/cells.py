@@ -114,6 +114,7 @@ class RowPlan:
     Attributes:
         size: W_S; None where the row has none.
         coverage: of the W_S that its trials begin from; None where they begin from none.
+        mean_tokens: of a paragraph of that W_S.
         note: why the row has no cells, empty if it has.
     """
 
@@ -123,6 +124,7 @@ class RowPlan:
     trials: list[FinetuningCell]
     without: list[FinetuningCell]
     coverage: Coverage | None = None
+    mean_tokens: float | None = None
     note: str = ""
 
     @property
@@ -187,6 +189,7 @@ class TablePlan:
                             "without": [cell.key for cell in row.without],
                             "pretrainings": [cell.key for cell in row.pretrainings],
                             "coverage": asdict(row.coverage) if row.coverage else {},
+                            "mean_tokens": row.mean_tokens,
                             "note": row.note,
                         }
                         for row in plan.rows
@@ -327,8 +330,11 @@ class Planner:
             self._finetuning(arm, starts[trial % len(starts)], row.w_s, size, hyper, trial)
             for trial in range(self.trials)
         ]
-        found = None if first is None else self.materials.coverage(row.w_s, size, panel.task)
-        return RowPlan(row, arm.config, size, trials, without, found)
+        if first is None:
+            return RowPlan(row, arm.config, size, trials, without)
+        found = self.materials.coverage(row.w_s, size, panel.task)
+        lengths = self.materials.paragraphs(row.w_s, size, panel.task).lengths
+        return RowPlan(row, arm.config, size, trials, without, found, round(float(lengths.mean()), 1))
 
     def _start(
         self, arm: _Arm, selection: Selection, size: int | None, number: int
@@ -352,7 +358,7 @@ class Planner:
         if selection.select == "all":
             selection = Selection(select="random", size=len(paragraphs))  # what it is here
         seed = seed_of(arm.copy, number)
-        identity = {
+        identity: dict[str, Any] = {
             "kind": "pretraining",
             "format": FORMAT,
             "corpus": [meta["fingerprint"], meta["tokenizer"], meta["max_tokens"], meta["excluded"]],
@@ -368,6 +374,8 @@ class Planner:
             "recipe": recipe.model_dump(mode="json", exclude={"finetune", "model", "vocabulary"}),
             "seed": seed,
         }
+        if selection.lengths_of is not None:  # else not named at all, as in cells from before there was any
+            identity["w_s"] |= {"lengths_of": selection.lengths_of}
         return Pretraining(
             identity,
             f"{arm.label}: pre-training",

@@ -118,13 +118,16 @@ def _overlap(panel: PanelResult) -> Iterator[Evidence]:
         if row.spec.w_s.select != "mismatched":
             continue
         for other in panel.rows:
-            if other.spec.w_s.select != "random" or other.w_s != row.w_s or not other.coverage:
+            like = other.spec.w_s
+            control = like.select == "random" or like.lengths_of == "mismatched"
+            if not control or other.w_s != row.w_s or not other.coverage:
                 continue
             found = difference(other.arm, row.arm)
             if found is not None:
                 what = (
-                    f"{panel.name}, W_S = {row.w_s:,}: accuracy at T_M {other.coverage['t_m']:,} minus"
-                    f" accuracy at T_M {row.coverage['t_m']:,}"
+                    f"{panel.name}, W_S = {row.w_s:,}: accuracy at T_M {other.coverage['t_m']:,}"
+                    + (", paragraphs of the same lengths," if like.lengths_of else "")
+                    + f" minus accuracy at T_M {row.coverage['t_m']:,}"
                 )
                 paper = _minus(other.paper.accuracy, row.paper.accuracy)
                 yield Evidence(what, paper, found, found.low > 0)

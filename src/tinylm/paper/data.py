@@ -16,7 +16,7 @@ from tinylm.system.paths import data_folders, find_local
 from tinylm.text.corpus import Corpus
 from tinylm.text.coverage import Coverage, coverage, distinct_tokens
 from tinylm.text.prepare import TokenizedCorpus, prepare, prepare_corpus
-from tinylm.text.select import custom_made_rows, mismatched_rows, random_rows, reverse_rows
+from tinylm.text.select import custom_made_rows, mismatched_rows, random_rows, reverse_rows, same_lengths_rows
 from tinylm.text.store import TokenIds
 from tinylm.text.tables import read_rows
 from tinylm.text.tasks import Task, hold_out, load_task
@@ -148,24 +148,33 @@ class Materials:
             return paragraphs  # six million of them are better not copied
         if in_task is None:
             assert size is not None
-            rows = random_rows(len(paragraphs), size, SELECTION_SEED)
-        elif selection.select == "custom-made":
-            rows = custom_made_rows(paragraphs, in_task, None, SELECTION_SEED)[:size]
-        elif selection.select == "mismatched":
-            assert size is not None
+            return paragraphs.take(random_rows(len(paragraphs), size, SELECTION_SEED))
+        if selection.select == "same-lengths":
+            assert selection.lengths_of is not None
+            like = self._rows_of_task(selection.lengths_of, selection, size, in_task)
+            return paragraphs.take(same_lengths_rows(paragraphs, like, SELECTION_SEED))
+        return paragraphs.take(self._rows_of_task(selection.select, selection, size, in_task))
+
+    def _rows_of_task(
+        self, select: str, selection: Selection, size: int | None, in_task: np.ndarray
+    ) -> np.ndarray:
+        """Rows of a selection that follows the tokens of a task."""
+        paragraphs = self.corpus.paragraphs
+        if select == "custom-made":
+            return custom_made_rows(paragraphs, in_task, None, SELECTION_SEED)[:size]
+        assert size is not None
+        if select == "mismatched":
             missing = selection.missing if self.preset.paper_t_m else None
-            rows = mismatched_rows(paragraphs, in_task, size, missing, SELECTION_SEED, nearest=True)
-        else:
-            assert size is not None and selection.absent is not None
-            custom_made = custom_made_rows(paragraphs, in_task, None, SELECTION_SEED)
-            size = min(size, len(custom_made))  # a reverse selection has one of them
-            rows = reverse_rows(paragraphs, in_task, size, SELECTION_SEED)[selection.absent]
-        return paragraphs.take(rows)
+            return mismatched_rows(paragraphs, in_task, size, missing, SELECTION_SEED, nearest=True)
+        assert selection.absent is not None
+        custom_made = custom_made_rows(paragraphs, in_task, None, SELECTION_SEED)
+        size = min(size, len(custom_made))  # a reverse selection has one of them
+        return reverse_rows(paragraphs, in_task, size, SELECTION_SEED)[selection.absent]
 
 
 def depends_on_task(selection: Selection) -> bool:
     """Whether a selection follows the tokens of a task."""
-    return selection.select in ("custom-made", "mismatched", "reverse")
+    return selection.select in ("custom-made", "mismatched", "same-lengths", "reverse")
 
 
 @lru_cache(maxsize=1)

@@ -35,6 +35,8 @@ def open_questions(tables: Sequence[TableResult]) -> list[Section]:
             blocks = _gap_curve(panels)
         elif analysis == "reverse-mismatch":
             blocks = _reverse_mismatch(table.panels)
+        elif analysis == "overlap-control":
+            blocks = _overlap_control(table.panels)
         elif analysis == "committee-size":
             blocks = _committee_size(table.panels)
         if analysis:
@@ -174,6 +176,57 @@ def _reverse_mismatch(panels: Sequence[PanelResult]) -> list[Block]:
                     )
                 )
     return blocks or [Text("Not run.")]
+
+
+def _overlap_control(panels: Sequence[PanelResult]) -> list[Block]:
+    blocks: list[Block] = []
+    for panel in panels:
+        rows = [row for row in panel.rows if row.accuracy and row.coverage]
+        if not rows:
+            continue
+        grid = [
+            [
+                row.spec.name,
+                f"{row.w_s:,}",
+                "" if row.mean_tokens is None else f"{row.mean_tokens:.0f}",
+                f"{row.coverage['t_m']:,}",
+                f"{row.coverage['weighted_overlap']:.4f}",
+                mean_deviation(row.accuracy),
+            ]
+            for row in rows
+        ]
+        blocks.append(Text(f"**{panel.spec.title}.**"))
+        blocks.append(Grid(["row", "W_S", "tokens of a paragraph", "T_M", "overlap", "Acc."], grid))
+        blocks += _shares_of_the_harm(rows)
+        name = f"{panel.table}-{panel.spec.name}-t_m"
+        words = f"Accuracy against T_M, {panel.name}; bars are one standard deviation."
+        blocks.append(Plot(name, plots.t_m_plot(panel), words, words))
+    return blocks or [Text("Not run.")]
+
+
+def _shares_of_the_harm(rows: Sequence[RowResult]) -> list[Block]:
+    """What the lengths of paragraphs do, and what is left for their tokens."""
+    points = []
+    for control in rows:
+        strict = next((row for row in rows if row.spec.w_s.select == control.spec.w_s.lengths_of), None)
+        plain = next(
+            (row for row in rows if row.spec.w_s.select == "random" and row.w_s == control.w_s), None
+        )
+        if strict is None:
+            continue
+        name = strict.spec.name
+        if plain is not None:
+            points += _one_share("random minus the same lengths: what shorter paragraphs do", plain, control)
+        points += _one_share(f"the same lengths minus {name}: what its tokens do", control, strict)
+    return [Points(points)] if points else []
+
+
+def _one_share(what: str, first: RowResult, second: RowResult) -> list[str]:
+    found = difference(first.arm, second.arm)
+    if found is None:
+        return []
+    shown = "shown" if found.low > 0 or found.high < 0 else "not shown"
+    return [f"{what}: {interval_words(found)}; a difference is **{shown}**."]
 
 
 def _committee_size(panels: Sequence[PanelResult]) -> list[Block]:

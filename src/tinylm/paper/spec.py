@@ -24,6 +24,13 @@ from tinylm.text.tables import file_format
 SPECS = resources.files("tinylm.paper") / "specs"
 Model = TypeVar("Model", bound=BaseModel)
 ClaimName = Literal["gap", "growth", "overlap", "committee", "untrained-committee"]
+Analysis = Literal[
+    "weighted-overlap",
+    "reverse-mismatch",
+    "committee-size",
+    "gap-curve",
+    "overlap-control",
+]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
@@ -67,25 +74,30 @@ class Selection(_Part):
     """How W_S is chosen.
 
     Attributes:
-        select: `none` (no pre-training), `random`, `custom-made`, `mismatched`, `reverse`
+        select: `none` (no pre-training), `random`, `custom-made`, `mismatched`, `same-lengths`, `reverse`
             (see `tinylm.text.select`) or `all` (the whole corpus).
         size: W_S; None takes every paragraph that qualifies.
         missing: T_M that a mismatched selection should have.
         absent: of a reverse selection, how many tokens absent from the task it has.
+        lengths_of: the selection of the same size whose lengths a selection of the same lengths has.
     """
 
-    select: Literal["none", "random", "custom-made", "mismatched", "reverse", "all"]
+    select: Literal["none", "random", "custom-made", "mismatched", "same-lengths", "reverse", "all"]
     size: int | None = Field(default=None, ge=1)
     missing: int | None = Field(default=None, ge=0)
     absent: Literal["none", "some", "many"] | None = None
+    lengths_of: Literal["custom-made", "mismatched"] | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Selection:
-        if self.select in ("random", "mismatched", "reverse") and self.size is None:
-            raise ValueError(f"a {self.select} selection needs a size")
+        sized = "mismatched" if self.lengths_of == "mismatched" else self.select
+        if sized in ("random", "mismatched", "reverse") and self.size is None:
+            raise ValueError(f"a {sized} selection needs a size")
+        if (self.select == "same-lengths") != (self.lengths_of is not None):
+            raise ValueError("a selection of the same lengths, and no other, says whose lengths (lengths_of)")
         if (self.select == "reverse") != (self.absent is not None):
             raise ValueError("a reverse selection, and no other, says how many tokens are absent")
-        if self.missing is not None and self.select != "mismatched":
+        if self.missing is not None and sized != "mismatched":
             raise ValueError("missing belongs to a mismatched selection")
         return self
 
@@ -196,7 +208,7 @@ class Table(_Part):
 
     title: str
     panels: list[Panel] = []
-    analysis: Literal["weighted-overlap", "reverse-mismatch", "committee-size", "gap-curve"] | None = None
+    analysis: Analysis | None = None
     uses: list[str] = []
 
     @model_validator(mode="after")

@@ -5,7 +5,8 @@ They are counted when tables are planned, so the report can show them before any
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tinylm.paper.view import PanelResult, RowResult, TableResult
 from tinylm.report.document import Block, Grid, Section, Text
@@ -31,6 +32,7 @@ def token_section(tables: Sequence[TableResult]) -> Section | None:
         _random(panels),
         _tasks(panels),
         _missing(panels, corpus["paragraphs"]),
+        *_custom_made(panels, corpus),
     ]
     return Section("Tokens: the paper's counts beside ours", blocks=blocks)
 
@@ -91,6 +93,64 @@ def _missing(panels: Sequence[PanelResult], paragraphs: int) -> Grid:
     )
 
 
+def _custom_made(panels: Sequence[PanelResult], corpus: dict[str, Any]) -> list[Block]:
+    """All counts of the custom-made selections, which have rows for themselves in Tables 1 and 2."""
+    share = corpus["paragraphs"] / WIKIPEDIA
+    found: dict[tuple[int, int], tuple[PanelResult, RowResult]] = {}
+    for panel in panels:
+        for row in panel.rows:
+            if row.spec.w_s.select == "custom-made" and row.coverage and row.paper.w_s and panel.spec.t_c:
+                found.setdefault((panel.spec.t_c, row.paper.w_s), (panel, row))
+    grid = []
+    for (t_c, w_s), (panel, row) in sorted(found.items()):
+        t_m = row.paper.t_m
+        of = row.w_s / (share * w_s)
+        tokens = "" if row.mean_tokens is None else f"{row.mean_tokens:.0f}"
+        reason = "as many as the size of the corpus lets expect" if 0.8 < of < 1.25 else (
+            f"{of:.1f} times as many as the size of the corpus lets expect"
+        )  # fmt: skip
+        grid.append(
+            [panel.name, f"{t_c:,}", f"{panel.task['t_c']:,}", f"{w_s:,}", f"{share * w_s:,.0f}",
+             f"{row.w_s:,}", "" if t_m is None else f"{t_c - t_m:,}", f"{row.coverage['t_w']:,}",
+             count(t_m), f"{row.coverage['t_m']:,}", tokens, reason]
+        )  # fmt: skip
+    if not grid:
+        return []
+    note = (
+        "W_S expected: the paper's, scaled by the number of paragraphs. T_W paper: its T_C minus its T_M,"
+        " since a custom-made W_S has no other tokens. A paragraph of the corpus has"
+        f" {corpus['mean_tokens']} tokens on average; shorter ones qualify more easily. Fewer paragraphs hold"
+        " fewer of the task's tokens, so T_M is larger here."
+    )
+    return [
+        Grid(
+            ["panel", "T_C paper", "T_C", "W_S paper", "W_S expected", "W_S", "T_W paper", "T_W", "T_M paper",
+             "T_M", "tokens", "W_S beside the paper's"],
+            grid,
+            note,
+        ),
+        *_against_itself(found),
+    ]  # fmt: skip
+
+
+def _against_itself(found: Mapping[tuple[int, int], tuple[PanelResult, RowResult]]) -> list[Block]:
+    """Where the printed W_S falls although more tokens are allowed."""
+    printed = sorted(found)
+    pairs = [(few, many) for few in printed for many in printed if few[0] < many[0] and few[1] > many[1]]
+    if not pairs:
+        return []
+    (t_c, w_s), (larger, fewer) = max(pairs, key=lambda pair: pair[0][1] / pair[1][1])
+    ours, other = (found[key][1].w_s for key in ((t_c, w_s), (larger, fewer)))
+    return [
+        Text(
+            f"In print, {w_s:,} paragraphs qualify with a T_C of {t_c:,} ({found[t_c, w_s][0].name}) and only"
+            f" {fewer:,} with the larger T_C of {larger:,} ({found[larger, fewer][0].name}). Here they are"
+            f" {ours:,} and {other:,}; W_S rises with T_C. The printed W_S of these tables do not look as if"
+            " they were chosen by the same rule, and no corpus of ours can agree with both."
+        )
+    ]
+
+
 def _remark(row: RowResult, paragraphs: int) -> str:
     """Why T_M, or W_S, is another than the paper's."""
     found, select = row.paper, row.spec.w_s.select
@@ -100,7 +160,7 @@ def _remark(row: RowResult, paragraphs: int) -> str:
             " tokens of the vocabulary are missing"
         )
     if select == "custom-made" and found.w_s:
-        return f"{paragraphs / WIKIPEDIA:.1%} of the paper's corpus, so fewer paragraphs qualify"
+        return f"{paragraphs / WIKIPEDIA:.1%} of the paper's corpus, see below"
     if select == "mismatched" and found.t_m and row.coverage["t_m"] < 0.95 * found.t_m:
         share, paper = row.w_s / paragraphs, (found.w_s or 0) / WIKIPEDIA
         return f"the largest in reach: {share:.1%} of all paragraphs must qualify, in the paper {paper:.1%}"

@@ -240,7 +240,7 @@ def _row(results: Results, row: Row, stored: dict[str, Any]) -> RowResult:
         per_label=np.mean([cell["per_label"] for cell in done], axis=0) if done else np.zeros(0),
         # Counted when the run was planned; earlier plans do not hold it, but their cells do.
         coverage=first.get("coverage") or stored.get("coverage", {}),
-        mean_tokens=first.get("mean_tokens"),
+        mean_tokens=first.get("mean_tokens") or stored.get("mean_tokens"),
         absent_share=first.get("absent_share"),
         loss=[cell["history"][-1]["loss"] for cell in pretrainings],
         planned=len(stored["trials"]),

@@ -131,6 +131,30 @@ def mismatched_rows(
     return _first_within(order, needed, best, w_s)
 
 
+def same_lengths_rows(paragraphs: TokenIds, like: np.ndarray, seed: int = 42) -> np.ndarray:
+    """A random W_S whose paragraphs are as long as those of another one.
+
+    What a strict selection changes beside its tokens is the length of its paragraphs, since short ones
+    qualify more easily. This is the control for it.
+
+    Args:
+        paragraphs: The corpus.
+        like: Rows of the other W_S.
+        seed: Of the shuffle.
+
+    Returns:
+        Row numbers, `int64 [len(like)]`: of each length as many as in `like`, the first of the shuffle.
+    """
+    lengths = np.asarray(paragraphs.lengths)
+    order = _shuffle(len(paragraphs), seed)
+    wanted = np.bincount(lengths[like], minlength=lengths.max() + 1)
+    by_length = np.argsort(lengths[order], kind="stable")  # of each length, as in the shuffle
+    first = np.cumsum(np.bincount(lengths)) - np.bincount(lengths)
+    number_in_length = np.empty(len(order), np.int64)
+    number_in_length[by_length] = np.arange(len(order)) - first[lengths[order[by_length]]]
+    return order[number_in_length < wanted[lengths[order]]]
+
+
 def reverse_rows(
     paragraphs: TokenIds, in_task: np.ndarray, w_s: int, seed: int = 42
 ) -> dict[str, np.ndarray]:
