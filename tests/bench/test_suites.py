@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import re
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -20,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from helpers.command import done, refused, tinylm
 from helpers.fitting import labelled
-from tinylm.bench import ablation, accuracy, corpus, inference, int8, select, suites, training
+from tinylm.bench import ablation, accuracy, corpus, inference, int8, scale, select, suites, training
 from tinylm.bench.measure import Machine, Measured, alternate, summarise, table, write_json
 from tinylm.bench.reference import (
     IGNORED,
@@ -451,6 +452,31 @@ def test_corpus(monkeypatch):
     monkeypatch.setitem(corpus.CASES, "corpus-vital", 2)
     result = corpus.measure_case("corpus-vital", 1, MACHINE)
     assert two_sided(result) and result.details["texts"].startswith("40 ")
+
+
+@pytest.mark.parametrize("name", scale.CASES)
+def test_scale(monkeypatch, name):
+    articles = {str(i): {"extract": f"word{i} word{i + 1}. Word3 word{i % 7}."} for i in range(20)}
+    monkeypatch.setattr(scale, "read_vital", lambda: articles)
+    monkeypatch.setattr(scale, "openings", lambda: (SimpleNamespace(tokenizer=TOKENIZER), ""))
+    small = {"PARAGRAPHS": 200, "T_C": 40, "STEPS": 2, "WARM_UP": 1, "SHAPE": {"layers": 1, "heads": 1}}
+    for constant, value in small.items():
+        monkeypatch.setattr(scale, constant, value)
+    scale.corpus_of.cache_clear()
+    result = scale.measure_case(name, 1, MACHINE)
+    assert result.ours > 0 and result.unit == "s" and result.details["paragraphs"] == 200
+    assert len(open_store(scale.corpus_of(20).store)[0]) == 20
+
+
+def test_memory_taken_is_what_a_block_held_at_most():
+    with scale.memory_taken() as taken:
+        held = np.ones(25_000_000)
+        time.sleep(0.1)
+        del held
+    assert taken() >= 200_000_000
+    with scale.memory_taken() as taken:
+        time.sleep(0.05)
+    assert taken() < 50_000_000
 
 
 @pytest.mark.parametrize("name", select.CASES)

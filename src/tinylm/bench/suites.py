@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tinylm.bench import ablation, accuracy, corpus, inference, int8, select, training
+from tinylm.bench import ablation, accuracy, corpus, inference, int8, scale, select, training
 from tinylm.bench.measure import Machine, Measured, measure_machine
 from tinylm.errors import UserError
 from tinylm.ops.device import CPU
@@ -42,6 +42,7 @@ SUITES = {
     "select": Suite(select.CASES, select.measure_case),
     "int8": Suite(int8.CASES, int8.measure_case),
     "accuracy": Suite(accuracy.CASES, accuracy.measure_case),
+    "scale": Suite(scale.CASES, scale.measure_case),
 }
 OLD_NAMES = {"cpu": "train-cpu", "inference": "infer-cpu", "gpu": "train-gpu"}
 

@@ -96,6 +96,7 @@ def corpus_command(
     from tinylm.text.coverage import coverage, distinct_tokens
     from tinylm.text.prepare import prepare, save_selection
     from tinylm.text.select import custom_made_rows, mismatched_rows, random_rows
+    from tinylm.text.store import open_store
 
     check_new(out)
     if select not in ("random", "custom-made", "mismatched"):
@@ -130,5 +131,7 @@ def corpus_command(
     save_selection(source, rows, out, facts, in_task if reduce_vocabulary else None)
     print_left_out(source.meta)
     if task_ids is not None:
-        print_coverage(coverage(source.paragraphs.take(rows), task_ids, vocab_size))
+        # As it was written, not a copy in memory; with a vocabulary of its own, it has other ids.
+        chosen = source.paragraphs.take(rows) if reduce_vocabulary else open_store(out)[0]
+        print_coverage(coverage(chosen, task_ids, vocab_size))
     say(f"W_S = {len(rows):,} paragraphs in {out}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,10 @@ from tinylm.text.coverage import distinct_tokens
 from tinylm.text.store import TokenIds, is_store, new_store, open_store
 from tinylm.text.tasks import load_task
 from tinylm.text.tokenizer import BERT, Tokenizer, load_tokenizer, train_tokenizer
+
+# What a vocabulary is trained on is held in memory. More text does not change which tokens are frequent.
+MOST_CHARACTERS = 300_000_000
+PIECE = 100_000  # paragraphs of a selection in memory
 
 
 @dataclass(frozen=True)
@@ -117,11 +122,28 @@ def prepare_corpus(
 
 
 def _trained_tokenizer(corpus: Corpus, size: int, held_out: frozenset[str], strip_accents: bool) -> Tokenizer:
-    kept = [article.text for article in corpus.articles() if article.title not in held_out]
+    kept = spread(
+        (article.text for article in corpus.articles() if article.title not in held_out), MOST_CHARACTERS
+    )
     if not kept:
         found = ", ".join(f"{n:,} {reason}" for reason, n in corpus.unusable.items()) or "no rows"
         raise UserError(f"Corpus {corpus.name!r} has no usable paragraph ({found}).")
     return train_tokenizer(kept, size, strip_accents=strip_accents)
+
+
+def spread(texts: Iterable[str], most: int) -> list[str]:
+    """All texts of a stream; if they have more than `most` characters, every second, fourth, ..."""
+    kept: list[str] = []
+    characters, every = 0, 1
+    for number, text in enumerate(texts):
+        if number % every:
+            continue
+        kept.append(text)
+        characters += len(text)
+        while characters > most and len(kept) > 1:
+            kept, every = kept[::2], 2 * every
+            characters = sum(map(len, kept))
+    return kept
 
 
 def save_selection(
@@ -131,7 +153,7 @@ def save_selection(
     facts: dict[str, Any],
     keep: np.ndarray | None = None,
 ) -> None:
-    """Write the paragraphs `rows` as a new token store with its vocabulary and a record.
+    """Write the paragraphs `rows` as a new token store with its vocabulary and a record, piece by piece.
 
     Args:
         source: where they are taken from.
@@ -141,15 +163,23 @@ def save_selection(
         keep: `bool [vocab]`; the vocabulary is reduced to these tokens, the tokens of
             the selection and the special ones (the smaller embedding of section 2.1).
     """
-    chosen, tokenizer = source.paragraphs.take(rows), source.tokenizer
+    tokenizer = source.tokenizer
+    new_id = None
     if keep is not None:
-        used = keep | distinct_tokens(chosen, len(tokenizer))
+        used = keep.copy()
+        for piece in _pieces(source.paragraphs, rows):
+            used |= distinct_tokens(piece, len(tokenizer))
         used[tokenizer.special_ids] = True
         tokenizer = tokenizer.reduced(np.flatnonzero(used))
         new_id = (np.cumsum(used) - 1).astype(np.uint16)
-        chosen = TokenIds(new_id[chosen.ids], chosen.offsets)
     meta = source.meta | {"tokenizer": tokenizer.fingerprint, "selection": facts}
     with new_store(folder, meta) as writer:
-        writer.append(chosen)
+        for piece in _pieces(source.paragraphs, rows):
+            writer.append(piece if new_id is None else TokenIds(new_id[piece.ids], piece.offsets))
         tokenizer.save_vocab(writer.folder)
-        writer.record = facts | {"corpus": source.meta, "w_s": len(chosen)}
+        writer.record = facts | {"corpus": source.meta, "w_s": len(rows)}
+
+
+def _pieces(paragraphs: TokenIds, rows: np.ndarray) -> Iterator[TokenIds]:
+    for first in range(0, len(rows), PIECE):
+        yield paragraphs.take(rows[first : first + PIECE])
