@@ -146,6 +146,14 @@ def test_trials_begin_from_the_pretrainings_in_turn():
     assert len(row.pretrainings) == 2 and [cell.start for cell in row.without] == [None] * 5
 
 
+def test_a_panel_may_have_fewer_trials_than_the_preset():
+    panel = load_table("table5")[1].panels[0].model_copy(update={"trials": 2})
+    table = Table(title="t", panels=[panel])
+    plan = Planner(load_preset("cpu"), StoredMaterials(), 5).table("t", table)  # type: ignore[arg-type]
+    row = plan.panels[0].rows[0]
+    assert (len(row.trials), len(row.without), len(row.pretrainings)) == (2, 2, 2)
+
+
 def test_rows_whose_w_s_cannot_be_chosen_are_left_empty_with_a_reason(monkeypatch):
     def refuse(selection: Selection, size: int | None, spec: TaskSpec) -> TokenIds:
         raise UserError("T_M 8661 is out of reach.")

@@ -13,7 +13,7 @@ from tinylm.paper.data import Materials
 from tinylm.paper.preset import Preset, Sources, load_preset
 from tinylm.paper.public import find_public
 from tinylm.paper.spec import Selection, TaskSpec
-from tinylm.text.select import reverse_rows
+from tinylm.text.select import reverse_rows, reverse_share_rows
 from tinylm.text.store import TokenIds
 from tinylm.text.tasks import hold_out, load_task
 
@@ -96,6 +96,22 @@ def test_a_t_m_out_of_reach_is_approached(materials):
     assert t_m(largest // 2) == pytest.approx(largest // 2, abs=0.05 * t_c)
 
 
+def test_a_reduced_vocabulary_knows_the_tokens_of_w_s_alone(materials):
+    spec = TaskSpec(name="vital-topics", labels=[0, 1], train_per_label=60, test_per_label=20)
+    selection = Selection(select="random", size=50)
+    full, reduced = materials.paragraphs(selection, 50, spec), materials.reduced(selection, 50, spec)
+    used = set(full.ids.tolist()) | set(materials.tokenizer.special_ids)
+    assert len(reduced.tokenizer) == len(used) < len(materials.tokenizer)
+    # The same words, by other numbers.
+    before, after = materials.tokenizer.vocab, reduced.tokenizer.vocab
+    for row in range(50):
+        assert [before[i] for i in full[row]] == [after[i] for i in reduced.paragraphs[row]]
+    encoded = reduced.tokenizer.encode(reduced.data.task.test_texts, materials.preset.max_tokens)
+    np.testing.assert_array_equal(reduced.data.encoded.test.ids, encoded.ids)
+    assert len(reduced.data.validation) == len(materials.of(spec).validation) > 0
+    assert reduced.data.tokens is materials.of(spec).tokens
+
+
 def test_a_reverse_selection_has_no_more_paragraphs_than_are_custom_made(materials):
     spec = TaskSpec(name="vital-topics", labels=[0, 1], train_per_label=60, test_per_label=20)
     custom_made = materials.paragraphs(Selection(select="custom-made"), None, spec)
@@ -114,7 +130,8 @@ def test_the_rows_of_stored_cells_are_still_those_of_the_real_tasks(data_folder)
     assert hold_out(fewrel, 130)[0].fingerprint == "3b9fa86d5141124d-130"
 
 
-def test_reverse_selections_differ_only_in_the_tokens_absent_from_the_task():
+def paragraphs_with_absent_tokens() -> tuple[TokenIds, np.ndarray]:
+    """4,000 paragraphs, some with tokens outside a task; the mask of its tokens."""
     rng = np.random.default_rng(0)
     in_task = np.zeros(400, bool)
     in_task[:200] = True
@@ -127,6 +144,29 @@ def test_reverse_selections_differ_only_in_the_tokens_absent_from_the_task():
         paragraphs.append([2, *np.where(rng.random(12) < share, outside, inside), 3])
     ids = TokenIds.from_lists(paragraphs)
     in_task[[2, 3]] = True
+    return ids, in_task
+
+
+def test_shares_of_absent_tokens_are_reached_at_one_t_m():
+    ids, in_task = paragraphs_with_absent_tokens()
+    t_m = []
+    for share in (0.0, 0.1, 0.25, 0.4):
+        rows = reverse_share_rows(ids, in_task, 100, share)
+        assert len(set(rows.tolist())) == 100
+        tokens = {token for row in rows for token in ids[row].tolist()}
+        outside = sum(not in_task[token] for token in tokens)
+        assert outside / len(tokens) == pytest.approx(share, abs=0.04)
+        t_m.append(len(set(np.flatnonzero(in_task).tolist()) - tokens))
+    assert max(t_m) - min(t_m) <= 10
+    most = reverse_share_rows(ids, in_task, 100, 1.0)  # out of reach: the most there is
+    tokens = np.unique(np.concatenate([ids[row] for row in most]))
+    assert np.mean(~in_task[tokens]) > 0.4
+    with pytest.raises(UserError, match="consist solely of"):
+        reverse_share_rows(ids, in_task, 3900, 0.5)
+
+
+def test_reverse_selections_differ_only_in_the_tokens_absent_from_the_task():
+    ids, in_task = paragraphs_with_absent_tokens()
     chosen = reverse_rows(ids, in_task, 100)
     absent, t_m = {}, {}
     for name, rows in chosen.items():

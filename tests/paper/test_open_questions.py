@@ -58,9 +58,9 @@ def test_weighted_overlap_names_the_better_predictor(tmp_path, by_t_m, by_overla
     store(tmp_path, "question", {"analysis": "weighted-overlap", "uses": ["t"]}, {})
     text = section(tmp_path)
     assert f"**{words}**" in text and "6 rows with a gap, over 1 tasks" in text
-    assert f"| T_M | {correlations[0]:+.2f} |" in text
-    assert f"| frequency-weighted overlap | {correlations[1]:+.2f} |" in text
-    assert "| W_S | +1.00 |" in text
+    assert f"| T_M | {correlations[0]:+.2f} [" in text
+    assert f"| frequency-weighted overlap | {correlations[1]:+.2f} [" in text
+    assert "| W_S | +1.00 [+1.00, +1.00] |  |" in text
 
 
 def test_weighted_overlap_needs_four_rows(tmp_path: Path):
@@ -90,6 +90,25 @@ def test_the_gap_curve_tells_the_w_s_of_90_percent(tmp_path: Path):
     assert full == pytest.approx(0.1, rel=0.05) and w_s_90 == pytest.approx(9 * half, rel=0.1)
 
 
+def test_selections_of_a_question_of_its_own_are_compared_at_equal_w_s(tmp_path: Path):
+    """T_M and the gap both follow W_S, and within one W_S the gap follows the overlap alone."""
+    rows, figures = [], {}
+    for size, base in ((100, 0.1), (200, 0.2), (400, 0.3)):
+        for i, (t_m, overlap) in enumerate([(1, 0.2), (2, 0.4), (3, 0.3)]):
+            name = f"{size}-{i}"
+            rows.append(row(name, "mismatched", size))
+            coverage = {"paragraphs": size, "t_m": t_m - 30 * base, "weighted_overlap": base + overlap / 100}
+            accuracy = (0.5 + base + overlap / 100 + NOISE / 1e3).tolist()
+            figures[name] = MadeUp(accuracy, [0.5] * 3, coverage)
+    question = {"analysis": "weighted-overlap", "panels": [panel(rows, without=FINETUNE)]}
+    store(tmp_path, "question", question, {"": figures})
+    text = section(tmp_path)
+    line = next(line for line in text.splitlines() if line.startswith("| frequency-weighted overlap"))
+    assert line == "| frequency-weighted overlap | +1.00 [+1.00, +1.00] | +1.00 [+1.00, +1.00] |"
+    t_m = next(line for line in text.splitlines() if line.startswith("| T_M")).split("|")
+    assert float(t_m[2].split()[0]) > 0.8 and float(t_m[3].split()[0]) < 0  # more missing, larger gap
+
+
 def test_a_gap_that_does_not_saturate_determines_no_w_s(tmp_path: Path):
     store_gaps(tmp_path, [0.001, 0.002, 0.004, 0.008], [1] * 4, [1.0] * 4)
     store(tmp_path, "question", {"analysis": "gap-curve", "uses": ["t"]}, {})
@@ -105,14 +124,14 @@ def test_a_gap_curve_needs_three_w_s(tmp_path: Path):
 @pytest.mark.parametrize(("loss", "verdict"), [(0.02, "shown"), (-0.02, "shown"), (0.0, "not shown")])
 def test_reverse_mismatch_compares_with_the_row_that_lacks_no_token(tmp_path, loss, verdict):
     rows = [row(name, "reverse", w_s={"absent": name}) for name in ("none", "many")]
-    coverage = {"paragraphs": 100, "t_m": 7, "absent_from_task": 30, "weighted_overlap": 0.99}
+    coverage = {"paragraphs": 100, "t_w": 150, "t_m": 7, "absent_from_task": 30, "weighted_overlap": 0.99}
     figures = {
         "none": MadeUp((0.8 + NOISE).tolist(), coverage=coverage),
         "many": MadeUp((0.8 - loss - NOISE).tolist(), coverage=coverage),
     }
     store(tmp_path, "question", {"analysis": "reverse-mismatch", "panels": [panel(rows)]}, {"": figures})
     text = section(tmp_path)
-    assert "| none | 100 | 7 | 30 | 1.0% | 0.9900 | 0.800 ± 0.002 |" in text
+    assert "| none | 100 | 7 | 30 | 20% | 1.0% | 0.9900 | 0.800 ± 0.002 |" in text
     assert f"a difference is **{verdict}**" in text and "none minus many" in text
 
 
@@ -134,6 +153,21 @@ def test_the_harm_of_missing_tokens_is_told_from_that_of_short_paragraphs(tmp_pa
     assert (
         "same lengths minus strict: what its tokens do: +0.000 [−0.004, +0.004]; a difference is **not"
         in text
+    )
+
+
+@pytest.mark.parametrize(("loss", "verdict"), [(0.02, "**shown**"), (0.0, "**not shown**")])
+def test_depths_are_compared_at_equal_time(tmp_path: Path, loss: float, verdict: str):
+    rows = [row("bert6"), row("bert1", equal_seconds=["bert6"])]
+    figures = {
+        "bert6": MadeUp((0.8 - loss + NOISE).tolist(), coverage={"paragraphs": 100}),
+        "bert1": MadeUp((0.8001 + NOISE).tolist(), coverage={"paragraphs": 100}),
+    }
+    store(tmp_path, "question", {"analysis": "depth", "panels": [panel(rows)]}, {"": figures})
+    text = section(tmp_path)
+    assert "| bert1 | model of bert1 | 5 | 1 | 0.800 ± 0.002 |" in text
+    assert (
+        "The best is bert1" in text and f"that fewer blocks for more epochs are better is {verdict}" in text
     )
 
 

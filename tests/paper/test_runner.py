@@ -22,6 +22,7 @@ from tinylm.paper.preset import Preset, load_preset
 from tinylm.paper.records import Records
 from tinylm.paper.report import write_report
 from tinylm.paper.results import Results
+from tinylm.paper.spec import load_table
 from tinylm.system.files import locked, write_json
 from tinylm.system.processes import threads
 
@@ -228,6 +229,35 @@ def test_with_patience_the_epoch_is_chosen_on_validation_texts(home: Path, tmp_p
         assert cell["kept_epoch"] == kept + 1 and len(scores) in (kept + 1 + 4, 20)
         assert cell["validation_accuracy"] == pytest.approx(scores[kept][0])
     assert write_report(folder) == []  # has no best epoch to show
+
+
+@pytest.mark.slow
+def test_open_questions_run_at_the_smallest_size(home: Path, tmp_path: Path):
+    """Some rows of each: the questions that only larger presets run with `all`."""
+    rows = {
+        "committee-untrained": ["plain-24heads"],
+        "deep-model": ["plain-1"],
+        "depth": ["bert1"],
+        "overlap-control": ["same-lengths"],
+        "overlap-selections": ["5000-random", "5000-4000"],
+        "reduced-vocabulary": ["full", "reduced"],
+        "reverse-shares": ["share-00", "share-60"],
+        "single-head": ["bert1-24heads"],
+    }
+    for name, chosen in rows.items():
+        prepared = runner.plan_tables([name], preset_name="smoke", folder=tmp_path / "r", rows=chosen)
+        with threads(1):
+            assert runner.run_tables(prepared, engine=Here()).failed == []
+    write_report(tmp_path / "r")
+    text = (tmp_path / "r" / "report.md").read_text()
+    for name in rows:
+        title = load_table(name)[1].title
+        assert title in text
+    assert (
+        "| same-lengths | 400 |" in text
+        and "| share-60 | 50 |" in text
+        and "| bert1 | BERT-1, 1 head |" in text
+    )
 
 
 def test_one_failing_cell_does_not_lose_the_others(home: Path, ran: Path, tmp_path: Path):

@@ -35,10 +35,16 @@ def test_every_table_of_the_paper_and_every_open_question_has_a_spec():
     assert names[:10] == ["figure1", *(f"table{n}" for n in range(1, 10))]
     assert set(names[10:]) == {
         "committee-size",
+        "committee-untrained",
         "deep-model",
+        "depth",
         "gap-curve",
         "overlap-control",
+        "overlap-selections",
+        "reduced-vocabulary",
         "reverse-mismatch",
+        "reverse-shares",
+        "single-head",
         "weighted-overlap",
     }
     for name in names:

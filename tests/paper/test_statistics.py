@@ -105,6 +105,15 @@ def test_rank_correlation():
     assert rank_correlation([1, 1, 1], [3, 2, 1]) == 0
 
 
+def test_the_partial_correlation_holds_a_third_figure_equal():
+    x, y, z = [1, 4, 2, 3, 6, 5], [2, 1, 3, 6, 4, 5], [1, 2, 3, 4, 5, 6]
+    xy, xz, yz = (float(stats.spearmanr(*pair).statistic) for pair in ((x, y), (x, z), (y, z)))
+    by_formula = (xy - xz * yz) / np.sqrt((1 - xz**2) * (1 - yz**2))
+    assert rank_correlation(x, y, z) == pytest.approx(by_formula)
+    assert rank_correlation(x, y, [7] * 6) == pytest.approx(xy)  # nothing to hold
+    assert rank_correlation(x, y, x) == 0
+
+
 def panel_of(rows: list[dict[str, object]], plots: list[str], table: str, **more: object) -> PanelResult:
     """A panel with rows of given trials."""
     spec = Panel.model_validate(
@@ -133,6 +142,7 @@ def panel_of(rows: list[dict[str, object]], plots: list[str], table: str, **more
             mean_tokens=None,
             absent_share=None,
             loss=[],
+            single_heads=[],
             planned=3,
             seconds=0.0,
             note="",

@@ -56,6 +56,7 @@ class Pretraining(_Cell):
 
     Attributes:
         selection, size, task: how W_S is chosen.
+        reduced: whether the vocabulary is reduced to T_W.
         number: which of the pre-trainings of its row, from 0.
         seed: see `seed_of`.
         work: see `training_work`.
@@ -64,6 +65,7 @@ class Pretraining(_Cell):
     selection: Selection
     size: int | None
     task: TaskSpec
+    reduced: bool
     config: ModelConfig
     recipe: Recipe
     number: int
@@ -78,8 +80,10 @@ class FinetuningCell(_Cell):
     Attributes:
         start: the pre-training or public model that it begins from; None for random weights.
         selection, size: of the W_S of `start`, for its coverage.
+        reduced: whether the vocabulary is reduced to T_W.
         trial: its number, from 0.
         patience: epochs without a better validation accuracy after which it ends; None takes all epochs.
+        single_heads: whether each head is measured alone.
         seed, work: as of a pre-training.
     """
 
@@ -87,9 +91,11 @@ class FinetuningCell(_Cell):
     selection: Selection
     size: int | None
     task: TaskSpec
+    reduced: bool
     config: ModelConfig
     recipe: Recipe
     patience: int | None
+    single_heads: bool
     trial: int
     seed: int
     work: float
@@ -223,6 +229,9 @@ class _Arm:
     """What the trainings of one row have in common, with or without pre-training.
 
     Attributes:
+        tokenizer: its fingerprint.
+        reduced: whether it knows T_W alone.
+        single_heads: whether each head is measured alone.
         as_long_as: rows whose trainings together these take as long as; none for the preset's epochs.
     """
 
@@ -231,6 +240,9 @@ class _Arm:
     config: ModelConfig
     copy: int
     label: str
+    tokenizer: str
+    reduced: bool = False
+    single_heads: bool = False
     as_long_as: Sequence[RowPlan] = ()
 
     def more_epochs(self, work: float, others: Sequence[float]) -> float:
@@ -271,12 +283,28 @@ class Planner:
         alike: list[tuple[Any, ...]] = []
         for row in panel.rows:
             architecture = row.architecture or panel.architecture
-            config = self.preset.model_config_of(architecture, self._vocab_size, role=row.role)
+            tokenizer, of_row = self.materials.tokenizer, data
+            if row.reduced_vocabulary:
+                size = self.preset.size_of(row.w_s, row.paper.w_s)
+                reduced = self.materials.reduced(row.w_s, size, panel.task)
+                tokenizer, of_row = reduced.tokenizer, reduced.data
+            config = self.preset.model_config_of(architecture, len(tokenizer), role=row.role)
             if row.equal_parameters:
                 config = self._as_large_as(_named(rows, row.equal_parameters), config, data.encoded.n_labels)
             kind = (config, row.w_s, row.finetune, row.equal_seconds)
             others = _named(rows, row.equal_seconds)
-            arm = _Arm(panel.task, data, config, alike.count(kind), f"{name} {row.name}", others)
+            label = f"{name} {row.name}"
+            arm = _Arm(
+                panel.task,
+                of_row,
+                config,
+                alike.count(kind),
+                label,
+                tokenizer.fingerprint,
+                row.reduced_vocabulary,
+                panel.single_heads,
+                others,
+            )
             rows.append(self._row(row, panel, arm))
             alike.append(kind)
         baselines = [
@@ -305,10 +333,11 @@ class Planner:
 
     def _row(self, row: Row, panel: Panel, arm: _Arm) -> RowPlan:
         size = self.preset.size_of(row.w_s, row.paper.w_s)
+        count = min(self.trials, panel.trials or self.trials)
         try:
             starts = [
                 self._start(arm, row.w_s, size, number)
-                for number in range(min(self.preset.pretrainings, self.trials))
+                for number in range(min(self.preset.pretrainings, count))
             ]
         except UserError as error:
             return RowPlan(row, arm.config, size, [], [], note=str(error))
@@ -317,9 +346,7 @@ class Planner:
             # Also beside a public model: an architecture of the same kind, trained here.
             plain = replace(arm, label=f"{arm.label}, no pre-training")
             none = Selection(select="none")
-            without = [
-                self._finetuning(plain, None, none, None, hyper, trial) for trial in range(self.trials)
-            ]
+            without = [self._finetuning(plain, None, none, None, hyper, trial) for trial in range(count)]
         first = starts[0]
         if isinstance(first, Public):
             arm = replace(arm, config=first.config)
@@ -328,7 +355,7 @@ class Planner:
         hyper = row.finetune or panel.finetune
         trials = [
             self._finetuning(arm, starts[trial % len(starts)], row.w_s, size, hyper, trial)
-            for trial in range(self.trials)
+            for trial in range(count)
         ]
         if first is None:
             return RowPlan(row, arm.config, size, trials, without)
@@ -376,12 +403,15 @@ class Planner:
         }
         if selection.lengths_of is not None:  # else not named at all, as in cells from before there was any
             identity["w_s"] |= {"lengths_of": selection.lengths_of}
+        if arm.reduced:
+            identity["vocabulary"] = "reduced"
         return Pretraining(
             identity,
             f"{arm.label}: pre-training",
             selection,
             len(paragraphs),
             arm.task,
+            arm.reduced,
             arm.config,
             recipe,
             number,
@@ -395,7 +425,7 @@ class Planner:
         return training_work(
             config,
             trained=trained,
-            masked=recipe.mask_rate * trained * (recipe.sampled_tokens or self._vocab_size),
+            masked=recipe.mask_rate * trained * (recipe.sampled_tokens or config.vocab_size),
             steps=passes / recipe.pretrain.batch_size,
         )
 
@@ -424,7 +454,7 @@ class Planner:
             "task": data.task.fingerprint,
             "validation": len(data.validation),
             "tokens": data.tokens_fingerprint,
-            "tokenizer": self.materials.tokenizer.fingerprint,
+            "tokenizer": arm.tokenizer,
             "max_tokens": recipe.max_tokens,
             "recipe": recipe.name,
             "finetune": recipe.finetune.model_dump(mode="json"),
@@ -432,6 +462,8 @@ class Planner:
         }
         if patience is not None:  # else not named at all, as in cells from before there was any
             identity["patience"] = patience
+        if arm.single_heads:
+            identity["measures"] = "single-heads"
         return FinetuningCell(
             identity,
             f"{arm.label}, trial {trial + 1}",
@@ -439,9 +471,11 @@ class Planner:
             selection,
             size,
             arm.task,
+            arm.reduced,
             arm.config,
             recipe,
             patience,
+            arm.single_heads,
             trial,
             seed,
             work,

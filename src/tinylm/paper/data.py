@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,10 +16,18 @@ from tinylm.system.paths import data_folders, find_local
 from tinylm.text.corpus import Corpus
 from tinylm.text.coverage import Coverage, coverage, distinct_tokens
 from tinylm.text.prepare import TokenizedCorpus, prepare, prepare_corpus
-from tinylm.text.select import custom_made_rows, mismatched_rows, random_rows, reverse_rows, same_lengths_rows
+from tinylm.text.select import (
+    custom_made_rows,
+    mismatched_rows,
+    random_rows,
+    reverse_rows,
+    reverse_share_rows,
+    same_lengths_rows,
+)
 from tinylm.text.store import TokenIds
 from tinylm.text.tables import read_rows
 from tinylm.text.tasks import Task, hold_out, load_task
+from tinylm.text.tokenizer import Tokenizer
 from tinylm.train.finetune import EncodedTask, encode_task
 
 SELECTION_SEED = 42  # of the paper's random W_S
@@ -32,7 +40,8 @@ class TaskData:
     Attributes:
         task: the texts that are trained on and tested.
         encoded: the same as token ids.
-        validation: held-out training texts; may be empty.
+        validation_texts: held-out training texts; may be empty.
+        validation: the same as token ids.
         validation_labels: `int64 [validation texts]`.
         tokens: all texts of the task at the spec's size, whose distinct tokens are T_C.
         in_task: `bool [vocab]`, these tokens.
@@ -41,11 +50,27 @@ class TaskData:
 
     task: Task
     encoded: EncodedTask
+    validation_texts: list[str]
     validation: TokenIds
     validation_labels: np.ndarray
     tokens: TokenIds
     in_task: np.ndarray
     tokens_fingerprint: str
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What the cells of a row with a reduced vocabulary are made of.
+
+    Attributes:
+        tokenizer: knows T_W alone.
+        paragraphs: W_S in its ids.
+        data: the task in its ids, but for `tokens`, `in_task` and what is counted of them.
+    """
+
+    tokenizer: Tokenizer
+    paragraphs: TokenIds
+    data: TaskData
 
 
 class Materials:
@@ -61,6 +86,7 @@ class Materials:
         self.tokenizer = self.corpus.tokenizer
         self.task = lru_cache(maxsize=16)(self._task)
         self.w_s = lru_cache(maxsize=4)(self._w_s)
+        self.reduced_by = lru_cache(maxsize=2)(self._reduced)
 
     def of(self, spec: TaskSpec) -> TaskData:
         """The data of a task."""
@@ -75,6 +101,28 @@ class Materials:
     def coverage(self, selection: Selection, size: int | None, spec: TaskSpec) -> Coverage:
         """W_S, T_W, T_C and T_M of a selection and a task."""
         return coverage(self.paragraphs(selection, size, spec), self.of(spec).tokens, len(self.tokenizer))
+
+    def reduced(self, selection: Selection, size: int | None, spec: TaskSpec) -> Reduced:
+        """The same for a model that knows only the tokens of a W_S."""
+        return self.reduced_by(selection.model_dump_json(), size, spec.model_dump_json())
+
+    def _reduced(self, selection: str, size: int | None, spec: str) -> Reduced:
+        task = TaskSpec.model_validate_json(spec)
+        paragraphs = self.paragraphs(Selection.model_validate_json(selection), size, task)
+        known = distinct_tokens(paragraphs, len(self.tokenizer))
+        known[self.tokenizer.special_ids] = True
+        tokenizer = self.tokenizer.reduced(np.flatnonzero(known))
+        new_ids = np.cumsum(known) - 1  # of the tokens that are known
+        data, most = self.of(task), self.preset.max_tokens
+        return Reduced(
+            tokenizer,
+            TokenIds(new_ids[paragraphs.ids].astype(paragraphs.ids.dtype), paragraphs.offsets),
+            replace(
+                data,
+                encoded=encode_task(data.task, tokenizer, most),
+                validation=tokenizer.encode(data.validation_texts, most),
+            ),
+        )
 
     def validation_task(self, spec: TaskSpec, share: float) -> EncodedTask:
         """The training rows of a task with validation rows as its `test`; test rows are not read.
@@ -119,6 +167,7 @@ class Materials:
         return TaskData(
             task=task,
             encoded=encode_task(task, self.tokenizer, max_tokens),
+            validation_texts=held_texts,
             validation=self.tokenizer.encode(held_texts, max_tokens),
             validation_labels=held_labels,
             tokens=tokens,
@@ -169,7 +218,9 @@ class Materials:
         assert selection.absent is not None
         custom_made = custom_made_rows(paragraphs, in_task, None, SELECTION_SEED)
         size = min(size, len(custom_made))  # a reverse selection has one of them
-        return reverse_rows(paragraphs, in_task, size, SELECTION_SEED)[selection.absent]
+        if isinstance(selection.absent, str):
+            return reverse_rows(paragraphs, in_task, size, SELECTION_SEED)[selection.absent]
+        return reverse_share_rows(paragraphs, in_task, size, selection.absent, SELECTION_SEED)
 
 
 def depends_on_task(selection: Selection) -> bool:

@@ -25,6 +25,7 @@ from tinylm.model.logits import logits_of
 from tinylm.ops.device import CPU
 from tinylm.paper.cells import BaselineCell, FinetuningCell, Pretraining
 from tinylm.paper.data import Materials, materials
+from tinylm.paper.heads import single_heads
 from tinylm.paper.public import Public
 from tinylm.paper.results import Results
 from tinylm.system.files import LIBRARIES, locked, new_folder
@@ -94,12 +95,15 @@ def _pretrain(cell: Pretraining, source: Materials, results: Results, device: to
     folder = weights_folder(cell.key)
     record = folder / "pretraining.json"
     if not record.is_file():
-        paragraphs = source.paragraphs(cell.selection, cell.size, cell.task)
+        paragraphs, tokenizer = source.paragraphs(cell.selection, cell.size, cell.task), source.tokenizer
+        if cell.reduced:
+            reduced = source.reduced(cell.selection, cell.size, cell.task)
+            paragraphs, tokenizer = reduced.paragraphs, reduced.tokenizer
         checkpoint = Checkpoint(folder.with_suffix(".checkpoint"), cell.identity)
         start = time.monotonic()
         model, history = pretrain(
             paragraphs,
-            source.tokenizer,
+            tokenizer,
             cell.config,
             cell.recipe,
             seed=cell.seed,
@@ -123,13 +127,16 @@ def _pretrain(cell: Pretraining, source: Materials, results: Results, device: to
 
 
 def _finetune(cell: FinetuningCell, source: Materials, results: Results, device: torch.device) -> Outcome:
-    data = source.of(cell.task)
+    data, tokenizer = source.of(cell.task), source.tokenizer
+    if cell.reduced:
+        reduced = source.reduced(cell.selection, cell.size, cell.task)
+        data, tokenizer = reduced.data, reduced.tokenizer
     start = start_of(cell)
     began = time.monotonic()
     if cell.patience is None:
         tuned = finetune(
             data.encoded,
-            source.tokenizer,
+            tokenizer,
             start,
             cell.recipe,
             seed=cell.seed,
@@ -146,7 +153,7 @@ def _finetune(cell: FinetuningCell, source: Materials, results: Results, device:
     else:
         stopped = finetune_until_best(
             replace(data.encoded, test=data.validation, test_labels=data.validation_labels),
-            source.tokenizer,
+            tokenizer,
             start,
             cell.recipe,
             seed=cell.seed,
@@ -177,6 +184,8 @@ def _finetune(cell: FinetuningCell, source: Materials, results: Results, device:
             "mean_tokens": round(float(paragraphs.lengths.mean()), 1),
             "absent_share": round(_absent_share(paragraphs.ids, data.in_task), 4),
         }
+    if cell.single_heads:
+        content["single_heads"] = single_heads(model, data)
     if len(data.validation):
         held_out = logits_of(model, data.validation)
         content["validation_accuracy"] = accuracy_of(held_out, data.validation_labels)

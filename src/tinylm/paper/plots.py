@@ -13,7 +13,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
 from tinylm.paper.claims import random_rows_of
 from tinylm.paper.statistics import Curve
-from tinylm.paper.view import PanelResult
+from tinylm.paper.view import PanelResult, RowResult
 from tinylm.report.plots import BLACK, BLUE, GREEN, ORANGE, RED, STYLE, WIDTH, add_legend, new_figure
 from tinylm.report.plots import label_plot as bars_of_labels
 
@@ -188,3 +188,76 @@ def scatter_plot(x: Sequence[float], y: Sequence[float], groups: Sequence[str], 
     axes.set_xlabel(x_label)
     axes.set_ylabel("gap")
     return add_legend(figure)
+
+
+@rc_context(STYLE)
+def saturation_plot(curves: Sequence[tuple[PanelResult, Curve]]) -> Figure:
+    """The share of the full gap that W_S reaches, a colour for each panel, with the fitted curves."""
+    figure, axes = new_figure(3.0)
+    for (panel, curve), color in zip(curves, (BLUE, ORANGE, GREEN, RED, BLACK), strict=False):
+        sizes, gaps = gap_points(panel)
+        shares = np.array(gaps) / curve.full.mean
+        axes.plot(sizes, shares, "o", color=color, label=panel.heading)
+        if curve.bounded:
+            x = np.logspace(np.log10(min(sizes)), np.log10(max(sizes)), 100)
+            axes.plot(x, x / (x + curve.half), "-", color=color, marker="")
+    axes.axhline(0.9, color=BLACK, linewidth=0.8)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=4))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel("W_S, pre-training paragraphs")
+    axes.set_ylabel("share of the full gap")
+    return add_legend(figure)
+
+
+@rc_context(STYLE)
+def heads_plot(alone: np.ndarray, kept: np.ndarray) -> Figure:
+    """Accuracy of single heads by label, and of the heads kept.
+
+    Args:
+        alone: `[heads, labels]`.
+        kept: `[trials, heads + 1]`.
+    """
+    figure = Figure(figsize=(WIDTH, 2.9))
+    matrix, curve = figure.subplots(1, 2)
+    image = matrix.imshow(alone, cmap="viridis", vmin=0, vmax=1, aspect="auto")
+    figure.colorbar(image, ax=matrix)
+    matrix.grid(False)
+    matrix.set_xlabel("label")
+    matrix.set_ylabel("head")
+    x = range(kept.shape[1])
+    for trial in kept:
+        curve.plot(x, trial, "-", color=BLUE, alpha=0.3, marker="")
+    curve.plot(x, kept.mean(0), "o-", color=BLUE)
+    curve.set_xlabel("heads kept")
+    curve.set_ylabel("test accuracy")
+    for axis in (matrix.xaxis, matrix.yaxis, curve.xaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def depth_plot(rows: Sequence[RowResult]) -> Figure:
+    """Accuracy against the number of layers."""
+    return _accuracy_plot(rows, [row.layer_count for row in rows], "layers")
+
+
+def memory_plot(rows: Sequence[RowResult], megabytes: Sequence[float]) -> Figure:
+    """Accuracy against the memory of the weights."""
+    return _accuracy_plot(rows, megabytes, "megabytes of weights")
+
+
+def absent_plot(rows: Sequence[RowResult]) -> Figure:
+    """Accuracy against the share of T_W that the task lacks."""
+    shares = [row.coverage["absent_from_task"] / row.coverage["t_w"] for row in rows]
+    return _accuracy_plot(rows, shares, "share of T_W outside T_C")
+
+
+@rc_context(STYLE)
+def _accuracy_plot(rows: Sequence[RowResult], x: Sequence[float], label: str) -> Figure:
+    figure, axes = new_figure(2.8)
+    means = [float(np.mean(row.accuracy)) for row in rows]
+    deviations = [float(np.std(row.accuracy, ddof=1)) if len(row.accuracy) > 1 else 0.0 for row in rows]
+    axes.errorbar(x, means, deviations, fmt="o-", color=BLUE, capsize=3)
+    axes.set_xlabel(label)
+    axes.set_ylabel("test accuracy")
+    return figure

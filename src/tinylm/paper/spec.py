@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -30,6 +30,9 @@ Analysis = Literal[
     "committee-size",
     "gap-curve",
     "overlap-control",
+    "depth",
+    "single-head",
+    "reduced-vocabulary",
 ]
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -78,14 +81,14 @@ class Selection(_Part):
             (see `tinylm.text.select`) or `all` (the whole corpus).
         size: W_S; None takes every paragraph that qualifies.
         missing: T_M that a mismatched selection should have.
-        absent: of a reverse selection, how many tokens absent from the task it has.
+        absent: of a reverse selection, how many tokens absent from the task it has, or their share of T_W.
         lengths_of: the selection of the same size whose lengths a selection of the same lengths has.
     """
 
     select: Literal["none", "random", "custom-made", "mismatched", "same-lengths", "reverse", "all"]
     size: int | None = Field(default=None, ge=1)
     missing: int | None = Field(default=None, ge=0)
-    absent: Literal["none", "some", "many"] | None = None
+    absent: Literal["none", "some", "many"] | Annotated[float, Field(ge=0, le=1)] | None = None
     lengths_of: Literal["custom-made", "mismatched"] | None = None
 
     @model_validator(mode="after")
@@ -142,6 +145,7 @@ class Row(_Part):
             as long as theirs together.
         equal_parameters: rows above; this one has so many heads that it has about as many parameters as
             they have together.
+        reduced_vocabulary: whether the model knows only T_W, the tokens of its W_S.
         paper: what the paper reports.
     """
 
@@ -153,6 +157,7 @@ class Row(_Part):
     role: Literal["row", "member", "deep"] = "row"
     equal_seconds: list[str] = []
     equal_parameters: list[str] = []
+    reduced_vocabulary: bool = False
     paper: Found = Found()
 
 
@@ -168,6 +173,8 @@ class Panel(_Part):
             against; no gap is measured when None.
         t_c: the paper's T_C.
         committee: the paper's accuracy of the soft committee of all members.
+        single_heads: whether each head of the last block is measured alone (see `heads.py`).
+        trials: of each row, at most; for panels whose rows are the sample. None takes the preset's.
         plots: what the report draws from the panel.
         claims: of the paper's claims (see `claims.py`), those that the panel is held against.
     """
@@ -180,6 +187,8 @@ class Panel(_Part):
     without: Finetuning | None = None
     t_c: int | None = None
     committee: float | None = None
+    single_heads: bool = False
+    trials: int | None = Field(default=None, ge=2)
     plots: list[Literal["gap", "t_m", "labels", "committee", "reverse"]] = []
     claims: list[ClaimName] = []
     rows: list[Row] = Field(min_length=1)

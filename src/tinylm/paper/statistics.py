@@ -146,8 +146,20 @@ def fit_curve(w_s: Sequence[float], arms: Sequence[Sequence[float]], without: Se
     return Curve(full, half.mean, w_s_90, bool(inside and full.mean > 0))
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
-    """Spearman's rank correlation; 0 where one side does not vary."""
-    if len(set(x)) < 2 or len(set(y)) < 2:
+def rank_correlation(x: Sequence[float], y: Sequence[float], beside: Sequence[float] | None = None) -> float:
+    """Spearman's rank correlation, or the partial one with `beside` held equal; 0 where one does not vary."""
+    ranks = [stats.rankdata(each) for each in (x, y)]
+    if beside is not None:
+        held = stats.rankdata(beside)
+        ranks = [_residuals(each, held) for each in ranks]
+    if min(float(np.ptp(each)) for each in ranks) < 1e-9:
         return 0.0
-    return float(stats.spearmanr(x, y).statistic)
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _residuals(values: np.ndarray, beside: np.ndarray) -> np.ndarray:
+    """What a straight line over `beside` leaves of values."""
+    if np.ptp(beside) == 0:
+        return values
+    line = stats.linregress(beside, values)
+    return values - line.intercept - line.slope * beside

@@ -99,7 +99,7 @@ class Attempt:
 
 
 def searches(prepared: Prepared, rows: Sequence[str] | None = None) -> list[Search]:
-    """All searches of tables, or those of these rows."""
+    """All searches of tables, or those of these rows; rows with a reduced vocabulary have none."""
     found = []
     for plan in prepared.plans:
         for panel in plan.panels:
@@ -111,7 +111,7 @@ def searches(prepared: Prepared, rows: Sequence[str] | None = None) -> list[Sear
                     "without": row.row.without or panel.panel.without,
                 }
                 for arm, cells in (("finetune", row.trials), ("without", row.without)):
-                    if not cells:
+                    if not cells or cells[0].reduced:  # has token ids of its own
                         continue
                     phase = cells[0].recipe.finetune
                     ours = Finetuning(learning_rate=phase.learning_rate, weight_decay=phase.weight_decay)

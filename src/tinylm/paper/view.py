@@ -34,6 +34,7 @@ class RowResult:
         mean_tokens: of a paragraph of W_S.
         absent_share: of the tokens of W_S, those that the task has not.
         loss: of the last epoch of each pre-training.
+        single_heads: see `heads.py`, of each trial that measured them.
         planned: number of trials that belong to the row.
         seconds: of one trial on one core, with its pre-training; None where none is finished.
         note: why the row is empty, if it must be.
@@ -52,6 +53,7 @@ class RowResult:
     mean_tokens: float | None
     absent_share: float | None
     loss: list[float]
+    single_heads: list[dict[str, Any]]
     planned: int
     seconds: float | None
     note: str
@@ -242,6 +244,7 @@ def _row(results: Results, row: Row, stored: dict[str, Any]) -> RowResult:
         coverage=first.get("coverage") or stored.get("coverage", {}),
         mean_tokens=first.get("mean_tokens") or stored.get("mean_tokens"),
         absent_share=first.get("absent_share"),
+        single_heads=[cell["single_heads"] for cell in done if "single_heads" in cell],
         loss=[cell["history"][-1]["loss"] for cell in pretrainings],
         planned=len(stored["trials"]),
         seconds=_mean_seconds(done) + _mean_seconds(pretrainings) if done else None,

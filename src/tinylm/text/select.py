@@ -14,6 +14,8 @@ store and only one number per paragraph is kept.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tinylm.errors import UserError
@@ -22,6 +24,7 @@ from tinylm.text.store import TokenIds
 
 # Paragraphs with "many" tokens that the task lacks: the top quarter by the share of such tokens.
 MANY_QUANTILE = 0.75
+SHARES_TRIED = 24  # limits on the tokens outside T_C, to find the nearest share
 
 
 def random_rows(n_paragraphs: int, w_s: int, seed: int = 42) -> np.ndarray:
@@ -188,24 +191,72 @@ def reverse_rows(
                 f" '{name}', but W_S is {w_s}; give a larger corpus or a smaller W_S."
             )
 
-    # As in a mismatched selection, T_M rises when fewer tokens of T_C are allowed: all three are brought
-    # to that of the one whose T_M is largest without a limit.
+    return dict(zip(pools, _of_one_t_m(paragraphs, in_task, list(pools.values()), w_s), strict=True))
+
+
+def reverse_share_rows(
+    paragraphs: TokenIds, in_task: np.ndarray, w_s: int, share: float, seed: int = 42
+) -> np.ndarray:
+    """A reverse mismatch by its share: of T_W, about `share` lies outside T_C, and T_M is that of any share.
+
+    Tokens outside T_C are allowed from the most frequent one on. Where all of them are not enough, paragraphs
+    are drawn from those with the largest share of such tokens.
+
+    Args:
+        paragraphs: The corpus.
+        in_task: `bool [vocab_size]`, the tokens of T_C.
+        w_s: Paragraphs wanted.
+        share: Of the distinct tokens of W_S, those outside T_C, from 0 to 1.
+        seed: Of the shuffle.
+
+    Returns:
+        Row numbers, `int64 [w_s]`: of the W_S that were tried, the one nearest to the share.
+
+    Raises:
+        UserError: fewer than `w_s` paragraphs have tokens of the task alone.
+    """
+    vocab_size = len(in_task)
+    custom_made_rows(paragraphs, in_task, w_s, seed)  # says how many qualify, if they are too few
+    order = _shuffle(len(paragraphs), seed)
+    rank = largest_entries(paragraphs, ranks_in_task(paragraphs, ~in_task))
+    absent = _absent_share(paragraphs, in_task)
+    limits = np.unique(np.geomspace(1, max(int(rank.max()), 1), SHARES_TRIED).astype(int))
+    quantiles = np.linspace(0, 1 - w_s / len(paragraphs), SHARES_TRIED // 2)
+    pools = [order[rank[order] == 0], *(order[rank[order] <= limit] for limit in limits)]
+    pools += [order[absent[order] >= np.quantile(absent, quantile)] for quantile in quantiles[1:]]
+    pools = [pool for pool in pools if len(pool) >= w_s]
+
+    def distance(rows: np.ndarray) -> float:
+        tokens = distinct_tokens(paragraphs.take(rows), vocab_size)
+        return abs(float((tokens & ~in_task).sum() / tokens.sum()) - share)
+
+    return min(_of_one_t_m(paragraphs, in_task, pools, w_s), key=distance)
+
+
+def _of_one_t_m(
+    paragraphs: TokenIds, in_task: np.ndarray, pools: Sequence[np.ndarray], w_s: int
+) -> list[np.ndarray]:
+    """The first `w_s` rows of each pool whose tokens of T_C are so limited that all have nearly one T_M.
+
+    As in a mismatched selection, T_M rises when fewer tokens of T_C are allowed: all are brought to that of
+    the one whose T_M is largest without a limit.
+    """
     needed = largest_entries(paragraphs, ranks_in_task(paragraphs, in_task))
 
     def measure(rows: np.ndarray) -> int:
         return _t_m(paragraphs, rows, in_task)
 
     no_limit = int(needed.max())
-    target = max(measure(_first_within(pool, needed, no_limit, w_s)) for pool in pools.values())
-    chosen = {}
-    for name, pool in pools.items():
+    target = max(measure(_first_within(pool, needed, no_limit, w_s)) for pool in pools)
+    chosen = []
+    for pool in pools:
         low, high = int(np.partition(needed[pool], w_s - 1)[w_s - 1]), no_limit
         while high - low > 1:
             r = (low + high) // 2
             enough = measure(_first_within(pool, needed, r, w_s)) >= target
             low, high = (r, high) if enough else (low, r)
         candidates = [_first_within(pool, needed, r, w_s) for r in (low, high)]
-        chosen[name] = min(candidates, key=lambda rows: abs(measure(rows) - target))
+        chosen.append(min(candidates, key=lambda rows: abs(measure(rows) - target)))
     return chosen
 
 
