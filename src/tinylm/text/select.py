@@ -197,7 +197,7 @@ def reverse_rows(
 def reverse_share_rows(
     paragraphs: TokenIds, in_task: np.ndarray, w_s: int, share: float, seed: int = 42
 ) -> np.ndarray:
-    """A reverse mismatch by its share: of T_W, about `share` lies outside T_C, and T_M is that of any share.
+    """A reverse mismatch by its share: of T_W, about `share` lies outside T_C; T_M stays nearly the same.
 
     Tokens outside T_C are allowed from the most frequent one on. Where all of them are not enough, paragraphs
     are drawn from those with the largest share of such tokens.
@@ -221,7 +221,7 @@ def reverse_share_rows(
     rank = largest_entries(paragraphs, ranks_in_task(paragraphs, ~in_task))
     absent = _absent_share(paragraphs, in_task)
     limits = np.unique(np.geomspace(1, max(int(rank.max()), 1), SHARES_TRIED).astype(int))
-    quantiles = np.linspace(0, 1 - w_s / len(paragraphs), SHARES_TRIED // 2)
+    quantiles = np.linspace(0, MANY_QUANTILE, SHARES_TRIED // 2)  # beyond it, T_M of all would be large
     pools = [order[rank[order] == 0], *(order[rank[order] <= limit] for limit in limits)]
     pools += [order[absent[order] >= np.quantile(absent, quantile)] for quantile in quantiles[1:]]
     pools = [pool for pool in pools if len(pool) >= w_s]
