@@ -531,8 +531,8 @@ def test_accuracy_within_a_time(monkeypatch, tmp_path):
     )
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n\n".join(texts))
-    monkeypatch.setattr(accuracy, "CASES", {"toy-1min": ("toy", 0.02)})
-    monkeypatch.setattr(accuracy, "split", lambda task, seed: toy)
+    monkeypatch.setattr(accuracy, "CASES", {"toy-1min": ("toy", 0.03, None)})
+    monkeypatch.setattr(accuracy, "split", lambda task, rows, seed: toy)
     monkeypatch.setattr(accuracy, "find_local", lambda name: corpus)
     monkeypatch.setattr(accuracy, "fasttext_accuracy", lambda task: 0.5)
     result = accuracy.measure_case("toy-1min", 2, MACHINE)

@@ -177,7 +177,7 @@ def table(results: Sequence[Measured]) -> Table:
     columns = ("case", "ours", "reference", "ratio", *(("other", "ratio") if other else ()), "limit", "unit")
     for column in columns:
         words = column in ("case", "unit")
-        out.add_column(column, justify="left" if words else "right", no_wrap=True)
+        out.add_column(column, justify="left" if words else "right", no_wrap=not words, overflow="fold")
     for result in results:
         second = (result.other.value, result.other.ratio) if result.other else ()
         numbers = (result.ours, result.reference, result.ratio, *second, result.limit)
