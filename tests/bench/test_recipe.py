@@ -284,6 +284,26 @@ def test_a_page_is_written_again(made_up, tmp_path):
     assert "'weather' is unknown" in refused(tinylm("bench --suite recipe --report", page))
 
 
+def test_a_page_shows_what_fits_reached(tmp_path):
+    """Means of two splits, by hand; the order is that of the suite."""
+    split = {"fasttext": 0.5, "seconds": 90.0, "milliseconds": 0.5, "paragraphs": 30_000}
+    first = split | {"accuracy": 0.9, "linear_svm": 0.86, "members": [0.8, 0.84, 0.1]}
+    second = split | {"accuracy": 0.92, "linear_svm": 0.88, "members": [0.82, 0.86, 0.1]}
+    second["paragraphs"] = 40_000
+    (tmp_path / "recipe").mkdir()
+    (tmp_path / "bench").mkdir()
+    for name, splits in (("dbpedia-1min", [first]), ("agnews-1min", [first, second])):
+        record = {"results": [{"name": name, "details": {"splits": splits}}]}
+        (tmp_path / "bench" / f"accuracy-{name}.json").write_text(json.dumps(record))
+    page = tmp_path / "page.md"
+    page.write_text("Words.\n<!-- fits -->\nold\n<!-- end -->\n")
+    done("bench --suite recipe --report", page, "--results", tmp_path / "recipe")
+    assert [line for line in page.read_text().splitlines() if "1min" in line] == [
+        "| agnews-1min | 2 | 0.910 | 0.870 | +0.040 | 0.500 | 0.830 | 35,000 | 1.5 | 0.50 |",
+        "| dbpedia-1min | 1 | 0.900 | 0.860 | +0.040 | 0.500 | 0.820 | 30,000 | 1.5 | 0.50 |",
+    ]
+
+
 def test_the_documentation_has_a_place_for_each_question():
     page = Path(__file__).parents[2] / "docs" / "recipe.md"
     text = page.read_text(encoding="utf-8")
