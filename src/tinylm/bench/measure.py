@@ -173,7 +173,7 @@ def table(results: Sequence[Measured]) -> Table:
     """The results for a terminal."""
     other = results[0].other
     also = f"other: {other.name}; " if other else ""
-    out = Table(caption=f"{also}ratios above 1: ours is faster")
+    out = Table(caption=f"{also}ratios above 1: ours is better")
     columns = ("case", "ours", "reference", "ratio", *(("other", "ratio") if other else ()), "limit", "unit")
     for column in columns:
         words = column in ("case", "unit")
