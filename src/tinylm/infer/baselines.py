@@ -132,8 +132,10 @@ def fasttext_accuracy(task: Task) -> float:
 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "train.txt"
-        pairs = zip(task.train_labels, task.train_texts, strict=True)
-        file.write_text("".join(f"{LABEL}{label} {words(text)}\n" for label, text in pairs), encoding="utf-8")
+        # It learns in the order of the file: label after label, it would forget the first ones.
+        order = np.random.default_rng(0).permutation(len(task.train_texts)).tolist()
+        lines = [f"{LABEL}{task.train_labels[row]} {words(task.train_texts[row])}\n" for row in order]
+        file.write_text("".join(lines), encoding="utf-8")
         # On one thread: several race for the weights and give a different model every time.
         model = fasttext.train_supervised(str(file), verbose=0, thread=1, **FASTTEXT)
     predicted = [int(model.predict(words(text))[0][0].removeprefix(LABEL)) for text in task.test_texts]
