@@ -20,7 +20,7 @@ demo: install
 test: install
 	$(BIN)/pytest
 
-# Kills six commands 20 times each and compares with an undisturbed run; half an hour.
+# Kills seven commands 20 times each and compares with an undisturbed run; half an hour.
 torture: install
 	$(BIN)/python -m tests.torture
 

@@ -4,7 +4,7 @@
 
 Everything stays on this machine. One client after the other shows how long a response takes without load
 (p95), several at a time how many there are in a second (capacity). The server is then started with
-`--longest-wait` of half that p95 and gets twice as many requests as its capacity, at random moments:
+`--longest-wait` of a quarter of that p95 and gets twice as many requests as its capacity, at random moments:
 
 - each gets its own predictions once, or 503, and nothing else;
 - p95 of the predictions is at most three times that without load;
@@ -42,6 +42,7 @@ ROOT = Path(__file__).parent
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 AT_ONCE = 8  # clients that show the capacity
 OVERLOAD = 2.0  # times the capacity
+WAIT = 0.25  # of the p95 without load, for `--longest-wait`: a response takes that long and a batch or two
 SLOWER = 3.0  # times the p95 without load is allowed with it
 GROWTH, SPARE = 1.1, 16 << 20  # times the memory of the first third, and bytes more, are allowed in the last
 QUESTIONS = 64  # different requests, whose predictions are known
@@ -109,8 +110,9 @@ async def send(port: int, kind: str, request: bytes, pieces: int = 1) -> Outcome
         async with connection(port) as (reader, writer):
             connected = True
             step = -(-len(request) // pieces)
-            writer.write(request[:step])
-            for start in range(step, len(request), step):
+            first = max(step, request.find(b"\r\n\r\n") + 4)  # with the head, which has its own time limit
+            writer.write(request[:first])
+            for start in range(first, len(request), step):
                 await asyncio.sleep(0.1)
                 writer.write(request[start : start + step])
             status, body = await response(reader)
@@ -314,10 +316,16 @@ async def run(model: Path, seconds: float, workers: int, texts: int, seed: int) 
         together = await soak.one_by_one(server.port, short, AT_ONCE)
     problems += unexpected(soak, alone + together, set())
     capacity = sum(outcome.status == 200 for outcome in together) / short
-    rate, wait = OVERLOAD * capacity, p95(alone) / 2
+    rate, wait = OVERLOAD * capacity, p95(alone) * WAIT
     result |= {"unloaded_p95": p95(alone), "capacity": capacity, "longest_wait": wait}
     with serving(model, *options, "--longest-wait", f"{wait:.4f}") as server:
         await soak.one_by_one(server.port, short / 4)
+        for kind, (
+            client,
+            request,
+            _,
+        ) in soak.odd.items():  # the largest that it ever computes, for the memory
+            await client(server.port, kind, request)
         watcher = asyncio.ensure_future(server.watch())
         loaded = await soak.at_rate(server.port, rate, seconds)
         watcher.cancel()
