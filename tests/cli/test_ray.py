@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,10 @@ def engine_of_another_process(*arguments: str) -> list[str]:
     return process.stdout.split()
 
 
+def throw(error: Exception) -> None:
+    raise error
+
+
 def test_what_cannot_be_is_one_sentence(home: Path, vital: None, monkeypatch) -> None:
     Path("tiny.yaml").write_text(SPEC)
     assert refused(tinylm("predict classifier text --engine spark")) == (
@@ -72,6 +77,18 @@ def test_what_cannot_be_is_one_sentence(home: Path, vital: None, monkeypatch) ->
         assert f"no Ray could be reached at the --address '{address}'" in refused(outcome)
     with pytest.raises(InputError, match="engine is 'spark'; expected local or ray"):
         tiny(engine="spark").check_parameters()
+    # A Ray that runs and cannot be joined: no second one is started. None runs, and none starts.
+    for raised, expected in (
+        (
+            [RuntimeError("another version")],
+            "no Ray could be joined at the --address 'auto': another version",
+        ),
+        ([TimeoutError("too slow"), ConnectionError()], "no Ray could be started on this machine: too slow"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(ray, "init", lambda *_, raised=raised, **__: throw(raised.pop()))
+            assert refused(tinylm("predict classifier task.csv --engine ray")) == expected
+        assert not raised
     monkeypatch.setattr(ray_engine, "find_spec", lambda name: None)
     needs = 'the engine ray needs the package ray: pip install "tinylm[ray]".'
     assert refused(tinylm("predict classifier text --engine ray")) == needs
@@ -82,6 +99,19 @@ def test_without_a_ray_one_is_started_for_the_run() -> None:
     assert engine_of_another_process()[1:] == [str(os.cpu_count()), "1", "2", "False"]
 
 
+def started() -> Any:
+    """A local Ray with two workers. Ray gives itself 30 seconds to start, too little on a busy machine."""
+
+    def start() -> Any:
+        return ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+
+    for _ in range(2):
+        with suppress(Exception):
+            return start()
+        ray.shutdown()
+    return start()
+
+
 @pytest.fixture(scope="module")
 def two_workers() -> Iterator[str]:
     """The address of a Ray with two workers, that this process has joined."""
@@ -89,7 +119,7 @@ def two_workers() -> Iterator[str]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_worker_niceness", "0")  # Ray lets what else runs go first
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests"), str(ROOT)]))
-        found = ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+        found = started()
     yield found.address_info["gcs_address"]
     ray.shutdown()
 

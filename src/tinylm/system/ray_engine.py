@@ -87,11 +87,23 @@ def _join(address: str | None) -> None:
             raise UserError(
                 f"no Ray could be joined at the `address` '{named or 'auto'}': {reason}"
             ) from error
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
-        ray.init("local", num_cpus=cores(), include_dashboard=False)
+        _start()
     finally:
         if main:  # Ray takes this signal for itself
             signal.signal(signal.SIGTERM, before)
+
+
+def _start() -> None:
+    """Start a Ray on this machine."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+    try:
+        ray.init("local", num_cpus=cores(), include_dashboard=False)
+    except Exception as error:  # Ray gives itself 30 seconds, which a busy machine may exceed
+        ray.shutdown()
+        reason = " ".join(str(error).split())
+        raise UserError(f"no Ray could be started on this machine: {reason}") from error
 
 
 def _check(address: str) -> None:
