@@ -17,7 +17,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from tinylm.report.format import row_and_column_names
 from tinylm.system.files import new_file
@@ -303,6 +303,11 @@ def seconds_plot(
         )
         axes.set_xscale("log")
         axes.set_ylabel(task)
+    every = [seconds for points in panels.values() for seconds, _, _ in points]
+    axes.set_xlim(min(every) / 1.5, max(every) * 1.5)  # wide enough to hold a tick
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 10k: the style writes no powers
+    axes.xaxis.set_minor_formatter(NullFormatter())
     figure.axes[-1].set_xlabel("seconds of training on one core")
     return add_legend(figure)
 
