@@ -28,21 +28,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-WORDS = {
-    "farm": "barn calf cow dung field fodder hay hen lamb meadow orchard pig plough stable tractor",
-    "sea": "anchor bay buoy captain deck gull harbour keel mast sail ship shore sloop tide wave",
-}
-SPEC = """\
-title: tiny
-panels:
-  - title: topics
-    task: {name: vital-topics, labels: [0, 1, 2], train_per_label: 30, test_per_label: 20}
-    finetune: {learning_rate: 1e-3, weight_decay: 1e-2}
-    without: {learning_rate: 1e-3, weight_decay: 1e-2}
-    rows:
-      - name: random
-        w_s: {select: random, size: 6400}
-"""
+from tests.helpers.inputs import TINY_SPEC, WORDS
+
 SMALL = "--vocabulary 300 --layers 1 --heads 1 --recipe fast"
 COMMANDS = {
     "corpus": "corpus --corpus large.txt --vocabulary 300 --size 20000 --out out",
@@ -74,7 +61,7 @@ def make_inputs(folder: Path) -> None:
     with (folder / "table.csv").open("w", encoding="utf-8", newline="") as file:
         rows = [(sentence(topic), topic) for topic in topics[:120]]
         csv.writer(file).writerows([("text", "label"), *rows])
-    (folder / "tiny.yaml").write_text(SPEC, encoding="utf-8")
+    (folder / "tiny.yaml").write_text(TINY_SPEC, encoding="utf-8")
 
 
 @dataclass(frozen=True)

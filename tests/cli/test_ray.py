@@ -18,6 +18,7 @@ import pytest
 from helpers import ray_jobs
 from helpers.command import NOUNS, done, refused, sentence, tinylm, write_table
 from helpers.fitting import labelled, tiny
+from helpers.inputs import TINY_SPEC
 from helpers.runner import Here
 from tinylm.cli import predict
 from tinylm.errors import InputError, UserError
@@ -31,17 +32,6 @@ from tinylm.system.ray_engine import engine_named
 
 ray = pytest.importorskip("ray")
 ROOT = Path(__file__).parents[2]
-SPEC = """\
-title: tiny
-panels:
-  - title: topics
-    task: {name: vital-topics, labels: [0, 1, 2], train_per_label: 30, test_per_label: 20}
-    finetune: {learning_rate: 1e-3, weight_decay: 1e-2}
-    without: {learning_rate: 1e-3, weight_decay: 1e-2}
-    rows:
-      - name: random
-        w_s: {select: random, size: 6400}
-"""
 
 
 def engine_of_another_process(*arguments: str) -> list[str]:
@@ -66,7 +56,7 @@ def throw(error: Exception) -> None:
 
 
 def test_what_cannot_be_is_one_sentence(home: Path, vital: None, monkeypatch) -> None:
-    Path("tiny.yaml").write_text(SPEC)
+    Path("tiny.yaml").write_text(TINY_SPEC)
     assert refused(tinylm("predict classifier text --engine spark")) == (
         "--engine was 'spark'; expected local or ray."
     )
@@ -174,7 +164,7 @@ def test_cells_are_the_local_ones_where_a_worker_is_killed(
     two_workers: str, tmp_path: Path, vital: None, monkeypatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("tiny.yaml").write_text(SPEC)
+    Path("tiny.yaml").write_text(TINY_SPEC)
 
     def run(folder: Path, engine: Engine) -> runner.Summary:
         monkeypatch.setenv("TINYLM_CACHE", f"cache of {folder}")

@@ -15,14 +15,12 @@ from typing import Any
 
 import pytest
 
+from helpers.inputs import WORDS
 from tinylm import cli
 from tinylm.text.tasks import load_task
 from tinylm.text.tokenizer import load_tokenizer
 
-NOUNS = {
-    "farm": "barn calf cow dung field fodder hay hen lamb meadow orchard pig plough stable tractor",
-    "sea": "anchor bay buoy captain deck gull harbour keel mast sail ship shore sloop tide wave",
-}
+NOUNS = {topic: WORDS[topic] for topic in ("farm", "sea")}
 # What makes a model that is trained in a second.
 TINY = "--vocabulary 300 --layers 1 --heads 1 --epochs 1 --recipe fast"
 VERBS = "awaits follows leaves meets needs passes reaches touches"

@@ -10,16 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.inputs import WORDS
 from tinylm import TinyTextClassifier
 from tinylm.train.loop import Run
 from tinylm.train.recipes import RECIPES, Recipe
-
-WORDS = {
-    "farm": "barn calf cow dung field fodder hay hen lamb meadow orchard pig plough stable tractor",
-    "sea": "anchor bay buoy captain deck gull harbour keel mast sail ship shore sloop tide wave",
-    "town": "alley bridge bus church clock court crowd hall market museum park shop square street",
-}
-
 
 NOUNS = {topic: words.split() for topic, words in WORDS.items()}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.helpers.inputs import TINY_SPEC
 from tests.helpers.runner import Here
 
 from tinylm.errors import UserError
@@ -26,17 +27,9 @@ from tinylm.paper.spec import load_table
 from tinylm.system.files import locked, write_json
 from tinylm.system.processes import threads
 
-SPEC = """\
-title: tiny
-panels:
-  - title: topics
-    task: {name: vital-topics, labels: [0, 1, 2], train_per_label: 30, test_per_label: 20}
-    finetune: {learning_rate: 1e-3, weight_decay: 1e-2}
-    without: {learning_rate: 1e-3, weight_decay: 1e-2}
-    plots: [gap, committee, labels]
-    rows:
-      - name: random
-        w_s: {select: random, size: 6400}
+SPEC = (
+    TINY_SPEC.replace("    rows:", "    plots: [gap, committee, labels]\n    rows:")
+    + """\
       - name: none
         w_s: {select: none}
       - name: plain-1
@@ -48,6 +41,7 @@ panels:
         w_s: {select: none}
         architecture: {layers: 1}
 """
+)
 OTHER = SPEC.replace("title: tiny", "title: the same rows under other names").replace(
     "name: random", "name: r"
 )
@@ -261,7 +255,9 @@ def test_open_questions_run_at_the_smallest_size(home: Path, tmp_path: Path):
 
 
 def test_one_failing_cell_does_not_lose_the_others(home: Path, ran: Path, tmp_path: Path):
-    weights = sorted((home / "cache" / "paper" / "pretrained").glob("*/model.safetensors"))[0]
+    plan = Results(ran).plan("tiny")
+    key = plan["panels"][0]["rows"][0]["pretrainings"][0]
+    weights = home / "cache" / "paper" / "pretrained" / key / "model.safetensors"
     good = weights.read_bytes()
     weights.write_bytes(good[:100])
     try:

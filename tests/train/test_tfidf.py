@@ -184,7 +184,7 @@ def test_a_damaged_member_is_named(member: TfidfMember, tmp_path: Path) -> None:
         tmp_path / "member-1" / "model.safetensors",
     )
     path.write_text(path.read_text().replace("8191", "8192"))
-    with pytest.raises(UserError, match=r"model\.safetensors lacks the scales"):
+    with pytest.raises(UserError, match=r"model\.safetensors: 'tfidf\.weight' is stored as int8; expected"):
         load_committee(tmp_path)
 
 

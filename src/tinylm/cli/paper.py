@@ -84,7 +84,10 @@ def list_command() -> None:
     from tinylm.paper.preset import preset_names
     from tinylm.paper.spec import load_table, table_names
 
-    table = Table("name", "panels", "rows", "what it varies")
+    table = Table()
+    table.add_column("name", no_wrap=True)
+    for column in ("panels", "rows", "what it varies"):
+        table.add_column(column, overflow="fold")
     for name in table_names():
         _, spec = load_table(name)
         panels = ", ".join(panel.name for panel in spec.panels if panel.name)
