@@ -19,8 +19,6 @@ from tinylm.cli.common import (
     settings_of,
 )
 
-LATENCY_TEXTS = 50
-
 
 def distill_command(
     context: typer.Context,
@@ -60,6 +58,7 @@ def distill_command(
 
     from tinylm.export import hub
     from tinylm.fit.distill import CORPUS_TEXTS, distill
+    from tinylm.fit.pipeline import LATENCY_TEXTS
     from tinylm.infer.committee import load_committee
     from tinylm.infer.latency import measure_latency
     from tinylm.system.files import new_folder, read_record, write_record
