@@ -26,6 +26,7 @@ from tinylm.paper.results import Results
 from tinylm.paper.spec import load_table
 from tinylm.system.files import locked, write_json
 from tinylm.system.processes import threads
+from tinylm.train.recipes import RECIPES
 
 SPEC = (
     TINY_SPEC.replace("    rows:", "    plots: [gap, committee, labels]\n    rows:")
@@ -223,6 +224,27 @@ def test_with_patience_the_epoch_is_chosen_on_validation_texts(home: Path, tmp_p
         assert cell["kept_epoch"] == kept + 1 and len(scores) in (kept + 1 + 4, 20)
         assert cell["validation_accuracy"] == pytest.approx(scores[kept][0])
     assert write_report(folder) == []  # has no best epoch to show
+
+
+def test_what_the_classifier_reads_belongs_to_the_key(home: Path, tmp_path: Path, monkeypatch):
+    def keys() -> set[str]:
+        return {job.key for job in plan(home, tmp_path).jobs}
+
+    before = keys()
+    monkeypatch.setitem(RECIPES, "sketch", RECIPES["sketch"].model_copy(update={"pooling": "mean"}))
+    assert len(before & keys()) == 3  # the baselines
+
+
+def test_hours_are_judged_by_cells_of_this_processor_alone(home: Path, ran: Path, tmp_path: Path):
+    folder = tmp_path / "results"
+    shutil.copytree(ran, folder)
+    prepared = plan(home, folder)
+    cell = next(iter(prepared.plans[0].cells()))
+    trainings = [cell for cell in prepared.plans[0].cells() if cell.work]
+    assert cell.work == 0 and prepared.hours(trainings) > 0  # baselines take no time
+    for key, record in cells(folder).items():
+        Results(folder).write(key, record | {"device": "NVIDIA H100"})
+    assert plan(home, folder).hours(trainings) is None
 
 
 @pytest.mark.slow

@@ -7,11 +7,8 @@ median of these ratios is reported with the lowest and the highest.
 
 from __future__ import annotations
 
-import platform
-import re
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ import numpy as np
 import torch
 from rich.table import Table
 
-from tinylm.ops.device import CPU
+from tinylm.ops.device import CPU, processor_of
 from tinylm.system import files
 from tinylm.system.cores import cores
 
@@ -111,17 +108,6 @@ def measure_machine(device: torch.device = CPU) -> Machine:
     """Time matrix products, on a CPU of the shapes in use; the best of each precision counts."""
     rates = (_product_rate(dtype, device) for dtype in (torch.bfloat16, torch.float32))
     return Machine(processor_of(device), torch.get_num_threads(), *rates)
-
-
-def processor_of(device: torch.device) -> str:
-    """Name of a GPU, or of this machine's processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    with suppress(OSError):
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        if found:
-            return found[1]
-    return platform.processor() or platform.machine()
 
 
 def _product_rate(dtype: torch.dtype, device: torch.device) -> float:

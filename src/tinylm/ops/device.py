@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import platform
+import re
+from contextlib import suppress
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 
@@ -31,6 +35,17 @@ def device_named(name: str, here: bool = True) -> torch.device:
     if here and device.type == "cuda" and (device.index or 0) >= count:
         raise UserError(f"`device` was '{name}', but PyTorch finds {count or 'no'} CUDA GPUs here; use cpu.")
     return device
+
+
+def processor_of(device: torch.device) -> str:
+    """Name of a GPU, or of this machine's processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        if found:
+            return found[1]
+    return platform.processor() or platform.machine()
 
 
 def supports_bf16(device: torch.device = CPU) -> bool:

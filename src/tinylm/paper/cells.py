@@ -460,8 +460,11 @@ class Planner:
             "finetune": recipe.finetune.model_dump(mode="json"),
             "seed": seed,
         }
-        if patience is not None:  # else not named at all, as in cells from before there was any
+        # What is not named has the value that it had before there was a choice, so that keys stay.
+        if patience is not None:
             identity["patience"] = patience
+        if recipe.pooling != "first":
+            identity["pooling"] = recipe.pooling
         if arm.single_heads:
             identity["measures"] = "single-heads"
         return FinetuningCell(

@@ -22,7 +22,7 @@ from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.model.huggingface import load_masked_language_model, save_model
 from tinylm.model.logits import logits_of
-from tinylm.ops.device import CPU
+from tinylm.ops.device import CPU, processor_of
 from tinylm.paper.cells import BaselineCell, FinetuningCell, Pretraining
 from tinylm.paper.data import Materials, materials
 from tinylm.paper.heads import single_heads
@@ -111,7 +111,7 @@ def _pretrain(cell: Pretraining, source: Materials, results: Results, device: to
             checkpoint=checkpoint,
             device=device,
         )
-        content = _record(cell.identity, time.monotonic() - start) | {
+        content = _record(cell.identity, time.monotonic() - start, device) | {
             "history": history,
             "w_s": len(paragraphs),
             "mean_tokens": round(float(paragraphs.lengths.mean()), 1),
@@ -169,7 +169,7 @@ def _finetune(cell: FinetuningCell, source: Materials, results: Results, device:
     right = logits.argmax(1) == labels
     arrays = {"test": logits.astype(np.float16), "test_labels": labels.astype(np.int16)}
     accuracy = accuracy_of(logits, labels)
-    content = _record(cell.identity, seconds) | {
+    content = _record(cell.identity, seconds, device) | {
         "accuracy": accuracy,
         "per_label": [
             round(float(right[labels == label].mean()), 4) for label in range(data.encoded.n_labels)
@@ -201,7 +201,8 @@ def _baseline(cell: BaselineCell, source: Materials, results: Results) -> Outcom
     measures = {"tfidf": tfidf_accuracy, "linear-svm": _svm_accuracy, "fasttext": fasttext_accuracy}
     began = time.monotonic()
     accuracy = measures[cell.method](source.of(cell.task).task)
-    results.write(cell.key, _record(cell.identity, time.monotonic() - began) | {"accuracy": accuracy})
+    record = _record(cell.identity, time.monotonic() - began, CPU)
+    results.write(cell.key, record | {"accuracy": accuracy})
     return Outcome(f"accuracy {accuracy:.3f}")
 
 
@@ -232,13 +233,13 @@ def _absent_share(ids: np.ndarray, in_task: np.ndarray) -> float:
     return float(counts[~in_task].sum() / counts.sum())
 
 
-def _record(identity: dict[str, Any], seconds: float) -> dict[str, Any]:
+def _record(identity: dict[str, Any], seconds: float, device: torch.device) -> dict[str, Any]:
     """What every result holds."""
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     return {
         "identity": identity,
         "seconds": round(seconds, 2),
         "versions": versions | {"python": platform.python_version()},
-        "machine": platform.machine(),
+        "device": processor_of(device),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }

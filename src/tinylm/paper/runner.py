@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 
 from tinylm.errors import UserError
-from tinylm.ops.device import CPU
+from tinylm.ops.device import CPU, processor_of
 from tinylm.paper.cells import (
     BaselineCell,
     Cell,
@@ -83,12 +83,15 @@ class Prepared:
         """Hours that one core needs for jobs (all of them by default), judged by the cells that are stored.
 
         A cell is compared with those of its kind and architecture, or else with all of its kind; None
-        where a kind has none.
+        where a kind has none. Cells that another processor or a GPU trained do not count.
         """
+        here = processor_of(CPU)
         taken: dict[tuple[object, ...], list[tuple[float, float]]] = {}  # seconds and work
         for cell in self._cells():
             stored = self.results.read(cell.key)
-            if stored is not None and not isinstance(cell, BaselineCell):
+            if stored is None or isinstance(cell, BaselineCell):
+                continue
+            if stored.get("device", here) == here:
                 for group in ((type(cell), cell.config), (type(cell),)):
                     taken.setdefault(group, []).append((stored["seconds"], cell.work))
         pace = {group: sum(s for s, _ in of) / sum(w for _, w in of) for group, of in taken.items()}

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from scipy.special import log_softmax
 
-from tinylm.bench.measure import processor_of
 from tinylm.bench.recipe.data import EDITION, TASKS, Prepared, linear, prepare
 from tinylm.bench.recipe.questions import Question, Variant
 from tinylm.errors import UserError
@@ -26,7 +25,7 @@ from tinylm.infer.calibration import fit_temperature
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.model.huggingface import load_masked_language_model, save_model
-from tinylm.ops.device import device_named
+from tinylm.ops.device import device_named, processor_of
 from tinylm.ops.packed import make_batch
 from tinylm.paper.records import Content, Records
 from tinylm.system.files import LIBRARIES, keep, key_of, locked, read_record, write_record
