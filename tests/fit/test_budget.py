@@ -153,6 +153,26 @@ def test_epochs_are_chosen_by_the_clock() -> None:
     assert few == 1 and 32 <= len(rows) < 100 and (np.diff(rows) > 0).all()
 
 
+@pytest.mark.parametrize(
+    ("seconds", "epochs", "rows"),
+    [
+        (20, 2, 90),  # 1.8 passes of 10 seconds
+        (13, 1, 100),  # 1.17: the rest is too small a part of a pass
+        (15, 2, 67),  # 1.35
+        (5, 1, 45),
+        (1000, 30, 100),
+        (0, 1, 16),
+    ],
+)
+def test_pretraining_fills_the_time_with_passes_over_as_many_rows_as_fit(
+    seconds: float, epochs: int, rows: int
+) -> None:
+    found, kept = budget.read_into(seconds, 10, 100, 30, 16, seed=0)
+    assert (found, len(kept)) == (epochs, rows) and (np.diff(kept) > 0).all()
+    # Never more than the time is enough for, but for the least rows.
+    assert found * len(kept) <= max(16, 100 * 0.9 * seconds / 10)
+
+
 def test_time_is_shared_between_workers_by_size() -> None:
     # Three and two heads begin; the one of one head follows on the worker that is free first.
     assert budget.slots([3, 2, 1], 2, 60) == pytest.approx([60, 40, 60])

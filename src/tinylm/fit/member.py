@@ -248,7 +248,7 @@ def _planned_reading(job: Job, ends: float | None) -> Reading:
     )
     epoch = budget.seconds_per_epoch(run, n_texts, batch_size, ends - job.clock(), job.clock)
     left = ends - job.clock()
-    epochs, rows = budget.fit_into(left, epoch, n_texts, budget.MOST_PRETRAINING, batch_size, seed)
+    epochs, rows = budget.read_into(left, epoch, n_texts, budget.MOST_PRETRAINING, batch_size, seed)
     return Reading(len(rows), epochs)
 
 
