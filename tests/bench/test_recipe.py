@@ -284,24 +284,73 @@ def test_a_page_is_written_again(made_up, tmp_path):
     assert "'weather' is unknown" in refused(tinylm("bench --suite recipe --report", page))
 
 
+SPLIT = {
+    "linear_svm": 0.86, "fasttext": 0.5, "members": [0.8, 0.84, 0.1], "seconds": 90.0, "milliseconds": 0.5,
+    "paragraphs": 30_000, "teacher": 0.93, "teacher_milliseconds": 2.0,
+}  # fmt: skip
+
+
+def write_fits(
+    folder: Path, name: str, fits: dict[str, list[dict[str, object]]], processor: str = "A"
+) -> Path:
+    """A record of the suite `accuracy`; returns the folder of cells that lies beside it."""
+    for each in ("bench", "recipe"):
+        (folder / each).mkdir(exist_ok=True)
+    results = [
+        {"name": case, "details": {"splits": [{"seed": 42} | SPLIT | split for split in splits]}}
+        for case, splits in fits.items()
+    ]
+    record = {"settings": {"suite": "accuracy"}, "machine": {"processor": processor}, "results": results}
+    (folder / "bench" / f"accuracy-{name}.json").write_text(json.dumps(record))
+    return folder / "recipe"
+
+
+def shown(folder: Path, place: str) -> list[str]:
+    """The lines of a page whose `place` was filled."""
+    page = folder / "page.md"
+    page.write_text(f"Words.\n<!-- fits: {place} -->\nold\n<!-- end -->\n")
+    done("bench --suite recipe --report", page, "--results", folder / "recipe")
+    lines = page.read_text().splitlines()
+    assert [*lines[:2], lines[-1]] == ["Words.", f"<!-- fits: {place} -->", "<!-- end -->"]
+    return [line for line in lines[2:-1] if line]
+
+
 def test_a_page_shows_what_fits_reached(tmp_path):
     """Means of two splits, by hand; the order is that of the suite."""
-    split = {"fasttext": 0.5, "seconds": 90.0, "milliseconds": 0.5, "paragraphs": 30_000}
-    first = split | {"accuracy": 0.9, "linear_svm": 0.86, "members": [0.8, 0.84, 0.1]}
-    second = split | {"accuracy": 0.92, "linear_svm": 0.88, "members": [0.82, 0.86, 0.1]}
-    second["paragraphs"] = 40_000
-    (tmp_path / "recipe").mkdir()
-    (tmp_path / "bench").mkdir()
-    for name, splits in (("dbpedia-1min", [first]), ("agnews-1min", [first, second])):
-        record = {"results": [{"name": name, "details": {"splits": splits}}]}
-        (tmp_path / "bench" / f"accuracy-{name}.json").write_text(json.dumps(record))
-    page = tmp_path / "page.md"
-    page.write_text("Words.\n<!-- fits -->\nold\n<!-- end -->\n")
-    done("bench --suite recipe --report", page, "--results", tmp_path / "recipe")
-    assert [line for line in page.read_text().splitlines() if "1min" in line] == [
-        "| agnews-1min | 2 | 0.910 | 0.870 | +0.040 | 0.500 | 0.830 | 35,000 | 1.5 | 0.50 |",
+    second = {"accuracy": 0.92, "linear_svm": 0.88, "members": [0.82, 0.86, 0.1], "paragraphs": 40_000}
+    write_fits(tmp_path, "dbpedia", {"dbpedia-1min": [{"accuracy": 0.9}]})
+    fits = {"agnews-1min": [{"accuracy": 0.9}, {"seed": 43} | second]}
+    fits |= {"agnews-1min-paper": [{"accuracy": 0.7, "members": [0.7]}]}
+    write_fits(tmp_path, "agnews", fits)
+    assert shown(tmp_path, "all")[2:] == [
+        "| agnews-1min | 2 | 0.910 ± 0.014 | 0.870 ± 0.014 | +0.040 ± 0.000 | 0.500 ± 0.000 | 0.830"
+        " | 35,000 | 1.5 | 0.50 |",
         "| dbpedia-1min | 1 | 0.900 | 0.860 | +0.040 | 0.500 | 0.820 | 30,000 | 1.5 | 0.50 |",
+        "| agnews-1min-paper | 1 | 0.700 | 0.860 | −0.160 | 0.500 | 0.700 | 30,000 | 1.5 | 0.50 |",
+        "Measured on: A.",
     ]
+    assert shown(tmp_path, "students") == ["Not measured yet."]
+    # A third split of another machine, in a record of its own.
+    write_fits(tmp_path, "more", {"agnews-1min": [{"seed": 44, "accuracy": 0.92}]}, "B")
+    lines = shown(tmp_path, "all")
+    width = stats.sem([0.04, 0.04, 0.06]) * stats.t.ppf(0.975, 2)
+    assert f"| agnews-1min | 3 | 0.913 ± 0.012 | 0.867 ± 0.012 | +0.047 ± {width:.3f} |" in lines[2]
+    assert lines[-1] == "Measured on: A (agnews-1min, dbpedia-1min, agnews-1min-paper); B (agnews-1min)."
+    page = tmp_path / "page.md"
+    page.write_text("<!-- fits: weather -->\n<!-- end -->")
+    assert "'fits: weather' is unknown; there are all" in refused(
+        tinylm("bench --suite recipe --report", page, "--results", tmp_path / "recipe")
+    )
+
+
+def test_a_page_shows_students_beside_their_teachers(tmp_path):
+    students = [{"accuracy": 0.92}, {"seed": 43, "accuracy": 0.93}]
+    fits = {"agnews-10min-student": students, "agnews-10min": [{"seed": 43, "accuracy": 0.94}]}
+    write_fits(tmp_path, "agnews", fits)
+    assert shown(tmp_path, "students")[2] == (
+        "| agnews-10min-student | 2 | 0.925 ± 0.007 | 0.930 ± 0.000 | −0.005 ± 0.064 | 0.820 | 0.940 |"
+        " 0.860 ± 0.000 | 0.50 | 2.00 |"
+    )
 
 
 def test_the_documentation_has_a_place_for_each_question():

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from helpers.command import done, refused, tinylm
 from helpers.fitting import labelled
+from tinylm import TinyTextClassifier
 from tinylm.bench import ablation, accuracy, corpus, inference, int8, scale, select, suites, training
 from tinylm.bench.measure import Machine, Measured, alternate, summarise, table, write_json
 from tinylm.bench.reference import (
@@ -517,8 +518,9 @@ def test_int8(small_data):
         assert counts == {"int8": 2, "bf16": 2}
 
 
-def test_accuracy_within_a_time(monkeypatch, tmp_path):
-    """Errors are counted on the test rows, of which here a tenth cannot be known."""
+@pytest.fixture
+def toy_fits(monkeypatch, tmp_path) -> None:
+    """Fits of two seconds, with and without a student; a tenth of the test rows are labelled wrongly."""
     texts, labels = labelled(40)
     test_texts, test_labels = labelled(20, seed=1)
     numbers = [["farm", "sea"].index(label) for label in labels + test_labels]
@@ -531,13 +533,85 @@ def test_accuracy_within_a_time(monkeypatch, tmp_path):
     )
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n\n".join(texts))
-    monkeypatch.setattr(accuracy, "CASES", {"toy-1min": ("toy", 0.03, None)})
+    cases = {"toy": accuracy.Case("toy", 0.03), "toy-student": accuracy.Case("toy", 0.03, kind="student")}
+    monkeypatch.setattr(accuracy, "CASES", cases)
+    for kind, parameters in accuracy.PARAMETERS.items():  # processes of their own would take seconds
+        monkeypatch.setitem(accuracy.PARAMETERS, kind, parameters | {"n_jobs": 1})
     monkeypatch.setattr(accuracy, "split", lambda task, rows, seed: toy)
     monkeypatch.setattr(accuracy, "find_local", lambda name: corpus)
     monkeypatch.setattr(accuracy, "fasttext_accuracy", lambda task: 0.5)
-    result = accuracy.measure_case("toy-1min", 2, MACHINE)
+    monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "cache"))
+    yield
     accuracy.rivals.cache_clear()
-    assert [one["seed"] for one in result.details["splits"]] == [42, 43]
-    assert result.ours == pytest.approx(10)  # percent: two of twenty are labelled wrongly
+
+
+def test_accuracy_within_a_time(toy_fits, tmp_path):
+    splits = [accuracy.measure_split("toy", number, MACHINE) for number in range(2)]
+    assert [one["seed"] for one in splits] == [42, 43]
+    assert all(len(one["members"]) == 4 and "teacher" not in one for one in splits)
+    assert min(splits[0][name] for name in ("seconds", "linear_svm_seconds", "fasttext_seconds")) > 0
+    result = accuracy.summary("toy", splits)
+    assert result.ours == pytest.approx(10)  # percent: two of twenty
     assert result.ratio == pytest.approx(result.reference / result.ours)
     assert result.other.value == pytest.approx(50)
+    # Nothing for the next fit to begin with.
+    assert not list((tmp_path / "cache").glob("pretrained/*"))
+
+
+def test_accuracy_of_a_student_and_its_teacher(toy_fits):
+    found = accuracy.measure_split("toy-student", 0, MACHINE)
+    assert found["teacher"] == pytest.approx(0.9) and len(found["members"]) == 4
+    assert found["accuracy"] > 0.5 and min(found["milliseconds"], found["teacher_milliseconds"]) > 0
+
+
+@pytest.mark.parametrize("kind", accuracy.PARAMETERS)
+def test_what_is_fitted_has_parameters_of_the_classifier(kind):
+    TinyTextClassifier(**accuracy.PARAMETERS[kind]).check_parameters()
+
+
+def test_the_stored_splits_are_those_of_the_cases():
+    for file in (Path(__file__).parents[2] / "results" / "bench").glob("accuracy-*.json"):
+        for case, splits in accuracy.read_splits(file).items():
+            assert case in accuracy.CASES
+            for number, one in splits.items():
+                assert one["seed"] == 42 + number and one["processor"] and one["corpus"]
+
+
+def test_a_long_suite_measures_what_is_missing(tmp_path, monkeypatch):
+    """It is interrupted in the middle of a round, and another call with more cases and rounds resumes."""
+    measured, interrupted = [], [("b", 1)]
+
+    def measure(case: str, number: int, machine: Machine) -> dict[str, object]:
+        if (case, number) in interrupted:
+            raise KeyboardInterrupt
+        measured.append((case, number))
+        split = {"seed": 42 + number, "accuracy": 0.9, "linear_svm": 0.8, "fasttext": 0.7}
+        return split | {"processor": machine.processor, "corpus": case}
+
+    suite = suites.LongSuite("abc", measure, accuracy.summary, accuracy.read_splits)
+    monkeypatch.setitem(SUITES, "accuracy", suite)
+    machines = iter([MACHINE, replace(MACHINE, processor="another"), MACHINE])
+    monkeypatch.setattr(suites, "measure_machine", lambda: next(machines))
+    file = tmp_path / "out.json"
+
+    def processors() -> dict[str, list[str]]:
+        found = accuracy.read_splits(file)
+        return {case: [one["processor"] for one in splits.values()] for case, splits in found.items()}
+
+    done("bench --suite accuracy --only b,a --rounds 1 --json", file)
+    assert measured == [("a", 0), ("b", 0)]
+    first = json.loads(file.read_text())["results"]
+    assert tinylm("bench --suite accuracy --rounds 2 --json", file).code != 0
+    assert measured[2:] == [("c", 0), ("a", 1)]
+    assert processors() == {"a": ["a processor", "another"], "b": ["a processor"], "c": ["another"]}
+    interrupted.clear()
+    out = done("bench --suite accuracy --only b,c --rounds 2 --json", file).out
+    assert measured[4:] == [("b", 1), ("c", 1)] and "b: ratio" in out and "a: ratio" not in out
+    record = json.loads(file.read_text())
+    assert [result["name"] for result in record["results"]] == ["a", "b", "c"]
+    assert all(len(result["details"]["splits"]) == 2 for result in record["results"])
+    assert record["results"][0]["details"]["splits"][0] == first[0]["details"]["splits"][0]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
+    other = tmp_path / "other.json"
+    other.write_text('{"settings": {"suite": "select"}}')
+    assert "suite accuracy" in refused(tinylm("bench --suite accuracy --json", other))

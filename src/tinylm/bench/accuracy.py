@@ -8,16 +8,21 @@ Nothing is chosen by it: settings are those of the recipe, all are reported.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinylm.bench.measure import WRONG, Machine, Measured, summarise
 from tinylm.bench.recipe.data import TEN
+from tinylm.errors import UserError
 from tinylm.fit.estimator import TinyTextClassifier
 from tinylm.infer.baselines import fasttext_accuracy, linear_svm_on
 from tinylm.system.paths import find_local
+from tinylm.system.plain_json import read_json
 from tinylm.text.tasks import Task, load_task
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -27,12 +32,50 @@ TASKS: dict[str, dict[str, Any]] = {
     "fewrel-64": {"name": "fewrel"},
 }
 MINUTES, ROWS = (1, 5, 10, 20, 60), (8, 32, 128)
-# Task, minutes, and training rows of each label: None for the paper's.
-CASES: dict[str, tuple[str, float, int | None]] = {
-    f"{task}-{minutes}min": (task, minutes, None) for task in TASKS for minutes in MINUTES
-} | {f"{task}-{rows}rows": (task, 1, rows) for task in ("agnews", "dbpedia") for rows in ROWS}
-CORPUS = "wikipedia/en_leads.parquet"  # the built-in sample where it is not there
+# What is fitted: the default; with a student of the committee, which then predicts in its place; or one
+# encoder by the recipe of the paper, as far as the time is enough for its epochs.
+FIT, STUDENT, PAPER = "fit", "student", "paper"
+PARAMETERS: dict[str, dict[str, Any]] = {
+    FIT: {},
+    STUDENT: {"student": True},
+    PAPER: {"recipe": "paper", "members": 1, "tfidf_member": False},
+}
+# Text for pre-training: openings of articles, or all paragraphs where there is an hour to read them. The
+# built-in sample where they are not there.
+LEADS, ALL_TEXT, HOUR = "wikipedia/en_leads.parquet", "wikipedia", 60
 FIRST_SEED = 42
+
+Split = dict[str, Any]  # what `measure_split` found
+Splits = dict[str, dict[int, Split]]  # by case and number of the round
+
+
+@dataclass(frozen=True)
+class Case:
+    """A fit that is measured.
+
+    Attributes:
+        task: of TASKS.
+        minutes: its budget.
+        rows: training rows of each label; None for the paper's.
+        kind: of PARAMETERS.
+    """
+
+    task: str
+    minutes: float
+    rows: int | None = None
+    kind: str = FIT
+
+
+CASES = (
+    {f"{task}-{minutes}min": Case(task, minutes) for task in TASKS for minutes in MINUTES}
+    | {f"{task}-{rows}rows": Case(task, 1, rows) for task in ("agnews", "dbpedia") for rows in ROWS}
+    | {
+        f"{task}-{minutes}min-{kind}": Case(task, minutes, kind=kind)
+        for kind in (STUDENT, PAPER)
+        for task in TASKS
+        for minutes in MINUTES
+    }
+)
 
 
 @lru_cache
@@ -42,45 +85,86 @@ def split(task: str, rows: int | None, seed: int) -> Task:
 
 
 @lru_cache
-def rivals(task: str, rows: int | None, seed: int) -> tuple[float, float]:
-    """Test accuracy of the strong linear model and of fastText."""
+def rivals(task: str, rows: int | None, seed: int) -> dict[str, float]:
+    """Test accuracy of the strong linear model and of fastText, and seconds of training and testing them."""
     texts = split(task, rows, seed)
+    begin = time.monotonic()
     linear = linear_svm_on(texts)
+    between = time.monotonic()
+    fasttext = fasttext_accuracy(texts)
     assert linear is not None
-    return linear.accuracy, fasttext_accuracy(texts)
+    return {
+        "linear_svm": linear.accuracy,
+        "linear_svm_seconds": between - begin,
+        "fasttext": fasttext,
+        "fasttext_seconds": time.monotonic() - between,
+    }
 
 
-def measure_case(name: str, rounds: int, machine: Machine) -> Measured:
-    """Measure one of CASES."""
-    task, minutes, rows = CASES[name]
-    found: list[dict[str, Any]] = []
-    corpus = find_local(CORPUS)
-    for seed in range(FIRST_SEED, FIRST_SEED + rounds):
-        texts, (linear, fasttext) = split(task, rows, seed), rivals(task, rows, seed)
-        begin = time.monotonic()
-        classifier = TinyTextClassifier(
-            budget=f"{minutes}min", corpus=str(corpus) if corpus else "vital", random_state=seed
-        )
-        classifier.fit(texts.train_texts, texts.train_labels)
-        seconds = time.monotonic() - begin
-        members = classifier.committee_.member_logits(texts.test_texts)
-        found.append(
-            {
-                "seed": seed,
-                "accuracy": _accuracy(members.sum(0), texts),
-                "members": [_accuracy(logits, texts) for logits in members],
-                "linear_svm": linear,
-                "fasttext": fasttext,
-                "seconds": seconds,
-                "paragraphs": classifier.fitted_.coverage.paragraphs,
-                "milliseconds": classifier.fitted_.latency.p50,
-            }
-        )
-    columns = ("accuracy", "linear_svm", "fasttext")
-    wrong = np.array([[100 * (1 - one[column]) for column in columns] for one in found])
-    details = {"corpus": CORPUS if corpus else "vital", "splits": found}
-    return summarise(name, wrong, WRONG, None, "fastText", details)
+def measure_split(name: str, number: int, machine: Machine) -> Split:
+    """Measure one of CASES on the split of that number, from 0."""
+    case, seed = CASES[name], FIRST_SEED + number
+    texts = split(case.task, case.rows, seed)
+    beside = rivals(case.task, case.rows, seed)
+    corpus, path = _corpus(case.minutes)
+    classifier = TinyTextClassifier(
+        budget=f"{case.minutes}min", corpus=path, random_state=seed, **PARAMETERS[case.kind]
+    )
+    begin = time.monotonic()
+    # What an earlier fit left in the cache folder would save this one its pre-training.
+    classifier.fit_for_report(texts.train_texts, texts.train_labels, compare=False, cache=False)
+    seconds = time.monotonic() - begin
+    fitted = classifier.fitted_
+    members = (fitted.teacher or fitted.committee).member_logits(texts.test_texts)
+    found = {
+        "seed": seed,
+        "accuracy": _accuracy(fitted.committee.decision_function(texts.test_texts), texts),
+        "members": [_accuracy(logits, texts) for logits in members],  # of a student, those of its teacher
+        **beside,
+        "seconds": seconds,
+        "paragraphs": fitted.coverage.paragraphs,
+        "milliseconds": fitted.latency.p50,
+        "corpus": corpus,
+        "processor": machine.processor,
+    }
+    if fitted.teacher is not None:
+        found["teacher"] = _accuracy(members.sum(0), texts)
+        found["teacher_milliseconds"] = fitted.all_members_latency.p50
+    return found
+
+
+def _corpus(minutes: float) -> tuple[str, str]:
+    """Name and path of the text for pre-training."""
+    leads = find_local(LEADS)
+    if leads is None:
+        return "vital", "vital"
+    return (LEADS, str(leads)) if minutes < HOUR else (ALL_TEXT, str(leads.parent))
 
 
 def _accuracy(logits: np.ndarray, task: Task) -> float:
     return float(np.mean(logits.argmax(1) == task.test_labels))
+
+
+def summary(name: str, splits: Sequence[Split]) -> Measured:
+    """The row of a case: ours, the strong linear model and fastText on its splits."""
+    columns = ("accuracy", "linear_svm", "fasttext")
+    wrong = np.array([[100 * (1 - one[column]) for column in columns] for one in splits])
+    return summarise(name, wrong, WRONG, None, "fastText", {"splits": list(splits)})
+
+
+def read_splits(file: Path) -> Splits:
+    """The splits in a record of this suite.
+
+    Raises:
+        UserError: it is not one.
+    """
+    record = read_json(file)
+    if record.get("settings", {}).get("suite") != "accuracy":
+        raise UserError(f"{file} is not a record of the suite accuracy; expected one, or a new file.")
+    found: Splits = {}
+    for result in record["results"]:
+        details = result["details"]
+        # Where the record is of a time when all its splits came from one machine and one text.
+        shared = {"processor": record["machine"]["processor"], "corpus": details.get("corpus")}
+        found[result["name"]] = {one["seed"] - FIRST_SEED: shared | one for one in details["splits"]}
+    return found

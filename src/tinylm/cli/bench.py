@@ -25,7 +25,13 @@ def bench_command(
         ),
     ],
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Also write the results to this file.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            "--json",
+            help="Also write the results to this file. accuracy: after each split, and splits that the file"
+            " holds are not measured again.",
+            metavar="FILE",
+        ),
     ] = None,
     rounds: Annotated[
         int, typer.Option(help="How often each side is measured, in turn.", min=1, metavar="NUMBER")
@@ -74,15 +80,13 @@ def bench_command(
     if json_file is not None and not json_file.parent.is_dir():
         raise UserError(f"--json was {json_file}; expected a file in a folder that exists.")
     need("dev", "transformers")
-    from tinylm.bench.measure import table, write_json
+    from tinylm.bench.measure import table
     from tinylm.bench.suites import can_run, run_suite
 
     if not can_run(suite):
         say(f"Nothing was measured: suite {suite} needs a CUDA GPU, and there is none here.")
         return
-    machine, measured = run_suite(suite, rounds, names)
-    if json_file is not None:
-        write_json(json_file, machine, measured, settings_of(context))
+    machine, measured = run_suite(suite, rounds, names, json_file, settings_of(context))
     console.print(table(measured))
     say(", ".join(f"{name} {fact}" for name, fact in machine.facts().items()))
     for result in measured:

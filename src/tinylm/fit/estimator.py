@@ -173,6 +173,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         held_out: Sequence[str] = (),
         begun: float | None = None,
         unfinished: Path | None = None,
+        cache: bool = True,
     ) -> TinyTextClassifier:
         """`fit` for callers that do more within the budget, such as `tinylm fit`.
 
@@ -186,8 +187,10 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             sample_weight: as in `fit`.
             held_out: texts that pre-training must not read, such as those of the test.
             unfinished: folder for what is finished, should the fit be interrupted.
+            cache: whether the fit may begin with pre-trained weights that an earlier one left in the cache
+                folder, and leaves its own there.
         """
-        settings = self._settings(compare, share, begun, held_out, unfinished)
+        settings = replace(self._settings(compare, share, begun, held_out, unfinished), cache=cache)
         texts = texts_of(X)
         if y is None:
             raise InputError("requires y to be passed, but the target y is None: there are no labels.")

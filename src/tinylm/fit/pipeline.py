@@ -106,6 +106,8 @@ class Settings:
         held_out: texts that pre-training must not read, in the corpus or elsewhere.
         begun: reading of `clock` at which the budget began; None for the start of the fit.
         unfinished: folder for what is finished, should the fit be interrupted; None keeps nothing.
+        cache: whether pre-trained weights of an earlier fit on the same text are taken from the cache folder,
+            and new ones kept there.
         engine: what trains the members.
         clock: returns the time, in all processes that train them.
     """
@@ -125,6 +127,7 @@ class Settings:
     held_out: Sequence[str] = ()
     begun: float | None = None
     unfinished: Path | None = None
+    cache: bool = True
     long_texts: str = HEAD
     engine: Engine = LOCAL
     clock: Clock = MONOTONIC
@@ -446,7 +449,8 @@ def train_encoders(
     caches = [
         _cache(encoded, config, settings, seed) for config, seed in zip(encoded.configs, seeds, strict=True)
     ]
-    vectors = None if all(cache.is_dir() for cache in caches) else _token_vectors(encoded, settings)
+    pretrained = all(cache is not None and cache.is_dir() for cache in caches)
+    vectors = None if pretrained else _token_vectors(encoded, settings)
     jobs = [
         Job(
             name=f"member {number}",
@@ -490,12 +494,14 @@ def _token_vectors(encoded: Encoded, settings: Settings) -> np.ndarray | None:
     return token_vectors(encoded.paragraphs, encoded.tokenizer, encoded.configs[0].width, window, most)
 
 
-def _cache(encoded: Encoded, config: ModelConfig, settings: Settings, seed: int) -> Path:
-    """Where the pre-trained weights of one encoder are kept.
+def _cache(encoded: Encoded, config: ModelConfig, settings: Settings, seed: int) -> Path | None:
+    """Where the pre-trained weights of one encoder are kept, if they are.
 
     The key holds the budget in place of the number of epochs, which follows from the budget and the
     machine's speed.
     """
+    if not settings.cache:
+        return None
     text = hashlib.sha256(encoded.paragraphs.ids.tobytes() + encoded.paragraphs.offsets.tobytes())
     recipe = settings.recipe.model_dump()
     key = [text.hexdigest(), encoded.tokenizer.fingerprint, config.model_dump(), recipe, seed]

@@ -5,15 +5,14 @@ The same page shows what whole fits reach, from the records of the suite `accura
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tinylm.bench.accuracy import CASES
 from tinylm.bench.recipe.data import TASKS
+from tinylm.bench.recipe.fits import fits_table, read_fits, students_table
 from tinylm.bench.recipe.questions import QUESTIONS, Question, questions_named
 from tinylm.bench.recipe.runs import Runs, settings_of
 from tinylm.errors import UserError
@@ -28,8 +27,9 @@ PLOT = "seconds.svg"
 # A table stands between such comments, so that it can be written again without the words around it.
 PLACE = re.compile(r"(<!-- recipe: ([\w-]+)(?: on (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 # Likewise for the records of the suite `accuracy`, which lie in a folder beside that of the cells.
-FITS_PLACE = re.compile(r"(<!-- fits -->\n).*?(<!-- end -->)", re.DOTALL)
-FITS = "bench/accuracy-*.json"
+FITS_PLACE = re.compile(r"(<!-- fits: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FITS_FOLDER = "bench"
+FITS_TABLES = {"all": fits_table, "students": students_table}
 MEASURES = {"the encoder": "accuracy", "the encoder and the strong linear model": "with_linear"}
 Results = Mapping[str, Mapping[int, Content]]  # as `Runs.by_settings` gives them
 Cells = dict[tuple[str, int], Content]  # by task and seed
@@ -127,14 +127,15 @@ def refresh(page: Path, folder: Path) -> list[str]:
 
     Args:
         page: a table stands between `<!-- recipe: QUESTION -->` and `<!-- end -->`; QUESTION is its name,
-            with ` on cuda` behind it what was trained on a GPU.
+            with ` on cuda` behind it what was trained on a GPU. Between `<!-- fits: TABLE -->` and
+            `<!-- end -->` stands one of FITS_TABLES.
         folder: of the results.
 
     Returns:
         The questions whose tables were written.
 
     Raises:
-        UserError: there is no such page, or it names a question that there is not.
+        UserError: there is no such page, or it names a question or a table that there is not.
     """
     if not page.is_file():
         raise UserError(f"{page} does not exist; expected a Markdown file that has places for tables.")
@@ -148,44 +149,17 @@ def refresh(page: Path, folder: Path) -> list[str]:
         return place[1] + ("\n" + "".join(parts) if parts else "Not run yet.\n") + place[4]
 
     text = PLACE.sub(table, text)
-    fits = block_markdown(fits_table(folder.parent))
-    write_text(page, FITS_PLACE.sub(lambda place: f"{place[1]}\n{fits}\n\n{place[2]}", text))
+    fits = read_fits(folder.parent / FITS_FOLDER)
+
+    def fits_shown(place: re.Match[str]) -> str:
+        if place[2] not in FITS_TABLES:
+            raise UserError(f"{page}: 'fits: {place[2]}' is unknown; there are {', '.join(FITS_TABLES)}.")
+        grid = FITS_TABLES[place[2]](fits)
+        return f"{place[1]}\n{block_markdown(grid) if grid.rows else 'Not measured yet.'}\n\n{place[3]}"
+
+    write_text(page, FITS_PLACE.sub(fits_shown, text))
     plot(results, folder / PLOT)
     return [name for name, _ in places]
-
-
-def fits_table(folder: Path) -> Grid:
-    """What the fits of the suite `accuracy` reached on test rows, mean over their splits.
-
-    Args:
-        folder: its records are there (FITS).
-    """
-    records = [json.loads(file.read_text(encoding="utf-8")) for file in folder.glob(FITS)]
-    found = {one["name"]: one["details"]["splits"] for record in records for one in record["results"]}
-    rows = []
-    for case in filter(found.__contains__, CASES):
-        splits = found[case]
-
-        def mean(figure: str, splits: list[dict[str, float]] = splits) -> float:
-            return float(np.mean([one[figure] for one in splits]))
-
-        accuracy, linear = mean("accuracy"), mean("linear_svm")
-        rows.append(
-            [
-                case,
-                str(len(splits)),
-                number(accuracy),
-                number(linear),
-                signed(accuracy - linear),
-                number(mean("fasttext")),
-                number(float(np.mean([one["members"][:-1] for one in splits]))),
-                f"{mean('paragraphs'):,.0f}",
-                f"{mean('seconds') / 60:.1f}",
-                f"{mean('milliseconds'):.2f}",
-            ]
-        )
-    head = ["case", "splits", "fit", "linear SVM", "difference", "fastText", "an encoder", "W_S"]
-    return Grid([*head, "minutes", "ms a text"], rows)
 
 
 def plot(results: Results, file: Path) -> None:
