@@ -34,9 +34,13 @@ def test_report_writes_markdown_and_html_from_stored_results(tmp_path: Path):
     assert "docs/paper.md" in outcome.out and outcome.err == ""
     text = (tmp_path / "docs" / "paper.md").read_text()
     # By hand: means 0.82 and 0.71, both sd 0.01; t(4) = 2.7764.
-    assert "| 90000 |  | 90,000 |  | 300 |  | 5 | 0.9900 | 60 |  | 0.820 ± 0.010 | 0.820 | 0.050 |" in text
-    assert "+0.110 [+0.087, +0.133] |" in text
-    assert "| TF-IDF + logistic regression |" in text
+    # Columns in which no row has anything are left out, as those of the paper's accuracy.
+    assert "| row | Acc. | best epoch | gap paper | gap | W_S | T_W | T_M | overlap | tokens |" in text
+    assert (
+        "| 90000 | 0.820 ± 0.010 | 0.820 | 0.050 | +0.110 [+0.087, +0.133] | 90,000 | 300 | 5 | 0.9900 | 60 |"
+        in text
+    )
+    assert "| TF-IDF + logistic regression | 0.700 |" in text
     assert "(gap > 0) | +0.050 | +0.110 [+0.087, +0.133] | ✓ shown |" in text
     page = (tmp_path / "r" / "report.html").read_text()
     assert "0.820 ± 0.010" in page and page.startswith("<!DOCTYPE html>")
@@ -52,7 +56,30 @@ def test_results_of_other_sizes_stand_beside_with_their_trials(tmp_path: Path):
     text = (tmp_path / "r" / "report.md").read_text()
     assert "| gap | Acc. cpu | gap cpu |" in text
     assert "+0.110 [+0.087, +0.133] | 0.900 (1 trial) | +0.150 |" in text
-    assert "|  | 0.715 ± 0.007 | 0.715 |  |  |  |  |" in text  # the row that was not run there
+    assert "| none | 0.715 ± 0.007 | 0.715 |  |  |  |  |" in text  # the row that was not run there
+
+
+def test_the_report_says_what_trained_the_cells_and_what_supports_no_claim(tmp_path: Path):
+    rows = [row("100", size=100), row("200", size=200)]
+    spec = {"panels": [panel(rows, without=FINETUNE, claims=["gap"])]}
+    coverage = {"paragraphs": 100, "t_w": 300, "t_m": 5, "weighted_overlap": 0.99}
+    better = MadeUp([0.81, 0.82, 0.83], [0.71, 0.72, 0.70], coverage)
+    worse = MadeUp([0.61, 0.62, 0.63], [0.71, 0.72, 0.70], coverage | {"paragraphs": 200})
+    results = store(tmp_path, "mine", spec, {"": {"100": better, "200": worse}})
+    plan = results.plan("mine")
+    assert plan is not None
+    for key in plan["panels"][0]["rows"][0]["trials"]:
+        cell = results.read(key)
+        assert cell is not None
+        results.write(key, cell | {"device": "a GPU", "seconds": 3600.0})
+    (tmp_path / "discussion.md").write_text("**T_M.** Ours is\nanother.\n\nAnd so on.\n")
+    done("paper report --results", tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "- 3 cells (pre-trainings, fine-tunings and linear models) on a GPU: 3.0 hours in sum" in text
+    assert "- 10 cells" in text and "on a CPU without a name: 0.0 hours" in text
+    assert "shown in 1 of 2 |" in text
+    assert "the opposite is shown by mine, W_S = 200 (random) (−0.090 [" in text
+    assert "## Where ours differ, and why\n\n**T_M.** Ours is another.\n\nAnd so on.\n\n## " in text
 
 
 def test_report_without_results_says_what_to_run(tmp_path: Path):

@@ -9,7 +9,16 @@ from tests.helpers.paper import MadeUp, store
 
 from tinylm.paper.claims import claims
 from tinylm.paper.spec import Panel, Table, load_table
-from tinylm.paper.statistics import difference, fit_curve, growth, interval, rank_correlation, resampled
+from tinylm.paper.statistics import (
+    difference,
+    fit_curve,
+    growth,
+    interval,
+    rank_correlation,
+    resampled,
+    resampled_rows,
+    slope,
+)
 from tinylm.paper.view import PanelResult, RowResult, TableResult, load_results
 
 
@@ -58,6 +67,35 @@ def test_the_bootstrap_resamples_each_sample_and_takes_percentiles():
     ):
         low, high = np.percentile(values, [2.5, 97.5])
         assert (figure.mean, figure.low, figure.high) == pytest.approx((mean, low, high))
+
+
+def test_rows_that_are_a_sample_are_resampled_with_their_values():
+    """Rows of no noise of their own: the spread of their mean is that of drawing rows."""
+    means = np.random.default_rng(3).normal(0.05, 0.02, 40)
+    samples = [[mean, mean] for mean in means]
+    (found,) = resampled_rows(lambda rows, of: np.array([of.mean()]), samples, ["t"] * 40, 2000)
+    scipys = stats.bootstrap((means,), np.mean, method="percentile", rng=1).confidence_interval
+    assert found.mean == pytest.approx(means.mean())
+    assert (found.low, found.high) == pytest.approx((scipys.low, scipys.high), abs=1e-3)
+
+
+def test_the_rows_of_each_group_stay_as_many():
+    groups = ["a", "a", "b"]
+    seen = []
+
+    def statistic(rows: np.ndarray, means: np.ndarray) -> np.ndarray:
+        assert means.tolist() == [[1, 2, 3][row] for row in rows]
+        seen.append([groups[row] for row in rows])
+        return means[:1]
+
+    resampled_rows(statistic, [[1, 1], [2, 2], [3, 3]], groups, 20)
+    assert set(map(tuple, seen)) == {("a", "a", "b")}
+
+
+def test_a_slope_needs_figures_that_vary():
+    found = slope([0, 1, 2], [0.1, 0.3, 0.5])
+    assert found is not None and found.mean == pytest.approx(0.2)
+    assert slope([1, 1, 1], [0.1, 0.2, 0.3]) is None
 
 
 def test_growth_is_the_slope_for_ten_times_w_s():
@@ -132,6 +170,7 @@ def panel_of(rows: list[dict[str, object]], plots: list[str], table: str, **more
             spec=spec.rows[i],
             architecture="BERT-1",
             layer_count=5,
+            key=f"{table} {i}",
             parameters=None,
             by_trial=dict(enumerate(row["accuracy"])),
             best=row["accuracy"],
@@ -211,6 +250,27 @@ def test_mismatch_is_compared_at_equal_w_s(loss, verdict):
         "coverage": {"paragraphs": 100, "t_m": 90},
     }
     assert verdicts(panel_of([other, same, mismatched], ["t_m"], "table4", claims=["overlap"]))[2] == verdict
+
+
+def test_a_comparison_that_two_tables_share_counts_once():
+    rows = [random_row(100, [0.01, 0.011, 0.012])]
+    one, again = (panel_of(rows, [], table, claims=["gap"]) for table in ("t", "t"))
+    spec = Table.model_validate({"title": "t", "uses": ["table1"]})
+    gap, *_ = claims(
+        [TableResult("t", spec, [one, again, panel_of(rows, [], "u", claims=["gap"])], {}, "", {})]
+    )
+    assert len(gap.evidence) == 2
+
+
+@pytest.mark.parametrize(
+    ("gaps", "shown", "opposed"),
+    [([0.01, 0.011], True, False), ([-0.01, 0.01], False, False), ([-0.01, -0.011], False, True)],
+)
+def test_the_opposite_of_a_claim_is_told_from_an_open_case(gaps, shown, opposed):
+    spec = Table.model_validate({"title": "t", "uses": ["table1"]})
+    panel = panel_of([random_row(100, gaps)], [], "t", claims=["gap"])
+    (one,) = claims([TableResult("t", spec, [panel], {}, "", {})])[0].evidence
+    assert (one.shown, one.opposed) == (shown, opposed)
 
 
 @pytest.mark.parametrize(

@@ -30,13 +30,25 @@ class Evidence:
         what: in words.
         paper: the same figure from the paper's printed values; None where its text lacks one.
         found: its mean and interval.
-        shown: whether the interval supports the claim.
+        bound: the claim says that the figure lies above it.
+        of: the first cells of the rows that are compared; a comparison that two tables share counts once.
     """
 
     what: str
     paper: float | None
     found: Interval
-    shown: bool
+    bound: float
+    of: tuple[str, ...]
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval supports the claim."""
+        return self.found.low > self.bound
+
+    @property
+    def opposed(self) -> bool:
+        """Whether the interval supports the opposite."""
+        return self.found.high < self.bound
 
 
 @dataclass(frozen=True)
@@ -68,14 +80,15 @@ class Claim:
 def claims(tables: Sequence[TableResult]) -> list[Claim]:
     """All claims, in the order of the abstract."""
     panels = [panel for table in tables for panel in table.panels]
-    return [
-        Claim(
-            text,
-            rule,
-            [one for panel in panels if name in panel.spec.claims for one in comparisons(panel)],
-        )
-        for name, (text, rule, comparisons) in CLAIMS.items()
-    ]
+    out = []
+    for name, (text, rule, comparisons) in CLAIMS.items():
+        evidence: dict[tuple[str, ...], Evidence] = {}
+        for panel in panels:
+            if name in panel.spec.claims:
+                for one in comparisons(panel):
+                    evidence.setdefault(one.of, one)
+        out.append(Claim(text, rule, list(evidence.values())))
+    return out
 
 
 def random_rows_of(panel: PanelResult) -> list[RowResult]:
@@ -93,7 +106,7 @@ def _gap(panel: PanelResult) -> Iterator[Evidence]:
         found = row.gap_interval
         if found is not None:
             what = f"{panel.name}, W_S = {row.w_s:,} ({row.spec.w_s.select})"
-            yield Evidence(what, row.paper.gap, found, found.low > 0)
+            yield Evidence(what, row.paper.gap, found, 0.0, (row.key,))
 
 
 def _growth(panel: PanelResult) -> Iterator[Evidence]:
@@ -103,7 +116,7 @@ def _growth(panel: PanelResult) -> Iterator[Evidence]:
     found = growth(*zip(*points, strict=True)) if len(rows) > 1 else None
     if found is not None:
         what = f"{panel.name}: growth of the gap for ten times W_S, from {rows[0].w_s:,} to {rows[-1].w_s:,}"
-        yield Evidence(what, _printed_growth(panel), found, found.low > 0)
+        yield Evidence(what, _printed_growth(panel), found, 0.0, tuple(row.key for row in rows))
 
 
 def _printed_growth(panel: PanelResult) -> float | None:
@@ -130,7 +143,7 @@ def _overlap(panel: PanelResult) -> Iterator[Evidence]:
                     + f" minus accuracy at T_M {row.coverage['t_m']:,}"
                 )
                 paper = _minus(other.paper.accuracy, row.paper.accuracy)
-                yield Evidence(what, paper, found, found.low > 0)
+                yield Evidence(what, paper, found, 0.0, (other.key, row.key))
 
 
 def _committee(panel: PanelResult) -> Iterator[Evidence]:
@@ -143,7 +156,8 @@ def _committee(panel: PanelResult) -> Iterator[Evidence]:
         if found is not None:
             what = f"{panel.name}: committee minus {deep.spec.name} ({deep.architecture})"
             paper = _minus(panel.spec.committee, deep.paper.accuracy)
-            yield Evidence(what, paper, found, found.low > -MARGIN)
+            of = (*(member.key for member in members), deep.key)
+            yield Evidence(what, paper, found, -MARGIN, of)
 
 
 def _minus(first: float | None, second: float | None) -> float | None:

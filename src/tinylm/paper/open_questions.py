@@ -1,8 +1,13 @@
-"""Questions that the paper leaves open, examined on the stored results."""
+"""Questions that the paper leaves open, examined on the stored results.
+
+Each has an answer in a sentence or two, which follows from the figures and their intervals; the tables and
+plots behind it come after.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -10,10 +15,19 @@ import numpy as np
 
 from tinylm.paper import plots
 from tinylm.paper.claims import MARGIN, random_rows_of
-from tinylm.paper.statistics import RESAMPLES, difference, fit_curve, interval, rank_correlation, resampled
+from tinylm.paper.spec import Analysis
+from tinylm.paper.statistics import (
+    RESAMPLES,
+    difference,
+    fit_curve,
+    interval,
+    rank_correlation,
+    resampled_rows,
+    slope,
+)
 from tinylm.paper.view import PanelResult, RowResult, TableResult, independent
 from tinylm.report.document import Block, Grid, Plot, Points, Section, Text
-from tinylm.report.format import Interval, interval_words, mean_deviation
+from tinylm.report.format import Interval, interval_words, mean_deviation, percent, signed
 
 PREDICTORS = {
     "T_M": lambda row: -row.coverage["t_m"],
@@ -22,83 +36,105 @@ PREDICTORS = {
 }
 
 
-def open_questions(tables: Sequence[TableResult]) -> list[Section]:
-    """A section for each open question that was run."""
-    sections = []
+@dataclass(frozen=True)
+class Finding:
+    """An answer, and what it follows from."""
+
+    answer: str
+    blocks: list[Block]
+
+
+@dataclass(frozen=True)
+class Question:
+    """An open question that was run."""
+
+    title: str
+    finding: Finding
+
+    @property
+    def section(self) -> Section:
+        """As a section of the report, the answer first."""
+        answer = Text(f"**Answer.** {self.finding.answer}")
+        return Section(f"Open question: {self.title}", blocks=[answer, *self.finding.blocks])
+
+
+NOT_RUN = Finding("Not run.", [])
+
+
+def open_questions(tables: Sequence[TableResult]) -> list[Question]:
+    """The open questions that were run."""
+    questions = []
     for table in tables:
-        used = [other for other in tables if other.name in table.spec.uses]
-        panels = [panel for other in used for panel in other.panels] or table.panels
-        analysis = table.spec.analysis
-        blocks: list[Block] = []
-        if analysis == "weighted-overlap":
-            blocks = _weighted_overlap(table.name, panels)
-        elif analysis == "gap-curve":
-            blocks = _gap_curve(table.name, panels)
-        elif analysis == "reverse-mismatch":
-            blocks = _reverse_mismatch(table.panels)
-        elif analysis == "depth":
-            blocks = _depth(table.panels)
-        elif analysis == "single-head":
-            blocks = _single_head(table.panels)
-        elif analysis == "reduced-vocabulary":
-            blocks = _reduced_vocabulary(table.panels)
-        elif analysis == "overlap-control":
-            blocks = _overlap_control(table.panels)
-        elif analysis == "committee-size":
-            blocks = _committee_size(table.panels)
-        if analysis:
-            sections.append(Section(f"Open question: {table.spec.title}", blocks=blocks))
-    return sections
+        if table.spec.analysis:
+            used = [other for other in tables if other.name in table.spec.uses]
+            panels = [panel for other in used for panel in other.panels] or table.panels
+            questions.append(Question(table.spec.title, ANALYSES[table.spec.analysis](table.name, panels)))
+    return questions
 
 
-def _weighted_overlap(table: str, panels: Sequence[PanelResult]) -> list[Block]:
+def _weighted_overlap(table: str, panels: Sequence[PanelResult]) -> Finding:
     points = _points(panels)
     if len(points) < 4:
-        return [Text("Too few rows with a gap were run.")]
+        return Finding("Too few rows with a gap were run.", [])
     tasks = [panel.task_name for panel, _ in points]
     rows_of = [row for _, row in points]
     gaps = [(np.array(row.arm) - np.mean(row.without)).tolist() for row in rows_of]
-    predictors = [np.array([float(of(row)) for row in rows_of]) for of in PREDICTORS.values()]
+    predictors = np.array([[float(of(row)) for row in rows_of] for of in PREDICTORS.values()])
 
-    w_s = predictors[-1]
+    def correlations(rows: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """Of each predictor, the same at equal W_S, and how much more the overlap has than T_M, `[7]`."""
+        drawn, of = predictors[:, rows], [tasks[row] for row in rows]
+        plain = [_within(x, means, of) for x in drawn]
+        partial = [_within(x, means, of, drawn[-1]) for x in drawn[:-1]]
+        return np.array([*plain, *partial, plain[1] - plain[0], partial[1] - partial[0]])
 
-    def correlations(means: np.ndarray) -> np.ndarray:
-        """Of each predictor, the same at equal W_S, and of the overlap more than T_M; `[6, resamples]`."""
-        plain = [[_within(x, y, tasks) for y in means.T] for x in predictors]
-        partial = [[_within(x, y, tasks, w_s) for y in means.T] for x in predictors[:-1]]
-        found = np.array(plain + partial)
-        return np.vstack([found, found[1] - found[0]])
-
-    *all_of_them, better = resampled(correlations, gaps, RESAMPLES // 4)
-    plain, partial = all_of_them[: len(predictors)], all_of_them[len(predictors) :]
+    found = resampled_rows(correlations, gaps, tasks, RESAMPLES // 2)
+    plain, partial, (better, better_partial) = found[:3], found[3:5], found[5:]
     grid = [
-        [name, _correlation(found), _correlation(beside) if beside else ""]
-        for name, found, beside in zip_longest(PREDICTORS, plain, partial)
+        [name, _correlation(each), _correlation(beside) if beside else ""]
+        for name, each, beside in zip_longest(PREDICTORS, plain, partial)
     ]
-    if better.low > 0:
-        finding = "the overlap by frequency predicts the gap better than the plain T_M"
-    elif better.high < 0:
-        finding = "the plain T_M predicts the gap better than the overlap by frequency"
-    else:
-        finding = "no difference between the two is shown"
-    missing = [1 - row.coverage["weighted_overlap"] for row in rows_of]
-    figure = plots.scatter_plot(
-        missing, [float(np.mean(each)) for each in gaps], tasks, "share of the task's tokens not in W_S"
+    grid.append(["overlap minus T_M", _correlation(better), _correlation(better_partial)])
+    finding = _either(
+        better,
+        "The overlap by frequency predicts the gap better than the plain T_M",
+        "The plain T_M predicts the gap better than the overlap by frequency",
+        "No difference between the plain T_M and the overlap by frequency is shown",
     )
-    return [
-        Text(
-            f"{len(rows_of)} rows with a gap, over {len(set(tasks))} tasks. Rank correlation of the gap with"
-            " each predictor, within each task (tasks are not compared) and averaged by rows:"
-            f" **{finding}** (difference {better.mean:+.2f} [{better.low:+.2f}, {better.high:+.2f}])."
-        ),
-        Grid(
-            ["predictor", "rank correlation with the gap", "partial, at equal W_S"],
-            grid,
-            "T_M has a minus sign here, so that a good predictor has a correlation near +1. Intervals from"
-            " resampled pre-trainings. W_S is not an overlap, but both overlaps depend on it.",
-        ),
-        Plot(table, figure, "Gap of each row against its weighted lack of overlap.", finding),
-    ]
+    answer = (
+        f"{finding}: rank correlations with the gap of {plain[0].mean:+.2f} for T_M and {plain[1].mean:+.2f}"
+        f" for the overlap, difference {_correlation(better)}; at equal W_S {partial[0].mean:+.2f} and"
+        f" {partial[1].mean:+.2f}."
+    )
+    missing = [1 - row.coverage["weighted_overlap"] for row in rows_of]
+    groups = tasks if len(set(tasks)) > 1 else [f"W_S = {row.w_s:,}" for row in rows_of]
+    figure = plots.scatter_plot(
+        missing, [float(np.mean(each)) for each in gaps], groups, "share of the task's tokens not in W_S"
+    )
+    return Finding(
+        answer,
+        [
+            Grid(
+                ["predictor", "rank correlation with the gap", "partial, at equal W_S"],
+                grid,
+                f"{len(rows_of)} rows with a gap, {_tasks(len(set(tasks)))}; correlations within each task,"
+                " averaged by rows. T_M has a minus sign, so that a good predictor has a correlation near +1."
+                " Intervals from resampled rows, and in each of them resampled pre-trainings.",
+            ),
+            Plot(table, figure, "Gap of each row against its weighted lack of overlap.", answer),
+        ],
+    )
+
+
+def _tasks(count: int) -> str:
+    return "1 task" if count == 1 else f"{count} tasks"
+
+
+def _either(found: Interval | None, above: str, below: str, neither: str, bound: float = 0.0) -> str:
+    """Which of three sentences an interval supports."""
+    if found is not None and found.low > bound:
+        return above
+    return below if found is not None and found.high < bound else neither
 
 
 def _correlation(found: Interval) -> str:
@@ -107,17 +143,12 @@ def _correlation(found: Interval) -> str:
 
 def _points(panels: Sequence[PanelResult]) -> list[tuple[PanelResult, RowResult]]:
     """Rows with a gap; a row that several tables share counts once."""
-    seen = set()
-    out = []
+    found: dict[str, tuple[PanelResult, RowResult]] = {}
     for panel in panels:
         for row in panel.rows:
-            if row.gap_interval is None:
-                continue
-            identity = (panel.task_name, tuple(row.accuracy))
-            if identity not in seen:
-                seen.add(identity)
-                out.append((panel, row))
-    return out
+            if row.gap_interval is not None:
+                found.setdefault(row.key, (panel, row))
+    return list(found.values())
 
 
 def _within(x: np.ndarray, y: np.ndarray, tasks: Sequence[str], beside: np.ndarray | None = None) -> float:
@@ -132,8 +163,8 @@ def _within(x: np.ndarray, y: np.ndarray, tasks: Sequence[str], beside: np.ndarr
     return total / weight if weight else 0.0
 
 
-def _gap_curve(table: str, panels: Sequence[PanelResult]) -> list[Block]:
-    grid, curves = [], []
+def _gap_curve(table: str, panels: Sequence[PanelResult]) -> Finding:
+    grid, curves, reached = [], [], []
     for panel in panels:
         rows = random_rows_of(panel)
         if len(rows) < 3:
@@ -142,37 +173,40 @@ def _gap_curve(table: str, panels: Sequence[PanelResult]) -> list[Block]:
         curves.append((panel, curve))
         if curve.bounded:
             w_s = f"{curve.w_s_90.mean:,.0f} [{curve.w_s_90.low:,.0f}, {curve.w_s_90.high:,.0f}]"
+            reached.append(f"{w_s} ({panel.heading})")
         else:
             w_s = "not determined by these W_S"
-        grid.append(
-            [
-                panel.name,
-                f"{curve.full.mean:.3f} [{curve.full.low:.3f}, {curve.full.high:.3f}]",
-                w_s,
-                str(len(rows)),
-            ]
-        )
+        full = f"{curve.full.mean:.3f} [{curve.full.low:.3f}, {curve.full.high:.3f}]"
+        grid.append([panel.heading, full, w_s, str(len(rows))])
     if not grid:
-        return [Text("Too few W_S were run.")]
-    return [
-        Text(
-            "Fitted: gap = full x W_S / (W_S + half), whose 90 % are reached at 9 x half. Intervals from"
-            " resampled pre-trainings. The curves are drawn in the plots of the tables."
-        ),
-        Grid(["task", "full gap", "W_S for 90 % of it", "sizes"], grid),
-        Plot(
-            f"{table}-share",
-            plots.saturation_plot(curves),
-            "Share of the fitted full gap that each W_S reaches; the line is at 90 %.",
-            "; ".join(f"{line[0]}: 90 % at W_S {line[2]}" for line in grid),
-        ),
-    ]
+        return Finding("Too few W_S were run.", [])
+    answer = f"90 % of the full gap are reached at W_S {', '.join(reached)}." if reached else ""
+    lost = len(grid) - len(reached)
+    if lost:
+        answer += f" For {_tasks(lost)} the W_S that were run do not determine it."
+    return Finding(
+        answer.strip(),
+        [
+            Grid(
+                ["task", "full gap", "W_S for 90 % of it", "sizes"],
+                grid,
+                "Fitted: gap = full x W_S / (W_S + half), whose 90 % are reached at 9 x half. Intervals from"
+                " resampled pre-trainings.",
+            ),
+            Plot(
+                f"{table}-share",
+                plots.saturation_plot(curves),
+                "Share of the fitted full gap that each W_S reaches; the line is at 90 %.",
+                "; ".join(f"{line[0]}: 90 % at W_S {line[2]}" for line in grid),
+            ),
+        ],
+    )
 
 
-def _reverse_mismatch(panels: Sequence[PanelResult]) -> list[Block]:
-    blocks: list[Block] = []
+def _reverse_mismatch(table: str, panels: Sequence[PanelResult]) -> Finding:
+    answers, blocks = [], list[Block]()
     for panel in panels:
-        rows = [row for row in panel.rows if row.accuracy]
+        rows = sorted((row for row in panel.rows if row.accuracy), key=_absent)
         if not rows:
             continue
         grid = [
@@ -181,7 +215,7 @@ def _reverse_mismatch(panels: Sequence[PanelResult]) -> list[Block]:
                 f"{row.w_s:,}",
                 f"{row.coverage['t_m']:,}",
                 f"{row.coverage['absent_from_task']:,}",
-                f"{row.coverage['absent_from_task'] / row.coverage['t_w']:.0%}",
+                percent(_absent(row)),
                 "" if row.absent_share is None else f"{row.absent_share:.1%}",
                 f"{row.coverage['weighted_overlap']:.4f}",
                 mean_deviation(row.accuracy),
@@ -191,71 +225,77 @@ def _reverse_mismatch(panels: Sequence[PanelResult]) -> list[Block]:
         head = ["row", "W_S", "T_M", "tokens of T_W not in T_C", "their share of T_W",
                 "their share of all occurrences", "overlap", "Acc."]  # fmt: skip
         blocks.append(Grid(head, grid))
+        shares = [_absent(row) for row in rows for _ in row.arm]
+        line = slope(shares, [accuracy for row in rows for accuracy in row.arm])
+        if line is not None:
+            span = max(shares) - min(shares)
+            change = Interval(span * line.mean, span * line.low, span * line.high)
+            verdict = _either(
+                change,
+                "Tokens that the task lacks help",
+                "Tokens that the task lacks do harm",
+                "No harm of tokens that the task lacks is shown",
+            )
+            answers.append(
+                f"{verdict}: from {percent(min(shares))} to {percent(max(shares))} of T_W outside T_C,"
+                f" accuracy changes by {interval_words(change)} (straight line over all pre-trainings)."
+            )
         if len(rows) > 2:
             words = "Accuracy against the share of T_W that the task lacks; bars are one standard deviation."
-            blocks.append(Plot(f"{panel.table}-share", plots.absent_plot(rows), words, words))
-        for row in rows[1:]:
-            found = difference(rows[0].arm, row.arm)
-            if found is not None:
-                shown = "shown" if found.low > 0 or found.high < 0 else "not shown"
-                blocks.append(
-                    Text(
-                        f"{rows[0].spec.name} minus {row.spec.name}: {interval_words(found)};"
-                        f" a difference is **{shown}**."
-                    )
-                )
-    return blocks or [Text("Not run.")]
+            blocks.append(Plot(f"{table}-share", plots.absent_plot(rows), words, words))
+    return Finding(" ".join(answers) or "Too few rows were run.", blocks) if blocks else NOT_RUN
 
 
-def _depth(panels: Sequence[PanelResult]) -> list[Block]:
-    blocks: list[Block] = []
+def _absent(row: RowResult) -> float:
+    """Share of T_W that the task lacks."""
+    return float(row.coverage["absent_from_task"] / row.coverage["t_w"])
+
+
+def _depth(table: str, panels: Sequence[PanelResult]) -> Finding:
+    answers, blocks = [], list[Block]()
     for panel in panels:
         rows = sorted((row for row in panel.rows if row.accuracy), key=lambda row: row.layer_count)
-        if not rows:
+        if len(rows) < 2:
             continue
+        shallow, deep = rows[0], rows[-1]
+        found = difference(shallow.arm, deep.arm)
+        best = max(rows, key=lambda row: float(np.mean(row.arm)))
+        verdict = _either(
+            found, "the shallow one is better", "the deep one is better", "no difference is shown"
+        )
+        answers.append(
+            f"{panel.task_name}: {shallow.spec.name} minus {deep.spec.name} {interval_words(found)},"
+            f" {verdict}; {best.spec.name} has the highest mean."
+        )
         grid = [
             [row.spec.name, row.architecture, str(row.layer_count),
              "" if row.seconds is None else f"{row.seconds:.0f}", mean_deviation(row.accuracy)]
             for row in rows
         ]  # fmt: skip
         blocks += [
-            Text(f"**{panel.spec.title}.** Every model is trained for the arithmetic of the deepest."),
-            Grid(["row", "architecture here", "layers", "seconds", "Acc."], grid),
-            *_best_depth(rows),
+            Text(f"**{panel.spec.title}**"),
+            Grid(
+                ["row", "architecture here", "layers", "seconds", "Acc."],
+                grid,
+                "All rows have the arithmetic of the deepest, by more epochs; seconds are those measured.",
+            ),
             Plot(
-                f"{panel.table}-{panel.spec.name}",
+                f"{table}-{panel.spec.name}",
                 plots.depth_plot(rows),
-                "Accuracy against the number of layers, all trained for the same time; bars are one standard"
-                " deviation.",
+                "Accuracy against the number of layers, all trained for the same arithmetic; bars are one"
+                " standard deviation.",
                 "; ".join(f"{row.spec.name} {mean_deviation(row.accuracy)}" for row in rows),
             ),
         ]
-    return blocks or [Text("Not run.")]
+    return Finding(" ".join(answers), blocks) if blocks else NOT_RUN
 
 
-def _best_depth(rows: Sequence[RowResult]) -> list[Block]:
-    deepest = next((row for row in rows if not row.spec.equal_seconds), None)
-    best = max(rows, key=lambda row: float(np.mean(row.arm)))
-    found = None if deepest is None else difference(best.arm, deepest.arm)
-    if deepest is None or found is None:
-        return []
-    if best is deepest:
-        return [Text(f"The best is the deepest, {best.spec.name}.")]
-    better = "shown" if found.low > 0 else "not shown"
-    return [
-        Text(
-            f"The best is {best.spec.name}, {interval_words(found)} beside {deepest.spec.name}: that fewer"
-            f" blocks for more epochs are better is **{better}**. The best of several is chosen after the"
-            " fact, which flatters it."
-        )
-    ]
-
-
-def _single_head(panels: Sequence[PanelResult]) -> list[Block]:
-    blocks: list[Block] = []
+def _single_head(table: str, panels: Sequence[PanelResult]) -> Finding:
+    answers, blocks = [], list[Block]()
     for panel in panels:
-        rows = [row for row in panel.rows if row.single_heads]
-        for row in rows:
+        for row in panel.rows:
+            if not row.single_heads:
+                continue
             kept = np.array([of["kept"] for of in row.single_heads])  # [trials, heads + 1]
             alone = np.array([of["alone"] for of in row.single_heads])  # [trials, heads, labels]
             heads = kept.shape[1] - 1
@@ -263,33 +303,43 @@ def _single_head(panels: Sequence[PanelResult]) -> list[Block]:
             # With this many of the best heads, no more than a hundredth is lost.
             enough = int(np.argmax(kept.mean(0) >= kept.mean(0)[-1] - MARGIN))
             specialists = len(set(alone[0].argmax(0).tolist()))
+            answers.append(
+                f"{row.spec.name} ({row.architecture}): one of {heads} heads alone has {accuracies[0]:.3f}"
+                f" (the best) to {accuracies[-1]:.3f} (the weakest), none {kept.mean(0)[0]:.3f}, all"
+                f" {kept.mean(0)[-1]:.3f}; the best {enough} lose no more than {MARGIN}."
+            )
             blocks += [
-                Text(
-                    f"**{row.spec.name} ({row.architecture}).** One of {heads} heads alone has"
-                    f" {accuracies[0]:.3f} (the best) to {accuracies[-1]:.3f} (the weakest), none"
-                    f" {kept.mean(0)[0]:.3f}, all {kept.mean(0)[-1]:.3f}. The best {enough} are enough to"
-                    f" lose no more than {MARGIN}; {specialists} heads are the best at some label (trial 1)."
-                ),
                 Grid(
                     ["heads kept", *map(str, range(heads + 1))],
-                    [["accuracy", *(f"{value:.3f}" for value in kept.mean(0))]],
-                    "The weakest are pruned first, by their accuracy alone on validation texts.",
+                    [[row.spec.name, *(f"{value:.3f}" for value in kept.mean(0))]],
+                    "Accuracy; the weakest are pruned first, by their accuracy alone on validation texts."
+                    f" {specialists} heads are the best at some label (trial 1).",
                 ),
                 Plot(
-                    f"{panel.table}-{row.spec.name}",
+                    f"{table}-{row.spec.name}",
                     plots.heads_plot(alone[0], kept),
                     "Left: accuracy of each label with one head alone, trial 1. Right: accuracy against the"
                     " heads kept, each trial and their mean.",
                     f"From {kept.mean(0)[0]:.3f} without any head to {kept.mean(0)[-1]:.3f} with all.",
                 ),
             ]
-    return blocks or [Text("Not run.")]
+    return Finding(" ".join(answers), blocks) if blocks else NOT_RUN
 
 
-def _reduced_vocabulary(panels: Sequence[PanelResult]) -> list[Block]:
-    blocks: list[Block] = []
+def _reduced_vocabulary(table: str, panels: Sequence[PanelResult]) -> Finding:
+    answers, blocks = [], list[Block]()
     for panel in panels:
         rows = [row for row in panel.rows if row.accuracy and row.parameters and row.seconds]
+        if len(rows) < 2:
+            continue
+        full, reduced = rows[:2]
+        lost = difference(full.arm, reduced.arm)
+        verdict = _either(lost, "a loss is shown", "a gain is shown", "no difference is shown")
+        answers.append(
+            f"{panel.task_name}: {percent(_megabytes(reduced) / _megabytes(full))} of the memory and"
+            f" {percent((reduced.seconds or 0) / (full.seconds or 1))} of the seconds; accuracy of full minus"
+            f" reduced {interval_words(lost)}, {verdict}."
+        )
         grid = [
             [
                 row.spec.name,
@@ -301,37 +351,26 @@ def _reduced_vocabulary(panels: Sequence[PanelResult]) -> list[Block]:
             ]
             for row in rows
         ]
-        if len(rows) < 2:
-            continue
-        blocks.append(Text(f"**{panel.spec.title}.**"))
-        blocks.append(
-            Grid(["row", "T_W", "parameters", "MB", "seconds", "Acc."], grid, "MB: of 4 bytes each.")
-        )
-        full, reduced = rows[:2]
-        lost = difference(full.arm, reduced.arm)
-        shown = "shown" if lost is not None and (lost.low > 0 or lost.high < 0) else "not shown"
-        blocks.append(
-            Text(
-                f"The smaller vocabulary takes {_megabytes(reduced) / _megabytes(full):.0%} of the memory and"
-                f" {(reduced.seconds or 0) / (full.seconds or 1):.0%} of the seconds. Accuracy of full minus"
-                f" reduced: {interval_words(lost)}; a difference is **{shown}**."
-            )
-        )
+        head = ["row", "T_W", "parameters", "MB", "seconds", "Acc."]
         words = "; ".join(
             f"{row.spec.name}: {_megabytes(row):.1f} MB, {mean_deviation(row.accuracy)}" for row in rows
         )
         caption = "Accuracy against the memory of the weights; bars are one standard deviation."
         figure = plots.memory_plot(rows, [_megabytes(row) for row in rows])
-        blocks.append(Plot(f"{panel.table}-{panel.spec.name}", figure, caption, words))
-    return blocks or [Text("Not run.")]
+        blocks += [
+            Text(f"**{panel.spec.title}**"),
+            Grid(head, grid, "MB: of 4 bytes each."),
+            Plot(f"{table}-{panel.spec.name}", figure, caption, words),
+        ]
+    return Finding(" ".join(answers), blocks) if blocks else NOT_RUN
 
 
 def _megabytes(row: RowResult) -> float:
     return 4 * (row.parameters or 0) / 1e6
 
 
-def _overlap_control(panels: Sequence[PanelResult]) -> list[Block]:
-    blocks: list[Block] = []
+def _overlap_control(table: str, panels: Sequence[PanelResult]) -> Finding:
+    lengths, tokens, blocks = list[Interval](), list[Interval](), list[Block]()
     for panel in panels:
         rows = [row for row in panel.rows if row.accuracy and row.coverage]
         if not rows:
@@ -347,18 +386,44 @@ def _overlap_control(panels: Sequence[PanelResult]) -> list[Block]:
             ]
             for row in rows
         ]
-        blocks.append(Text(f"**{panel.spec.title}.**"))
+        blocks.append(Text(f"**{panel.spec.title}**"))
         blocks.append(Grid(["row", "W_S", "tokens of a paragraph", "T_M", "overlap", "Acc."], grid))
-        blocks += _shares_of_the_harm(rows)
-        name = f"{panel.table}-{panel.spec.name}-t_m"
+        by_length, by_tokens, points = _parts_of_the_harm(rows)
+        lengths, tokens = lengths + by_length, tokens + by_tokens
+        blocks += [Points(points)] if points else []
+        name = f"{table}-{panel.spec.name}-t_m"
         words = f"Accuracy against T_M, {panel.name}; bars are one standard deviation."
         blocks.append(Plot(name, plots.t_m_plot(panel), words, words))
-    return blocks or [Text("Not run.")]
+    if not blocks:
+        return NOT_RUN
+    answer = (
+        f"Missing tokens do harm in {_shown_in(tokens)}, shorter paragraphs in {_shown_in(lengths)}, by the"
+        " intervals of accuracy with paragraphs of equal lengths."
+    )
+    return Finding(answer, blocks)
 
 
-def _shares_of_the_harm(rows: Sequence[RowResult]) -> list[Block]:
-    """What the lengths of paragraphs do, and what is left for their tokens."""
-    points = []
+def _shown_in(found: Sequence[Interval]) -> str:
+    """How often a difference is shown, and its range."""
+    if not found:
+        return "no comparison that was run"
+    means = sorted(each.mean for each in found)
+    shown = sum(each.low > 0 for each in found)
+    ends = dict.fromkeys(map(signed, (means[0], means[-1])))
+    return f"{shown} of {len(found)} comparisons ({' to '.join(ends)})"
+
+
+def _parts_of_the_harm(rows: Sequence[RowResult]) -> tuple[list[Interval], list[Interval], list[str]]:
+    """What the lengths of paragraphs do, what their tokens do, and both in words."""
+    lengths, tokens, points = list[Interval](), list[Interval](), list[str]()
+
+    def compare(what: str, first: RowResult, second: RowResult, among: list[Interval]) -> None:
+        found = difference(first.arm, second.arm)
+        if found is not None:
+            among.append(found)
+            shown = _either(found, "harm is **shown**", "the opposite is **shown**", "harm is **not shown**")
+            points.append(f"{what}: {interval_words(found)}; {shown}.")
+
     for control in rows:
         strict = next((row for row in rows if row.spec.w_s.select == control.spec.w_s.lengths_of), None)
         plain = next(
@@ -366,70 +431,84 @@ def _shares_of_the_harm(rows: Sequence[RowResult]) -> list[Block]:
         )
         if strict is None:
             continue
-        name = strict.spec.name
         if plain is not None:
-            points += _one_share("random minus the same lengths: what shorter paragraphs do", plain, control)
-        points += _one_share(f"the same lengths minus {name}: what its tokens do", control, strict)
-    return [Points(points)] if points else []
+            what = "random minus the same lengths: what shorter paragraphs do"
+            compare(what, plain, control, lengths)
+        what = f"the same lengths minus {strict.spec.name}: what its tokens do"
+        compare(what, control, strict, tokens)
+    return lengths, tokens, points
 
 
-def _one_share(what: str, first: RowResult, second: RowResult) -> list[str]:
-    found = difference(first.arm, second.arm)
-    if found is None:
-        return []
-    shown = "shown" if found.low > 0 or found.high < 0 else "not shown"
-    return [f"{what}: {interval_words(found)}; a difference is **{shown}**."]
-
-
-def _committee_size(panels: Sequence[PanelResult]) -> list[Block]:
-    blocks: list[Block] = []
+def _committee_size(table: str, panels: Sequence[PanelResult]) -> Finding:
+    answers, blocks = [], list[Block]()
     for panel in panels:
         committee = panel.committee
         if committee is None:
             continue
         sizes = {one["size"]: one for one in committee["sizes"]}
-        shown = [size for size in (1, 2, 3, 5, 10, 15, 20, 25, max(sizes)) if size in sizes]
-        blocks.append(
-            Text(f"**{panel.spec.title}.** Random committees out of all {max(sizes)} stored members:")
+        most = max(sizes)
+        enough = min(size for size in sizes if sizes[size]["mean"] >= sizes[most]["mean"] - MARGIN)
+        shown = dict.fromkeys(size for size in (1, 2, 3, 5, 10, 15, 20, 25, most) if size in sizes)
+        answers.append(
+            f"{panel.task_name}: {sizes[1]['mean']:.3f} with one member, {sizes[most]['mean']:.3f} with"
+            f" {most}; {enough} are enough to lose no more than {MARGIN}."
         )
-        blocks.append(
+        blocks += [
+            Text(f"**{panel.spec.title}**"),
             Grid(
-                ["members", *map(str, dict.fromkeys(shown))],
-                [["accuracy", *(f"{sizes[size]['mean']:.3f}" for size in dict.fromkeys(shown))]],
-            )
-        )
+                ["members", *map(str, shown)],
+                [["accuracy", *(f"{sizes[size]['mean']:.3f}" for size in shown)]],
+                f"Mean of random committees out of all {most} stored members.",
+            ),
+        ]
         figure = plots.size_plot(panel)
-        words = f"From {sizes[1]['mean']:.3f} for one member to {sizes[max(sizes)]['mean']:.3f} for all."
+        words = f"From {sizes[1]['mean']:.3f} for one member to {sizes[most]['mean']:.3f} for all."
         blocks.append(
-            Plot(f"committee-size{panel.spec.name and '-' + panel.spec.name}", figure, words, words)
+            Plot(
+                f"{table}{panel.spec.name and '-' + panel.spec.name}", figure, f"{panel.name}: {words}", words
+            )
         )
         twins = ", ".join(f"{name} {value:.3f}" for name, value in committee["twins"].items())
-        blocks.append(
-            Text(
-                f"Committees of trials of one architecture: {twins}; of {len(committee['names'])} different"
-                f" architectures, mean of the trials: {np.mean(committee['trials']):.3f}."
-            )
-        )
+        points = [
+            f"Committees of trials of one architecture: {twins}; of {len(committee['names'])} different"
+            f" architectures, mean of the trials: {np.mean(committee['trials']):.3f}."
+        ]
         if "subsets" in committee:
-            blocks.append(_subsets(committee, panel.with_role("member")))
+            answer, more = _subsets(committee, panel.with_role("member"))
+            answers.append(answer)
+            points += more
         else:
-            blocks.append(Text("No subset was chosen, as no validation texts were left."))
-    return blocks or [Text("Not run.")]
+            points.append("No subset was chosen, as no validation texts were left.")
+        blocks.append(Points(points))
+    return Finding(" ".join(answers), blocks) if blocks else NOT_RUN
 
 
-def _subsets(committee: dict[str, Any], members: Sequence[RowResult]) -> Block:
+def _subsets(committee: dict[str, Any], members: Sequence[RowResult]) -> tuple[str, list[str]]:
+    """Whether choosing members by validation texts helps, in a sentence and in figures."""
     subsets, names = committee["subsets"], committee["names"]
     chosen = ", ".join(names[i] for i in subsets["chosen"])
     differences = np.subtract(subsets["chosen_test"], subsets["all_members_test"])
     by_trial = dict(zip(committee["numbers"], differences.tolist(), strict=True))
     found = interval(independent(by_trial, *members))
-    better = "shown" if found is not None and found.low > 0 else "not shown"
-    return Points(
-        [
-            f"Best on {subsets['validation_texts']} validation texts (mean of the trials): {chosen}.",
-            f"Its test accuracy is {np.mean(subsets['chosen_test']):.3f}, that of all {len(names)} members"
-            f" {np.mean(subsets['all_members_test']):.3f}; difference {interval_words(found)}:"
-            f" that choosing helps is {better}.",
-            f"Chosen again in each trial, the subset has {np.mean(subsets['chosen_by_trial_test']):.3f}.",
-        ]
-    )
+    verdict = _either(found, "is shown to help", "is shown to harm", "is not shown to help")
+    answer = f"Choosing members on validation texts {verdict} ({interval_words(found)})."
+    if len(subsets["chosen"]) == len(names):
+        answer = "On validation texts, no subset is better than all members."
+    return answer, [
+        f"Best on {subsets['validation_texts']} validation texts (mean of the trials): {chosen}.",
+        f"Its test accuracy is {np.mean(subsets['chosen_test']):.3f}, that of all {len(names)} members"
+        f" {np.mean(subsets['all_members_test']):.3f}; difference {interval_words(found)}.",
+        f"Chosen again in each trial, the subset has {np.mean(subsets['chosen_by_trial_test']):.3f}.",
+    ]
+
+
+ANALYSES: dict[Analysis, Callable[[str, Sequence[PanelResult]], Finding]] = {
+    "weighted-overlap": _weighted_overlap,
+    "gap-curve": _gap_curve,
+    "reverse-mismatch": _reverse_mismatch,
+    "depth": _depth,
+    "single-head": _single_head,
+    "reduced-vocabulary": _reduced_vocabulary,
+    "overlap-control": _overlap_control,
+    "committee-size": _committee_size,
+}

@@ -40,12 +40,12 @@ def gap_plot(panel: PanelResult, curve: Curve | None) -> Figure:
 
 
 @rc_context(STYLE)
-def gaps_plot(panels: Sequence[PanelResult], beside: Mapping[str, PanelResult]) -> Figure:
+def gaps_plot(panels: Sequence[PanelResult], beside: Mapping[str, tuple[str, PanelResult]]) -> Figure:
     """Gap against W_S for all tasks, the paper's values among ours.
 
     Args:
         panels: of one task each.
-        beside: the same panels at other sizes, by name; may lack some.
+        beside: the same panels at other sizes with their preset, by name; may lack some.
     """
     lines = -(-len(panels) // 2)
     figure = Figure(figsize=(WIDTH, 0.7 + 1.9 * lines))
@@ -53,7 +53,8 @@ def gaps_plot(panels: Sequence[PanelResult], beside: Mapping[str, PanelResult]) 
     for axes, panel in zip(grid.flat, panels, strict=False):
         _draw_gaps(axes, panel)
         if panel.name in beside:
-            axes.plot(*gap_points(beside[panel.name]), "v", color=ORANGE, label="ours at other sizes")
+            preset, other = beside[panel.name]
+            axes.plot(*gap_points(other), "v", color=ORANGE, label=f"ours, preset {preset}")
         # Not part of the layout, which would make room for a title by making the axes narrow.
         axes.set_title(panel.heading, fontsize=9, loc="left").set_in_layout(False)
     for axes in grid.flat[len(panels) :]:
@@ -155,11 +156,16 @@ def committee_plot(panel: PanelResult) -> Figure:
     for axes in (by_time, by_layers):
         axes.margins(x=0.1)
         axes.set_xlim(left=0)
-    by_layers.xaxis.set_major_locator(MaxNLocator(integer=True))
+    paper = [(row.layer_count, row.paper.accuracy) for row in panel.rows if row.paper.accuracy]
+    if panel.spec.committee is not None:
+        paper.append((panel.committee_layers, panel.spec.committee))
+    if paper:
+        by_layers.plot(*zip(*paper, strict=True), label="paper", **PAPER)
+    by_layers.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     by_time.set_xlabel("milliseconds per text")
     by_layers.set_xlabel("layers")
     by_time.set_ylabel("test accuracy")
-    return add_legend(figure, 3)
+    return add_legend(figure, 2)
 
 
 @rc_context(STYLE)
@@ -238,7 +244,10 @@ def heads_plot(alone: np.ndarray, kept: np.ndarray) -> Figure:
 
 def depth_plot(rows: Sequence[RowResult]) -> Figure:
     """Accuracy against the number of layers."""
-    return _accuracy_plot(rows, [row.layer_count for row in rows], "layers")
+    layers = [row.layer_count for row in rows]
+    figure = _accuracy_plot(rows, layers, "layers")
+    figure.axes[0].set_xticks(layers)
+    return figure
 
 
 def memory_plot(rows: Sequence[RowResult], megabytes: Sequence[float]) -> Figure:

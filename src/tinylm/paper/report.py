@@ -23,7 +23,7 @@ from tinylm.paper.spec import table_names
 from tinylm.paper.statistics import fit_curve
 from tinylm.paper.tokens import token_section
 from tinylm.paper.tuned import COMPARED, TUNED, comparison
-from tinylm.paper.view import PanelResult, RowResult, TableResult, load_results
+from tinylm.paper.view import Effort, PanelResult, RowResult, TableResult, efforts_of, load_results
 from tinylm.report.document import (
     Block,
     Document,
@@ -46,6 +46,9 @@ METHODS = {
     "fasttext": "fastText",
 }
 NOT_KNOBS = {"corpus", "leaves_out"}
+DISCUSSION = "discussion.md"  # of a results folder: what differs from the paper and why, by hand
+MARKS = {"shown": "✓ shown", "not shown": "not shown", "not run": "not run"}
+MOST_NAMED = 4  # comparisons that a sentence names
 
 
 def write_report(
@@ -58,7 +61,7 @@ def write_report(
     """Write Markdown, HTML and plots from a results folder.
 
     Args:
-        folder: the results.
+        folder: the results; its `discussion.md`, where there is one, becomes a section.
         out: of the Markdown; `report.md` in the results folder when None. The plots stay in
             `plots/` of the results folder.
         page: of the HTML; `report.html` in the results folder when None.
@@ -74,8 +77,14 @@ def write_report(
     results = Results(folder)
     store_committees(results)  # of a run that was stopped before it could
     tables = load_results(results)
-    counted = load_results(Results(tokens)) if tokens else tables
-    document = build(tables, counted, load_results(Results(beside)) if beside else [])
+    discussion = folder / DISCUSSION
+    document = build(
+        tables,
+        counted=load_results(Results(tokens)) if tokens else tables,
+        beside=load_results(Results(beside)) if beside else [],
+        efforts=efforts_of(results),
+        discussion=discussion.read_text(encoding="utf-8") if discussion.is_file() else "",
+    )
     out, page = out or folder / "report.md", page or folder / "report.html"
     plot_folder = folder / "plots"
     for each in (plot_folder, out.parent, page.parent):
@@ -88,7 +97,11 @@ def write_report(
 
 
 def build(
-    tables: Sequence[TableResult], counted: Sequence[TableResult], beside: Sequence[TableResult] = ()
+    tables: Sequence[TableResult],
+    counted: Sequence[TableResult],
+    beside: Sequence[TableResult],
+    efforts: Sequence[Effort],
+    discussion: str,
 ) -> Document:
     """The report of some tables.
 
@@ -96,6 +109,8 @@ def build(
         tables: the results.
         counted: those whose token counts are shown.
         beside: those whose accuracies and gaps stand beside.
+        efforts: who trained the cells.
+        discussion: paragraphs on what differs from the paper, and why.
     """
     preset = tables[0].preset
     verdicts = claims(tables)
@@ -105,16 +120,26 @@ def build(
         for panel in table.panels
         if any(row.accuracy for row in panel.rows)
     }
+    shown = [table for table in tables if table.panels and not table.spec.analysis]
+    questions = open_questions(tables)
+    answers = [[each.title, each.finding.answer] for each in questions]
+    answers += [[table.spec.title, _committees_answer(table)] for table in shown if _is_question(table)]
+    paragraphs = [Text(" ".join(each.split())) for each in discussion.split("\n\n") if each.strip()]
     sections = [
-        Section("The paper's claims", blocks=[_verdicts(verdicts), *_gaps(tables, others)]),
-        _knobs(tables[0]),
-        *(
-            section
-            for table in tables
-            if table.panels and not table.spec.analysis
-            for section in _table(table, others)
+        Section(
+            "The paper's claims", blocks=[_verdicts(verdicts), *_doubts(verdicts), *_gaps(tables, others)]
         ),
-        *open_questions(tables),
+        *([Section("Where ours differ, and why", blocks=[*paragraphs])] if paragraphs else []),
+        *(
+            [Section("Open questions of the paper", blocks=[Grid(["question", "answer"], answers)])]
+            if answers
+            else []
+        ),
+        _how_it_was_run(tables, efforts),
+        _legend(shown, others),
+        *(section for table in shown if not _is_question(table) for section in _table(table, others)),
+        *(section for table in shown if _is_question(table) for section in _table(table, others)),
+        *(question.section for question in questions),
         *([section] if (section := token_section(counted)) else []),
         *_comparisons(verdicts),
         _limits(tables),
@@ -126,15 +151,28 @@ def build(
         f"Tiny language models: the paper's tables, preset {preset}",
         f"Made by `tinylm paper report` from the results of `tinylm paper run all --preset {preset}`."
         " Values of the paper (Gross et al. 2025, arXiv 2507.14871) stand beside ours; what its text"
-        f" does not state is left empty. Accuracies are mean ± standard deviation of up to {trials} trials"
-        " after the last epoch, with nothing chosen on test data; **best epoch** is the paper's way, the"
-        " epoch that was best on the test data, and flatters. Brackets hold 95 % intervals, in which trials"
-        " that share a pre-training count as one.",
+        f" does not state is left empty. Accuracies are mean ± standard deviation of up to {trials} trials,"
+        " with nothing chosen on test data. Brackets hold 95 % intervals, in which trials that share a"
+        " pre-training count as one.",
         sections,
     )
 
 
-MARKS = {"shown": "✓ shown", "not shown": "not shown", "not run": "not run"}
+def _is_question(table: TableResult) -> bool:
+    """Whether a table is ours and not the paper's, although it looks like one."""
+    return table.name in table_names() and not table.name[-1].isdigit()
+
+
+def _committees_answer(table: TableResult) -> str:
+    """What the committees of an open question reach."""
+    evidence = [one for claim in claims([table]) for one in claim.evidence]
+    if not evidence:
+        return "Not run."
+    means = sorted(one.found.mean for one in evidence)
+    return (
+        f"The committee reaches the deep model, whichever it is, in {sum(one.shown for one in evidence)} of"
+        f" {len(evidence)} comparisons; committee minus deep model {signed(means[0])} to {signed(means[-1])}."
+    )
 
 
 def _verdicts(verdicts: Sequence[Claim]) -> Grid:
@@ -145,7 +183,9 @@ def _verdicts(verdicts: Sequence[Claim]) -> Grid:
         printed = list(dict.fromkeys(map(signed, claim.printed[:1] + claim.printed[-1:])))
         found = list(dict.fromkeys(map(interval_words, claim.found[:1] + claim.found[-1:])))
         verdict = MARKS[claim.verdict]
-        if len(claim.evidence) > 1:
+        if claim.verdict == "not shown" and supporting:
+            verdict = f"shown in {supporting} of {len(claim.evidence)}"
+        elif len(claim.evidence) > 1:
             verdict += f" ({supporting} of {len(claim.evidence)})"
         rows.append([claim.text, " to ".join(printed), " to ".join(found), verdict])
     return Grid(
@@ -155,6 +195,23 @@ def _verdicts(verdicts: Sequence[Claim]) -> Grid:
         " is ticked only where every comparison supports it by its 95 % interval; all of them stand below,"
         " under “The claims, comparison by comparison”.",
     )
+
+
+def _doubts(verdicts: Sequence[Claim]) -> list[Block]:
+    """The comparisons that do not support their claim, in words."""
+    points = []
+    for claim in verdicts:
+        undecided = [one for one in claim.evidence if not one.shown and not one.opposed]
+        opposed = [one for one in claim.evidence if one.opposed]
+        for found, words in (
+            (opposed, "the opposite is shown by"),
+            (undecided, "the interval allows both for"),
+        ):
+            if found:
+                named = [f"{one.what} ({interval_words(one.found)})" for one in found[:MOST_NAMED]]
+                more = f", and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""
+                points.append(f"{claim.text}: {words} {'; '.join(named)}{more}.")
+    return [Text("What does not support its claim:"), Points(points)] if points else []
 
 
 def _comparisons(verdicts: Sequence[Claim]) -> list[Section]:
@@ -167,7 +224,7 @@ def _comparisons(verdicts: Sequence[Claim]) -> list[Section]:
                     one.what,
                     signed(one.paper),
                     interval_words(one.found),
-                    MARKS["shown" if one.shown else "not shown"],
+                    "the opposite" if one.opposed else MARKS["shown" if one.shown else "not shown"],
                 ]
                 for one in claim.evidence
             ]
@@ -186,7 +243,6 @@ def _gaps(tables: Sequence[TableResult], others: Others) -> list[Block]:
     ]
     if not panels:
         return []
-    beside = {name: panel for name, (_, panel) in others.items()}
     words = "; ".join(
         f"{panel.name}: from {number(rows[0].gap)} at W_S {rows[0].w_s:,}"
         f" to {number(rows[-1].gap)} at {rows[-1].w_s:,}"
@@ -204,39 +260,78 @@ def _gaps(tables: Sequence[TableResult], others: Others) -> list[Block]:
         most = max(len(row.accuracy) for _, panel in shown for row in panel.rows)
         trials = "one trial each" if most == 1 else f"up to {most} trials each"
         caption += f" Triangles are of the preset {shown[0][0]}, {trials}, without an interval."
-    return [Plot("gaps", plots.gaps_plot(panels, beside), caption, words)]
+    return [Plot("gaps", plots.gaps_plot(panels, others), caption, words)]
 
 
-def _knobs(table: TableResult) -> Section:
+def _how_it_was_run(tables: Sequence[TableResult], efforts: Sequence[Effort]) -> Section:
+    """Devices, seconds and knobs."""
+    table = tables[0]
+    points = [
+        f"{effort.cells:,} cells (pre-trainings, fine-tunings and linear models) on {effort.device}:"
+        f" {effort.seconds / 3600:.1f} hours in sum, several at a time."
+        for effort in efforts
+    ]
+    corpus = table.knobs["corpus"]
+    names = corpus if isinstance(corpus, str) else ", ".join([*corpus["articles"], *corpus["further"]])
+    points.append(f"Pre-training text: {names}.")
     paper = load_preset("paper").model_dump(mode="json")
     rows = [
         [f"`{name}`", _plain(value), _plain(paper.get(name))]
         for name, value in table.knobs.items()
         if name not in NOT_KNOBS and value != paper.get(name)
     ]
-    blocks: list[Block] = []
+    blocks: list[Block] = [Points(points)]
     if rows:
         blocks.append(
             Grid(
                 ["knob", f"preset {table.preset}", "preset paper"],
                 rows,
-                "None stands for the recipe's or the spec's value.",
+                "Everything else is the paper's. None stands for the recipe's or the spec's value.",
             )
         )
     else:
-        blocks.append(Text("None: the sizes and hyper-parameters are the paper's."))
-    corpus = table.knobs["corpus"]
-    names = corpus if isinstance(corpus, str) else ", ".join([*corpus["articles"], *corpus["further"]])
-    blocks.append(Text(f"Pre-training text: {names}."))
-    return Section("Knobs that were turned", blocks=blocks)
+        blocks.append(Text("The sizes and hyper-parameters are the paper's."))
+    return Section("How it was run", blocks=blocks)
+
+
+def _legend(tables: Sequence[TableResult], others: Others) -> Section:
+    """What the columns of the tables say, once for all of them."""
+    panels = [panel for table in tables for panel in table.panels]
+    points = [
+        "T_C is counted on the task at the paper's number of rows; **overlap** is the share of the task's"
+        " token occurrences whose token is in W_S; **tokens** is the mean length of a paragraph of W_S.",
+        "The models in the last rows learn from the same training texts, without pre-training.",
+    ]
+    if any(row.best for panel in panels for row in panel.rows):
+        points.append(
+            "**best epoch** is the paper's way, the epoch that was best on the test data, and flatters."
+        )
+    if any(panel.with_role("member") for panel in panels):
+        points.append(
+            "**ms** is the median latency of one text on one thread of a CPU, tokenizing included, where the"
+            " committee's members predict one after the other; **layers** is the paper's measure of latency,"
+            " with the members side by side; **seconds** are those of one trial, pre-training included, while"
+            " others were trained beside it."
+        )
+    if others:
+        preset = next(iter(others.values()))[0]
+        points.append(
+            f"Columns of the preset {preset}: the paper's own sizes, epochs and W_S on the text that we have,"
+            " without an interval where there is one trial."
+        )
+    return Section("How to read the tables", blocks=[Points(points)])
 
 
 def _table(table: TableResult, others: Others) -> list[Section]:
     title = f"{table.name[:-1].capitalize()} {table.name[-1]}" if table.name[-1].isdigit() else table.name
+    title = "Open question" if _is_question(table) else title
     name = table.name.removesuffix(TUNED)
     tuned = " --tuned" if name != table.name else ""
     command = Text(f"`tinylm paper run {name} --preset {table.preset}{tuned}`")
-    sections = [Section(f"{title}: {table.spec.title}", blocks=[command])]
+    blocks: list[Block] = [command]
+    if _is_question(table):
+        blocks.insert(0, Text(f"**Answer.** {_committees_answer(table)}"))
+    sections = [Section(f"{title}: {table.spec.title}", blocks=blocks)]
     for panel in table.panels:
         section = sections[0]
         if panel.spec.name:
@@ -250,10 +345,9 @@ def _panel(panel: PanelResult, other: tuple[str, PanelResult] | None) -> list[Bl
     facts = panel.task
     blocks: list[Block] = [
         Text(
-            f"{facts['name']}, {len(facts['labels'])} labels: {facts['train_texts']:,} training and"
-            f" {facts['test_texts']:,} test texts were used here. T_C {facts['t_c']:,}"
-            + (f" (paper {panel.spec.t_c:,})" if panel.spec.t_c else "")
-            + ", counted on the task at the paper's number of rows."
+            f"{facts['train_texts']:,} training and {facts['test_texts']:,} test texts of"
+            f" {len(facts['labels'])} labels; T_C {facts['t_c']:,}"
+            + (f" (paper {panel.spec.t_c:,})." if panel.spec.t_c else ".")
         )
     ]
     rows = _committee_rows(panel) if panel.with_role("member") else _data_rows(panel, other)
@@ -274,11 +368,22 @@ def _panel(panel: PanelResult, other: tuple[str, PanelResult] | None) -> list[Bl
 
 
 def _data_rows(panel: PanelResult, other: tuple[str, PanelResult] | None) -> Grid:
-    head = ["row", "W_S paper", "W_S", "T_W paper", "T_W", "T_M paper", "T_M", "overlap", "tokens",
-            "Acc. paper", "Acc.", "best epoch", "gap paper", "gap"]  # fmt: skip
+    results = ["Acc. paper", "Acc.", "best epoch", "gap paper", "gap"]
+    counts = ["W_S paper", "W_S", "T_W paper", "T_W", "T_M paper", "T_M", "overlap", "tokens"]
+    beside: dict[str, RowResult] = {}
+    if other is not None:
+        preset, of = other
+        results += [f"Acc. {preset}", f"gap {preset}"]
+        beside = {row.spec.name: row for row in of.rows}
     rows = [
         [
             row.spec.name,
+            number(row.paper.accuracy),
+            mean_deviation(row.accuracy) + _few(row),
+            number(float(np.mean(row.best)) if row.best else None),
+            number(row.paper.gap),
+            interval_words(row.gap_interval) or signed(row.gap),
+            *(_beside(beside.get(row.spec.name)) if other is not None else []),
             count(row.paper.w_s),
             count(row.w_s if row.accuracy or row.coverage else None),
             count(row.paper.t_w),
@@ -287,35 +392,21 @@ def _data_rows(panel: PanelResult, other: tuple[str, PanelResult] | None) -> Gri
             count(row.coverage.get("t_m")),
             _share(row.coverage.get("weighted_overlap")),
             "" if row.mean_tokens is None else f"{row.mean_tokens:.0f}",
-            number(row.paper.accuracy),
-            mean_deviation(row.accuracy) + _few(row),
-            number(float(np.mean(row.best)) if row.best else None),
-            number(row.paper.gap),
-            interval_words(row.gap_interval) or signed(row.gap),
         ]
         for row in panel.rows
     ]
-    note = (
-        "overlap: share of the token occurrences in the task whose token is in W_S; tokens: mean length of a"
-        " paragraph of W_S. The models in the last rows learn from the same training texts, without"
-        " pre-training."
-    )
-    if other is not None:
-        preset, results = other
-        by_name = {row.spec.name: row for row in results.rows}
-        head += [f"Acc. {preset}", f"gap {preset}"]
-        for line, row in zip(rows, panel.rows, strict=True):
-            line += _beside(by_name.get(row.spec.name))
-        note += (
-            f" The last two columns are of the preset {preset}: the paper's own sizes, epochs and W_S on the"
-            " text that we have, without an interval where there is one trial."
-        )
-    empty = [""] * (len(head) - 14)
+    head = ["row", *results, *counts]
     rows += [
-        [METHODS[name], *[""] * 9, f"{accuracy:.3f}", *[""] * 3, *empty]
+        [METHODS[name], "", number(accuracy), *[""] * (len(head) - 3)]
         for name, accuracy in panel.baselines.items()
     ]
-    return Grid(head, rows, note)
+    return _filled(head, rows)
+
+
+def _filled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Grid:
+    """A table without the columns in which no row has anything."""
+    kept = [i for i in range(len(head)) if i == 0 or any(row[i] for row in rows)]
+    return Grid([head[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def _beside(row: RowResult | None) -> list[str]:
@@ -331,59 +422,43 @@ def _committee_rows(panel: PanelResult) -> Grid:
     milliseconds = (panel.latency or {}).get("ms", {})
     members = panel.with_role("member")
 
-    def line(
-        name: str,
-        what: str,
-        layers: str,
-        ms: str,
-        parameters: float | None,
-        seconds: float | None,
-        *accuracies: str,
-    ) -> list[str]:
+    def cost(ms: str, layers: str, parameters: float | None, seconds: float | None) -> list[str]:
         return [
-            name, what, layers,
+            layers,
             f"{milliseconds[ms]['p50']:.2f}" if ms in milliseconds else "",
             "" if parameters is None else f"{parameters / 1e6:.1f}",
             "" if seconds is None else f"{seconds:.0f}",
-            *accuracies,
-        ]  # fmt: skip
+        ]
 
     rows = [
-        line(
+        [
             row.spec.name,
-            row.architecture,
-            str(row.layer_count),
-            row.spec.name,
-            row.parameters,
-            row.seconds,
             number(row.paper.accuracy),
             mean_deviation(row.accuracy) + _few(row),
             number(float(np.mean(row.best)) if row.best else None),
-        )
+            row.architecture,
+            *cost(row.spec.name, str(row.layer_count), row.parameters, row.seconds),
+        ]
         for row in panel.rows
     ]
     if panel.committee is not None:
+        layers = f"{panel.committee_layers} side by side"
+        parameters = _sum(row.parameters for row in members)
         rows.append(
-            line(
+            [
                 f"soft committee of {len(members)}",
-                "all members",
-                f"{panel.committee_layers} side by side",
-                "committee",
-                _sum(row.parameters for row in members),
-                _sum(row.seconds for row in members),
                 number(panel.spec.committee),
                 mean_deviation(panel.committee["trials"]),
                 "",
-            )
+                "all members",
+                *cost("committee", layers, parameters, _sum(row.seconds for row in members)),
+            ]
         )
-    rows += [[METHODS[name], *[""] * 6, f"{value:.3f}", ""] for name, value in panel.baselines.items()]
-    return Grid(
-        ["row", "architecture here", "layers", "ms", "millions of parameters", "seconds", "Acc. paper",
-         "Acc.", "best epoch"],
+    rows += [[METHODS[name], "", number(value), *[""] * 6] for name, value in panel.baselines.items()]
+    return _filled(
+        ["row", "Acc. paper", "Acc.", "best epoch", "architecture here", "layers", "ms",
+         "millions of parameters", "seconds"],
         rows,
-        "ms: median latency of one text on one thread, tokenizing included; the committee's members predict"
-        " one after the other. layers: the paper's measure of latency, that of members side by side. seconds:"
-        " of one trial on one core, pre-training included.",
     )  # fmt: skip
 
 
@@ -403,14 +478,13 @@ def _plot(panel: PanelResult, kind: str) -> list[Block]:
         )
         return [Plot(name, plots.gap_plot(panel, curve), caption, words)]
     with_coverage = [row for row in panel.rows if row.coverage and row.accuracy]
-    if kind in ("t_m", "reverse") and with_coverage:
+    if kind == "t_m" and with_coverage:
         words = "; ".join(
             f"W_S {row.w_s:,}, T_M {row.coverage['t_m']:,}: accuracy {np.mean(row.accuracy):.3f}"
             for row in with_coverage
         )
-        if kind == "t_m":
-            caption = f"Accuracy against T_M at equal W_S, {panel.name}; bars are one standard deviation."
-            return [Plot(name, plots.t_m_plot(panel), caption, words)]
+        caption = f"Accuracy against T_M at equal W_S, {panel.name}; bars are one standard deviation."
+        return [Plot(name, plots.t_m_plot(panel), caption, words)]
     if kind == "labels" and with_coverage:
         row = with_coverage[0]
         labels = panel.task["labels"]

@@ -49,21 +49,25 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Interval | No
     return Interval(mean, mean - half, mean + half)
 
 
-def growth(w_s: Sequence[float], accuracies: Sequence[float]) -> Interval | None:
-    """Growth of the accuracy for ten times W_S, by least squares, with Student's 95 % interval.
+def slope(x: Sequence[float] | np.ndarray, y: Sequence[float]) -> Interval | None:
+    """Slope of a straight line, by least squares, with Student's 95 % interval.
 
     Args:
-        w_s: of each pre-training.
-        accuracies: of each pre-training.
+        x, y: of each pre-training.
 
     Returns:
-        None for fewer than three values.
+        None for fewer than three values, or where `x` does not vary.
     """
-    if len(w_s) < 3:
+    if len(x) < 3 or np.ptp(x) == 0:
         return None
-    line = stats.linregress(np.log10(w_s), accuracies)
-    half = stats.t.ppf((1 + LEVEL) / 2, len(w_s) - 2) * line.stderr
+    line = stats.linregress(x, y)
+    half = stats.t.ppf((1 + LEVEL) / 2, len(x) - 2) * line.stderr
     return Interval(float(line.slope), float(line.slope - half), float(line.slope + half))
+
+
+def growth(w_s: Sequence[float], accuracies: Sequence[float]) -> Interval | None:
+    """Growth of the accuracy for ten times W_S, see `slope`."""
+    return slope(np.log10(w_s), accuracies)
 
 
 def resampled(
@@ -102,6 +106,38 @@ def resampled(
     ).confidence_interval
     means = of_samples(*values, axis=-1)
     return [Interval(*map(float, each)) for each in zip(means, found.low, found.high, strict=True)]
+
+
+def resampled_rows(
+    statistic: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    samples: Sequence[Sequence[float]],
+    groups: Sequence[str],
+    resamples: int = RESAMPLES,
+) -> list[Interval]:
+    """Figures of rows that are a sample themselves, with percentile intervals (nested bootstrap).
+
+    Rows are drawn again within their group, and for each row drawn its values.
+
+    Args:
+        statistic: of the numbers of the rows and their means; returns `[figures]`.
+        samples: the values of each row; those of one are independent of each other.
+        groups: of each row.
+        resamples: their number.
+
+    Returns:
+        An interval for each figure.
+    """
+    rng = np.random.default_rng(RESAMPLE_SEED)
+    members = [[i for i, each in enumerate(groups) if each == group] for group in dict.fromkeys(groups)]
+    every = np.arange(len(samples))
+    means = statistic(every, np.array([np.mean(sample) for sample in samples]))
+    found = []
+    for _ in range(resamples):
+        rows = np.concatenate([rng.choice(inside, len(inside)) for inside in members])
+        drawn = [np.mean(rng.choice(samples[row], len(samples[row]))) for row in rows]
+        found.append(statistic(rows, np.array(drawn)))
+    low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
+    return [Interval(*map(float, each)) for each in zip(means, low, high, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -161,5 +197,5 @@ def _residuals(values: np.ndarray, beside: np.ndarray) -> np.ndarray:
     """What a straight line over `beside` leaves of values."""
     if np.ptp(beside) == 0:
         return values
-    line = stats.linregress(beside, values)
-    return values - line.intercept - line.slope * beside
+    held = beside - beside.mean()
+    return values - values.mean() - held * (held @ values) / (held @ held)

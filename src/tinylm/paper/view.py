@@ -23,6 +23,7 @@ class RowResult:
         spec: the row of the spec.
         architecture: as it was trained here.
         layer_count: of it.
+        key: of the cell of its first trial, finished or not; empty where the row has none.
         parameters: of it; None where neither plan nor pre-training has counted them.
         by_trial: accuracy of each finished trial, after the last epoch, by its number.
         best: the same after the epoch that was best on test data, the paper's way; empty where the
@@ -36,13 +37,14 @@ class RowResult:
         loss: of the last epoch of each pre-training.
         single_heads: see `heads.py`, of each trial that measured them.
         planned: number of trials that belong to the row.
-        seconds: of one trial on one core, with its pre-training; None where none is finished.
+        seconds: of one trial with its pre-training; None where none is finished.
         note: why the row is empty, if it must be.
     """
 
     spec: Row
     architecture: str
     layer_count: int
+    key: str
     parameters: int | None
     by_trial: dict[int, float]
     best: list[float]
@@ -116,12 +118,12 @@ class PanelResult:
     @property
     def heading(self) -> str:
         """Such as table3(a): fewrel, 10 labels."""
-        return f"{self.name}: {self.task['name']}, {len(self.task['labels'])} labels"
+        return f"{self.name}: {self.task_name}"
 
     @property
     def task_name(self) -> str:
-        """Such as fewrel-64: tasks of other labels have other gaps."""
-        return f"{self.task['name']}-{len(self.task['labels'])}"
+        """Such as fewrel, 64 labels: tasks of other labels have other gaps."""
+        return f"{self.task['name']}, {len(self.task['labels'])} labels"
 
     @property
     def committee_layers(self) -> int:
@@ -147,6 +149,21 @@ class TableResult:
     knobs: dict[str, Any]
     preset: str
     corpus: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What one processor or GPU has trained.
+
+    Attributes:
+        device: its name.
+        cells: their number.
+        seconds: of all of them, one after the other.
+    """
+
+    device: str
+    cells: int
+    seconds: float
 
 
 def independent(by_trial: Mapping[int, float], *rows: RowResult) -> list[float]:
@@ -177,6 +194,24 @@ def load_results(results: Results) -> list[TableResult]:
     if not plans:
         raise UserError(f"{results.folder}: {' '.join(results.notes)} Run the table again.")
     return [_table(results, name, plan) for name, plan in plans]
+
+
+def efforts_of(results: Results) -> list[Effort]:
+    """Who trained the finished cells of a results folder, the most seconds first; each cell counts once."""
+    keys: dict[str, None] = {}
+    for name in results.planned():
+        for panel in (results.plan(name) or {"panels": []})["panels"]:
+            keys |= dict.fromkeys(panel["baselines"].values())
+            for row in panel["rows"]:
+                keys |= dict.fromkeys([*row["pretrainings"], *row["trials"], *row["without"]])
+    seconds: dict[str, list[float]] = {}
+    for key in keys:
+        cell = results.read(key)
+        if cell is not None:
+            # Earlier cells, all trained on a CPU, name no device.
+            seconds.setdefault(cell.get("device", "a CPU without a name"), []).append(cell["seconds"])
+    found = [Effort(device, len(each), sum(each)) for device, each in seconds.items()]
+    return sorted(found, key=lambda effort: -effort.seconds)
 
 
 def _table(results: Results, name: str, plan: dict[str, Any]) -> TableResult:
@@ -230,6 +265,7 @@ def _row(results: Results, row: Row, stored: dict[str, Any]) -> RowResult:
         spec=row,
         architecture=stored["architecture"],
         layer_count=stored["layer_count"],
+        key=next(iter(stored["trials"]), ""),
         parameters=stored.get("parameters") or next(iter(counted), None),
         by_trial={i: cell["accuracy"] for i, cell in enumerate(cells) if cell is not None},
         best=[cell["best_epoch_accuracy"] for cell in done if "best_epoch_accuracy" in cell],
