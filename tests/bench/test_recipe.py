@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -267,21 +268,21 @@ def test_a_page_is_written_again(made_up, tmp_path):
     page = tmp_path / "page.md"
     places = "<!-- recipe: pooling -->\nold\n<!-- end -->\n\n<!-- recipe: longer -->\n<!-- end -->\n"
     page.write_text(f"Words.\n\n{places}More.\n")
-    out = done("bench --suite recipe --report", page, "--results", made_up).out
-    assert "pooling, longer" in out
+    out = done("recipe report", page, "--results", made_up).out
+    assert f"{page}: pooling, longer" in " ".join(out.split())
     text = page.read_text()
     assert text.startswith("Words.\n") and text.endswith("Not run yet.\n<!-- end -->\nMore.\n")
     assert "| base | 2 to 3 | 80 + 20 |" in text and "old" not in text
     assert "<svg" in (made_up / "seconds.svg").read_text()
-    again = done("bench --suite recipe --report", page, "--results", made_up).out
+    again = done("recipe report", page, "--results", made_up).out
     assert again == out and page.read_text() == text
     on_gpu = questions.questions_named(["longer"], "cuda")
     write_cell(runs.Runs(made_up), runs.cells_of(on_gpu, 1, ["db"])[0], 0.9)
     page.write_text(text.replace("recipe: longer", "recipe: longer on cuda"))
-    done("bench --suite recipe --report", page, "--results", made_up)
+    done("recipe report", page, "--results", made_up)
     assert "| longer | 1 | 80 + 20 | 4.00 | 0.900 | 0.900 |" in page.read_text()
     page.write_text("<!-- recipe: weather -->\n<!-- end -->")
-    assert "'weather' is unknown" in refused(tinylm("bench --suite recipe --report", page))
+    assert "'weather' is unknown" in refused(tinylm("recipe report", page))
 
 
 SPLIT = {
@@ -300,7 +301,8 @@ def write_fits(
         {"name": case, "details": {"splits": [{"seed": 42} | SPLIT | split for split in splits]}}
         for case, splits in fits.items()
     ]
-    record = {"settings": {"suite": "accuracy"}, "machine": {"processor": processor}, "results": results}
+    machine = {"processor": processor, "cores": 2}
+    record = {"settings": {"suite": "accuracy"}, "machine": machine, "results": results}
     (folder / "bench" / f"accuracy-{name}.json").write_text(json.dumps(record))
     return folder / "recipe"
 
@@ -309,7 +311,7 @@ def shown(folder: Path, place: str) -> list[str]:
     """The lines of a page whose `place` was filled."""
     page = folder / "page.md"
     page.write_text(f"Words.\n<!-- fits: {place} -->\nold\n<!-- end -->\n")
-    done("bench --suite recipe --report", page, "--results", folder / "recipe")
+    done("recipe report", page, "--results", folder / "recipe")
     lines = page.read_text().splitlines()
     assert [*lines[:2], lines[-1]] == ["Words.", f"<!-- fits: {place} -->", "<!-- end -->"]
     return [line for line in lines[2:-1] if line]
@@ -327,7 +329,7 @@ def test_a_page_shows_what_fits_reached(tmp_path):
         " | 35,000 | 1.5 | 0.50 |",
         "| dbpedia-1min | 1 | 0.900 | 0.860 | +0.040 | 0.500 | 0.820 | 30,000 | 1.5 | 0.50 |",
         "| agnews-1min-paper | 1 | 0.700 | 0.860 | −0.160 | 0.500 | 0.700 | 30,000 | 1.5 | 0.50 |",
-        "Measured on: A.",
+        "Measured on 2 cores of A.",
     ]
     assert shown(tmp_path, "students") == ["Not measured yet."]
     # A third split of another machine, in a record of its own.
@@ -335,11 +337,14 @@ def test_a_page_shows_what_fits_reached(tmp_path):
     lines = shown(tmp_path, "all")
     width = stats.sem([0.04, 0.04, 0.06]) * stats.t.ppf(0.975, 2)
     assert f"| agnews-1min | 3 | 0.913 ± 0.012 | 0.867 ± 0.012 | +0.047 ± {width:.3f} |" in lines[2]
-    assert lines[-1] == "Measured on: A (agnews-1min, dbpedia-1min, agnews-1min-paper); B (agnews-1min)."
+    assert lines[-1] == (
+        "Measured on 2 cores of A: agnews-1min, dbpedia-1min, agnews-1min-paper."
+        " Measured on 2 cores of B: agnews-1min."
+    )
     page = tmp_path / "page.md"
     page.write_text("<!-- fits: weather -->\n<!-- end -->")
     assert "'fits: weather' is unknown; there are all" in refused(
-        tinylm("bench --suite recipe --report", page, "--results", tmp_path / "recipe")
+        tinylm("recipe report", page, "--results", tmp_path / "recipe")
     )
 
 
@@ -353,18 +358,87 @@ def test_a_page_shows_students_beside_their_teachers(tmp_path):
     )
 
 
+def test_a_table_of_minutes_has_no_empty_cell(tmp_path):
+    """Columns that all tasks have; in a line, the splits that all its fits have."""
+    assert shown(tmp_path, "minutes") == ["Not measured yet."]
+    three = [{"seed": 42 + k, "accuracy": 0.90 + 0.01 * k, "linear_svm": 0.8 + 0.01 * k} for k in range(3)]
+    fits = {"agnews-1min": three[:2], "agnews-10min": three[1:], "agnews-5min": three}
+    write_fits(tmp_path, "agnews", fits | {"agnews-8rows": three[:1], "agnews-1min-paper": three})
+    head = "| task, training rows per label | splits | linear SVM | fastText | fit, 1 minute |"
+    assert shown(tmp_path, "minutes") == [
+        f"{head} fit, 5 minutes | fit, 10 minutes |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| AG News, 1,000 | 1 | 0.810 | 0.500 | 0.910 | 0.910 | 0.910 |",
+        "Measured on 2 cores of A.",
+    ]
+    assert shown(tmp_path, "rows")[0] == head
+    assert shown(tmp_path, "rows")[2] == "| AG News, 8 | 1 | 0.800 | 0.500 | 0.900 |"
+    write_fits(tmp_path, "dbpedia", {"dbpedia-5min": three[:2], "dbpedia-60min": three})
+    assert shown(tmp_path, "minutes")[2:4] == [
+        "| AG News, 1,000 | 3 | 0.810 ± 0.010 | 0.500 ± 0.000 | 0.910 ± 0.010 |",
+        "| DBpedia, 100 | 2 | 0.805 ± 0.007 | 0.500 ± 0.000 | 0.905 ± 0.007 |",
+    ]
+
+
+def test_points_of_a_task_are_for_the_same_splits(tmp_path):
+    """A fit that has one split of two is as far above the linear SVM as it was there."""
+    seconds = {"linear_svm_seconds": 4.0, "fasttext_seconds": 8.0}
+    both = [
+        {"seed": 42, "linear_svm": 0.80, "fasttext": 0.75, "accuracy": 0.82, "seconds": 500.0},
+        {"seed": 43, "linear_svm": 0.90, "fasttext": 0.87, "accuracy": 0.96, "seconds": 520.0} | seconds,
+    ]
+    one = [{"seed": 42, "linear_svm": 0.80, "fasttext": 0.75, "accuracy": 0.81, "seconds": 60.0}]
+    folder = write_fits(tmp_path, "agnews", {"agnews-1min": one, "agnews-10min": both, "agnews-8rows": one})
+    found = report.points(report.read_fits(tmp_path / "bench"))
+    assert list(found) == ["agnews"] and found["agnews"]["paper"] == []
+    deviation = np.std([0.02, 0.06], ddof=1)
+    expected = {
+        "fit": [(60, 0.85 + 0.01, 0), (510, 0.89, deviation)],
+        "linear_svm": [(4, 0.85, 0)],
+        "fasttext": [(8, 0.85 - 0.03, 0)],  # timed on the second split alone
+    }
+    for name, points in expected.items():
+        assert [list(vars(point).values()) for point in found["agnews"][name]] == [
+            pytest.approx(list(point)) for point in points
+        ]
+    report.draw(folder)
+    drawn = (folder / "fits.svg").read_text()
+    assert "AG News" in drawn and "fastText" in drawn and "recipe paper" not in drawn
+    assert not (folder / "seconds.svg").exists()
+
+
 def test_the_documentation_has_a_place_for_each_question():
     page = Path(__file__).parents[2] / "docs" / "recipe.md"
     text = page.read_text(encoding="utf-8")
     assert [place[1] for place in report.PLACE.findall(text)] == list(QUESTIONS)
     for name, question in QUESTIONS.items():
-        assert f"### {question.asks}\n\n`tinylm bench --suite recipe --only {name} --rounds 3" in text
+        assert re.search(
+            rf"### {re.escape(question.asks)}\n\n`tinylm recipe run {name}( --device cuda)?`", text
+        )
+
+
+def test_the_pages_show_the_stored_results(tmp_path):
+    """Tables that were not written again after a measurement would be stale."""
+    root = Path(__file__).parents[2]
+    for page in ("README.md", "docs/recipe.md"):
+        copy = tmp_path / Path(page).name
+        copy.write_text((root / page).read_text(encoding="utf-8"), encoding="utf-8")
+        assert report.refresh(copy, root / "results" / "recipe")
+        assert copy.read_text(encoding="utf-8") == (root / page).read_text(encoding="utf-8")
+
+
+def test_a_run_shows_its_tables(toy_data, counted, monkeypatch, tmp_path):
+    asked = {"one": Question("What if?", {"base": SMALL, "[CLS]": SMALL.but(pooling="first")})}
+    monkeypatch.setattr(questions, "QUESTIONS", asked)
+    command = "recipe run one --tasks ag --seeds 1 --workers 1 --results"
+    assert "0 done, 0 found, 2 left, 0 failed" in done(f"{command} {tmp_path} --minutes 0").out
+    out = done(command, tmp_path).out
+    assert "What if? Accuracy of the encoder:" in out and "2 done, 0 found, 0 left, 0 failed" in out
+    assert [(cell.task, cell.seed) for cell in counted] == [("ag", 0)] * 2
 
 
 def test_wrong_names_are_refused(tmp_path):
-    assert "pooling, consistency" in refused(
-        tinylm("bench --suite recipe --only weather --results", tmp_path)
-    )
-    assert "frdev, ag, db" in refused(tinylm("bench --suite recipe --tasks agnews --results", tmp_path))
-    assert "expected a Markdown" in refused(tinylm("bench --suite recipe --report", tmp_path / "absent.md"))
+    assert "pooling, consistency" in refused(tinylm("recipe run weather --results", tmp_path))
+    assert "frdev, ag, db" in refused(tinylm("recipe run --tasks agnews --results", tmp_path))
+    assert "expected a Markdown" in refused(tinylm("recipe report", tmp_path / "absent.md"))
     assert not list(tmp_path.iterdir())

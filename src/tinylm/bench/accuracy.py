@@ -21,6 +21,7 @@ from tinylm.bench.recipe.data import TEN
 from tinylm.errors import UserError
 from tinylm.fit.estimator import TinyTextClassifier
 from tinylm.infer.baselines import fasttext_accuracy, linear_svm_on
+from tinylm.system.cores import cores
 from tinylm.system.paths import find_local
 from tinylm.system.plain_json import read_json
 from tinylm.text.tasks import Task, load_task
@@ -126,6 +127,7 @@ def measure_split(name: str, number: int, machine: Machine) -> Split:
         "milliseconds": fitted.latency.p50,
         "corpus": corpus,
         "processor": machine.processor,
+        "cores": cores(),
     }
     if fitted.teacher is not None:
         found["teacher"] = _accuracy(members.sum(0), texts)
@@ -165,6 +167,7 @@ def read_splits(file: Path) -> Splits:
     for result in record["results"]:
         details = result["details"]
         # Where the record is of a time when all its splits came from one machine and one text.
-        shared = {"processor": record["machine"]["processor"], "corpus": details.get("corpus")}
+        shared = {name: record["machine"].get(name) for name in ("processor", "cores")}
+        shared["corpus"] = details.get("corpus")
         found[result["name"]] = {one["seed"] - FIRST_SEED: shared | one for one in details["splits"]}
     return found

@@ -94,7 +94,7 @@ def run_suite(
     """
     name = OLD_NAMES.get(name, name)
     if name not in SUITES:
-        raise UserError(f"suite '{name}' is unknown; there are: {', '.join(SUITES)}, recipe.")
+        raise UserError(f"suite '{name}' is unknown; there are: {', '.join(SUITES)}.")
     suite = SUITES[name]
     for case in only:
         if case not in suite.cases:

@@ -36,6 +36,7 @@ from tinylm.cli.fit import fit_command
 from tinylm.cli.paper import paper
 from tinylm.cli.predict import predict_command
 from tinylm.cli.pretrain import pretrain_command
+from tinylm.cli.recipe import recipe
 from tinylm.cli.serve import serve_command
 from tinylm.cli.verify import verify_command
 from tinylm.errors import MachineWarning, UserError
@@ -86,6 +87,7 @@ def _options(
 for name, command in COMMANDS.items():
     app.command(name, cls=Command)(command)
 app.add_typer(paper, name="paper")
+app.add_typer(recipe, name="recipe")
 
 
 def _nobody_reads() -> bool:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,14 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import (
+    EngFormatter,
+    FixedLocator,
+    FuncFormatter,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+)
 
 from tinylm.report.format import row_and_column_names
 from tinylm.system.files import new_file
@@ -28,6 +36,7 @@ WITH: dict[str, Any] = {"color": BLUE, "label": "with pre-training"}
 WITHOUT: dict[str, Any] = {"color": RED, "label": "without pre-training"}
 NAME_WIDTH = 24  # characters of a label's name
 WIDTH = 4.5  # inches; so narrow that letters remain readable when a phone shrinks the plot
+TIMES = {1: "1 s", 10: "10 s", 60: "1 min", 600: "10 min", 3600: "1 h", 36_000: "10 h"}
 STYLE: Any = {
     "axes.prop_cycle": cycler(color=[BLACK, PINK, GREEN, ORANGE, BLUE, RED], marker=list("osD^vP")),
     "axes.spines.right": False,
@@ -309,6 +318,50 @@ def seconds_plot(
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 10k: the style writes no powers
     axes.xaxis.set_minor_formatter(NullFormatter())
     figure.axes[-1].set_xlabel("seconds of training on one core")
+    return add_legend(figure)
+
+
+@dataclass(frozen=True)
+class Point:
+    """Seconds of a training, the accuracy that it reached, and how far others of its kind deviate."""
+
+    seconds: float
+    accuracy: float
+    deviation: float
+
+
+@rc_context(STYLE)
+def fits_plot(panels: Mapping[str, Mapping[str, Sequence[Point]]], rivals: Collection[str]) -> Figure:
+    """Accuracy against seconds of whole trainings, a panel for each task.
+
+    Args:
+        panels: by the task's name and by that of what was trained, in the same order for all.
+        rivals: names of what no longer time makes better: a dashed line leads on from their point.
+    """
+    figure = Figure(figsize=(WIDTH, 0.8 + 1.6 * len(panels)))
+    styles = [{"color": c, "marker": m} for c, m in zip((BLUE, RED, BLACK, PINK), "osD^", strict=True)]
+    named: set[str] = set()
+    for axes, (task, series) in zip(
+        figure.subplots(len(panels), sharex=True, squeeze=False)[:, 0], panels.items(), strict=True
+    ):
+        for (name, found), style in zip(series.items(), styles, strict=False):
+            if found:
+                seconds, accuracies = ([getattr(p, part) for p in found] for part in ("seconds", "accuracy"))
+                bars = [point.deviation for point in found]
+                label = None if name in named else name
+                axes.errorbar(seconds, accuracies, bars, linewidth=1.2, capsize=3, label=label, **style)
+                named.add(name)
+            for point in found if name in rivals else ():
+                line = {"color": style["color"], "linestyle": "--", "linewidth": 0.9}
+                axes.hlines(point.accuracy, point.seconds, max(TIMES), **line)
+        axes.set_xscale("log")
+        axes.set_ylabel(task)
+    every = [point.seconds for series in panels.values() for found in series.values() for point in found]
+    axes.set_xlim(min(every) / 1.5, max(every) * 1.5)
+    axes.xaxis.set_major_locator(FixedLocator(list(TIMES)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: TIMES.get(seconds, "")))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("time of training")
     return add_legend(figure)
 
 

@@ -1,4 +1,4 @@
-"""What the records of the suite `accuracy` say: tables of whole fits."""
+"""What the records of the suite `accuracy` say: tables of whole fits, and accuracy against seconds."""
 
 from __future__ import annotations
 
@@ -7,12 +7,21 @@ from pathlib import Path
 
 import numpy as np
 
-from tinylm.bench.accuracy import CASES, STUDENT, Split, read_splits
+from tinylm.bench.accuracy import CASES, FIT, MINUTES, PAPER, ROWS, STUDENT, TASKS, Split, read_splits
 from tinylm.paper.statistics import interval
 from tinylm.report.document import Grid
 from tinylm.report.format import mean_deviation, number, signed
+from tinylm.report.plots import Point
 
 RECORDS = "accuracy-*.json"
+# Of a task its name and the paper's training rows of each label.
+NAMES = {
+    "agnews": ("AG News", 1000),
+    "dbpedia": ("DBpedia", 100),
+    "fewrel-10": ("FewRel-10", 630),
+    "fewrel-64": ("FewRel-64", 630),
+}
+LINEAR, FASTTEXT = "linear_svm", "fasttext"  # rivals, as splits have them
 Fits = Mapping[str, Mapping[int, Split]]  # by case and number of the split
 
 
@@ -33,9 +42,9 @@ def fits_table(fits: Fits) -> Grid:
             case,
             str(len(splits)),
             mean_deviation(_values(splits, "accuracy")),
-            mean_deviation(_values(splits, "linear_svm")),
-            _difference(splits, "linear_svm"),
-            mean_deviation(_values(splits, "fasttext")),
+            mean_deviation(_values(splits, LINEAR)),
+            _difference(splits, LINEAR),
+            mean_deviation(_values(splits, FASTTEXT)),
             number(_encoders(splits)),
             f"{np.mean(_values(splits, 'paragraphs')):,.0f}",
             f"{np.mean(_values(splits, 'seconds')) / 60:.1f}",
@@ -44,7 +53,7 @@ def fits_table(fits: Fits) -> Grid:
         for case, splits in chosen.items()
     ]
     head = ["case", "splits", "fit", "linear SVM", "difference", "fastText", "an encoder", "W_S"]
-    return Grid([*head, "minutes", "ms a text"], rows, _processors(chosen))
+    return Grid([*head, "minutes", "ms a text"], rows, _machines(chosen))
 
 
 def students_table(fits: Fits) -> Grid:
@@ -63,13 +72,108 @@ def students_table(fits: Fits) -> Grid:
                 _difference(splits, "teacher"),
                 number(_encoders(splits)),
                 mean_deviation(_values(same, "accuracy")),
-                mean_deviation(_values(splits, "linear_svm")),
+                mean_deviation(_values(splits, LINEAR)),
                 f"{np.mean(_values(splits, 'milliseconds')):.2f}",
                 f"{np.mean(_values(splits, 'teacher_milliseconds')):.2f}",
             ]
         )
     head = ["case", "splits", "student", "its committee", "difference", "an encoder", "fit without a student"]
-    return Grid([*head, "linear SVM", "ms a text", "of the committee"], rows, _processors(chosen))
+    return Grid([*head, "linear SVM", "ms a text", "of the committee"], rows, _machines(chosen))
+
+
+def minutes_table(fits: Fits) -> Grid:
+    """Accuracy on each task after some minutes; the longest times come last."""
+    return _times_table(
+        fits,
+        {
+            f"{name}, {rows:,}": {_minutes(minutes): f"{task}-{minutes}min" for minutes in MINUTES}
+            for task, (name, rows) in NAMES.items()
+        },
+    )
+
+
+def rows_table(fits: Fits) -> Grid:
+    """The same with few training rows of each label."""
+    return _times_table(
+        fits,
+        {
+            f"{name}, {rows}": {_minutes(1): f"{task}-{rows}rows"}
+            for task, (name, _) in NAMES.items()
+            for rows in ROWS
+        },
+    )
+
+
+def _minutes(number: int) -> str:
+    return f"fit, {number} minute{'s' if number > 1 else ''}"
+
+
+def _times_table(fits: Fits, wanted: Mapping[str, Mapping[str, str]]) -> Grid:
+    """A line for each of `wanted` (line and column to case) that has fits, and no empty cell.
+
+    Columns are those that all lines have. The figures of a line are of the same splits, those that its fits
+    have in common.
+    """
+    measured = {
+        line: {column: fits[case] for column, case in cases.items() if case in fits}
+        for line, cases in wanted.items()
+    }
+    measured = {line: found for line, found in measured.items() if found}
+    columns = list(dict.fromkeys(column for cases in wanted.values() for column in cases))
+    columns = [column for column in columns if all(column in found for found in measured.values())]
+    rows = []
+    for line, found in measured.items() if columns else ():
+        common = sorted(set.intersection(*(set(found[column]) for column in columns)))
+        if common:
+            beside = [found[columns[0]][number] for number in common]
+            rivals = [mean_deviation(_values(beside, rival)) for rival in (LINEAR, FASTTEXT)]
+            own = [[found[column][number] for number in common] for column in columns]
+            reached = [mean_deviation(_values(splits, "accuracy")) for splits in own]
+            rows.append([line, str(len(common)), *rivals, *reached])
+    head = ["task, training rows per label", "splits", "linear SVM", "fastText"]
+    shown = {wanted[line][column]: found[column] for line, found in measured.items() for column in columns}
+    note = _machines({case: list(splits.values()) for case, splits in shown.items()})
+    return Grid([*head, *columns], rows, note)
+
+
+def points(fits: Fits) -> dict[str, dict[str, list[Point]]]:
+    """Accuracy against seconds, by task and by what was trained: FIT, PAPER and the rivals.
+
+    All accuracies of a task are for the same splits, all that any of its fits has: where one was not measured
+    on some of them, its accuracy is that of the linear SVM plus its mean difference to it where it was. The
+    deviation is that of this difference. Nothing is given where nothing was measured.
+    """
+    found: dict[str, dict[str, list[Point]]] = {}
+    for task in TASKS:
+        series = {
+            kind: [
+                list(fits[case].values())
+                for case in fits
+                if (CASES[case].task, CASES[case].kind, CASES[case].rows) == (task, kind, None)
+            ]
+            for kind in (FIT, PAPER)
+        }
+        # The rivals are the same in all fits of a split, but for the seconds, which older records lack.
+        rivals: dict[int, Split] = {}
+        for splits in [splits for every in series.values() for splits in every]:
+            for split in splits:
+                rivals[split["seed"]] = rivals.get(split["seed"], {}) | split
+        if not rivals:
+            continue
+        level = float(np.mean(_values(list(rivals.values()), LINEAR)))
+
+        def point(splits: Sequence[Split], accuracy: str, seconds: str, level: float = level) -> Point:
+            ahead = _values(splits, accuracy) - _values(splits, LINEAR)
+            deviation = float(np.std(ahead, ddof=1)) if len(ahead) > 1 else 0.0
+            return Point(float(np.mean(_values(splits, seconds))), level + float(np.mean(ahead)), deviation)
+
+        found[task] = {
+            kind: [point(splits, "accuracy", "seconds") for splits in series[kind]] for kind in series
+        }
+        for rival in (LINEAR, FASTTEXT):
+            timed = [split for split in rivals.values() if f"{rival}_seconds" in split]
+            found[task][rival] = [point(timed, rival, f"{rival}_seconds")] if timed else []
+    return found
 
 
 def _values(splits: Sequence[Split], name: str) -> np.ndarray:
@@ -88,13 +192,12 @@ def _encoders(splits: Sequence[Split]) -> float:
     return float(np.mean([split["members"][:-1] or split["members"] for split in splits]))
 
 
-def _processors(chosen: Mapping[str, Sequence[Split]]) -> str:
-    """Where the splits were measured."""
-    names = dict.fromkeys(split["processor"] for splits in chosen.values() for split in splits)
-    if len(names) < 2:
-        return "".join(f"Measured on: {name}." for name in names)
-    parts = [
-        f"{name} ({', '.join(case for case in chosen if any(s['processor'] == name for s in chosen[case]))})"
-        for name in names
-    ]
-    return f"Measured on: {'; '.join(parts)}."
+def _machines(chosen: Mapping[str, Sequence[Split]]) -> str:
+    """Where the splits were measured; with several machines, which cases were measured on each."""
+    cases: dict[str, list[str]] = {}
+    for case, splits in chosen.items():
+        for machine in dict.fromkeys(f"{split['cores']} cores of {split['processor']}" for split in splits):
+            cases.setdefault(machine, []).append(case)
+    if len(cases) == 1:
+        return f"Measured on {next(iter(cases))}."
+    return " ".join(f"Measured on {machine}: {', '.join(names)}." for machine, names in cases.items())

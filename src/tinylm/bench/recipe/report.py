@@ -1,6 +1,6 @@
 """What the finished cells say: a table for each question, and accuracy against seconds.
 
-The same page shows what whole fits reach, from the records of the suite `accuracy`.
+Pages also show what whole fits reach, from the records of the suite `accuracy`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
+from tinylm.bench.accuracy import FIT, PAPER
 from tinylm.bench.recipe.data import TASKS
-from tinylm.bench.recipe.fits import fits_table, read_fits, students_table
+from tinylm.bench.recipe.fits import (
+    FASTTEXT,
+    LINEAR,
+    NAMES,
+    fits_table,
+    minutes_table,
+    points,
+    read_fits,
+    rows_table,
+    students_table,
+)
 from tinylm.bench.recipe.questions import QUESTIONS, Question, questions_named
 from tinylm.bench.recipe.runs import Runs, settings_of
 from tinylm.errors import UserError
@@ -20,16 +31,22 @@ from tinylm.paper.records import Content
 from tinylm.paper.statistics import interval
 from tinylm.report.document import Grid, block_markdown
 from tinylm.report.format import number, signed
-from tinylm.report.plots import seconds_plot, write_svg
+from tinylm.report.plots import fits_plot, seconds_plot, write_svg
 from tinylm.system.files import key_of, write_text
 
-PLOT = "seconds.svg"
+PLOT, FITS_PLOT = "seconds.svg", "fits.svg"
+SERIES = {
+    FIT: "tinylm fit",
+    PAPER: "one BERT-1 by the recipe paper",
+    LINEAR: "linear SVM",
+    FASTTEXT: "fastText",
+}
 # A table stands between such comments, so that it can be written again without the words around it.
 PLACE = re.compile(r"(<!-- recipe: ([\w-]+)(?: on (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
 # Likewise for the records of the suite `accuracy`, which lie in a folder beside that of the cells.
 FITS_PLACE = re.compile(r"(<!-- fits: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FITS_FOLDER = "bench"
-FITS_TABLES = {"all": fits_table, "students": students_table}
+FITS_TABLES = {"all": fits_table, "students": students_table, "minutes": minutes_table, "rows": rows_table}
 MEASURES = {"the encoder": "accuracy", "the encoder and the strong linear model": "with_linear"}
 Results = Mapping[str, Mapping[int, Content]]  # as `Runs.by_settings` gives them
 Cells = dict[tuple[str, int], Content]  # by task and seed
@@ -123,7 +140,7 @@ def _by_seed(tasks: Sequence[str], values: Mapping[tuple[str, int], float]) -> d
 
 
 def refresh(page: Path, folder: Path) -> list[str]:
-    """Write the tables of a Markdown page again, and the plot into the results folder.
+    """Write the tables of a Markdown page again.
 
     Args:
         page: a table stands between `<!-- recipe: QUESTION -->` and `<!-- end -->`; QUESTION is its name,
@@ -132,38 +149,55 @@ def refresh(page: Path, folder: Path) -> list[str]:
         folder: of the results.
 
     Returns:
-        The questions whose tables were written.
+        The names of the tables that were written.
 
     Raises:
         UserError: there is no such page, or it names a question or a table that there is not.
     """
     if not page.is_file():
         raise UserError(f"{page} does not exist; expected a Markdown file that has places for tables.")
-    text, results = page.read_text(encoding="utf-8"), Runs(folder).by_settings()
+    text = page.read_text(encoding="utf-8")
     places = [(name, device or "cpu") for _, name, device, _ in PLACE.findall(text)]
     questions = {place: questions_named([place[0]], place[1])[place[0]] for place in places}
+    results = Runs(folder).by_settings() if places else {}
+    fits = read_fits(folder.parent / FITS_FOLDER)
+    names = []
 
-    def table(place: re.Match[str]) -> str:
+    def answers(place: re.Match[str]) -> str:
+        names.append(place[2])
         tables = tables_of(questions[place[2], place[3] or "cpu"], results)
         parts = [f"Accuracy of {title}:\n\n{block_markdown(grid)}\n\n" for title, grid in tables.items()]
         return place[1] + ("\n" + "".join(parts) if parts else "Not run yet.\n") + place[4]
 
-    text = PLACE.sub(table, text)
-    fits = read_fits(folder.parent / FITS_FOLDER)
-
-    def fits_shown(place: re.Match[str]) -> str:
+    def reached(place: re.Match[str]) -> str:
         if place[2] not in FITS_TABLES:
             raise UserError(f"{page}: 'fits: {place[2]}' is unknown; there are {', '.join(FITS_TABLES)}.")
+        names.append(f"fits: {place[2]}")
         grid = FITS_TABLES[place[2]](fits)
         return f"{place[1]}\n{block_markdown(grid) if grid.rows else 'Not measured yet.'}\n\n{place[3]}"
 
-    write_text(page, FITS_PLACE.sub(fits_shown, text))
-    plot(results, folder / PLOT)
-    return [name for name, _ in places]
+    write_text(page, FITS_PLACE.sub(reached, PLACE.sub(answers, text)))
+    return names
 
 
-def plot(results: Results, file: Path) -> None:
-    """Draw accuracy against seconds of all that was trained on a processor, a panel for each task."""
+def draw(folder: Path) -> None:
+    """Draw accuracy against seconds into the folder of the results: of its cells, and of whole fits."""
+    variants, linear = variant_points(Runs(folder).by_settings())
+    if variants:
+        write_svg(seconds_plot(variants, linear), folder / PLOT)
+    fits = points(read_fits(folder.parent / FITS_FOLDER))
+    if fits:
+        named = {
+            NAMES[task][0]: {SERIES[name]: found for name, found in series.items()}
+            for task, series in fits.items()
+        }
+        write_svg(fits_plot(named, [SERIES[LINEAR], SERIES[FASTTEXT]]), folder / FITS_PLOT)
+
+
+def variant_points(
+    results: Results,
+) -> tuple[dict[str, list[tuple[float, float, float]]], dict[str, float]]:
+    """What `seconds_plot` takes, of the variants that were trained on a processor."""
     panels: dict[str, list[tuple[float, float, float]]] = {}
     linear: dict[str, float] = {}
     for question in QUESTIONS.values():
@@ -174,7 +208,4 @@ def plot(results: Results, file: Path) -> None:
                 alone, together = (np.mean([cell[key] for cell in mine]) for key in MEASURES.values())
                 panels.setdefault(task, []).append((float(seconds), float(alone), float(together)))
                 linear[task] = mine[0]["linear"]["accuracy"]
-    if panels:
-        write_svg(
-            seconds_plot({task: sorted(set(panels[task])) for task in TASKS if task in panels}, linear), file
-        )
+    return {task: sorted(set(panels[task])) for task in TASKS if task in panels}, linear
