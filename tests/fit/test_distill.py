@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,9 @@ from helpers.command import done, refused, tinylm
 from helpers.fitting import labelled, recipe, several_labels, tiny
 from tinylm import TinyTextClassifier
 from tinylm.errors import UserError
-from tinylm.fit.distill import distill, soft_loss
+from tinylm.fit.distill import distill, taught
+from tinylm.fit.member import loss_of
+from tinylm.text.store import TokenIds
 
 
 def test_a_student_follows_its_teacher_and_not_the_truth():
@@ -30,15 +33,21 @@ def test_a_student_follows_its_teacher_and_not_the_truth():
     assert np.mean(np.array(teacher.predict(again)) == np.array(found.student.predict(again))) > 0.8
 
 
-def test_the_student_learns_probabilities_not_decisions():
+@pytest.mark.parametrize("several", [False, True])
+def test_the_student_learns_probabilities_not_decisions(several: bool):
     """Cross-entropy with 0.75 and 0.25, by hand; with several labels for each label on its own."""
-    logits, taught = torch.tensor([[1.0, -1.0]]), torch.tensor([[0.75, 0.25]])
-    log = torch.log(torch.exp(logits) / torch.exp(logits).sum())
-    by_hand = -(0.75 * log[0, 0] + 0.25 * log[0, 1])
-    torch.testing.assert_close(soft_loss(multi_label=False)(logits, taught), by_hand)
-    yes = 1 / (1 + torch.exp(-logits[0]))
-    each = -(taught[0] * torch.log(yes) + (1 - taught[0]) * torch.log(1 - yes))
-    torch.testing.assert_close(soft_loss(multi_label=True)(logits, taught), each.mean())
+    probabilities = np.array([[0.75, 0.25]], np.float32)
+    committee = SimpleNamespace(predict_proba=lambda texts: probabilities)
+    ids = TokenIds.from_lists([[5, 6]])
+    task = taught(committee, ["a text"], ids, ids, np.zeros((1, 2)) if several else np.zeros(1, int))
+    logits, targets = torch.tensor([[1.0, -1.0]]), torch.from_numpy(task.train_labels)
+    if several:
+        yes = 1 / (1 + torch.exp(-logits[0]))
+        by_hand = -(targets[0] * torch.log(yes) + (1 - targets[0]) * torch.log(1 - yes)).mean()
+    else:
+        log = torch.log(torch.exp(logits) / torch.exp(logits).sum())
+        by_hand = -(0.75 * log[0, 0] + 0.25 * log[0, 1])
+    torch.testing.assert_close(loss_of(task)(logits, targets), by_hand)
 
 
 def test_too_few_texts():
@@ -83,6 +92,7 @@ def test_the_command_and_what_it_leaves(tmp_path: Path):
     assert "held-out texts" in out
     student = TinyTextClassifier.from_pretrained(tmp_path / "student")
     assert (len(student.committee_.members), student.facts_["encoders"]) == (1, 1)
+    assert len(student.facts_["taught_by"]) == 3 and student.facts_["validation"] is None
     (tmp_path / "few.csv").write_text("text\none\ntwo\n")
     few = tinylm(
         "distill --corpus none", tmp_path / "committee", tmp_path / "few.csv", "--out", tmp_path / "other"

@@ -264,8 +264,8 @@ def test_several_labels_learn_from_each_label_by_itself() -> None:
 
 def test_rare_labels_weigh_more_when_balanced(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray | None] = []
-    original = member._loss_of
-    monkeypatch.setattr(member, "_loss_of", lambda job: seen.append(job.class_weights) or original(job))
+    original = member.loss_of
+    monkeypatch.setattr(member, "loss_of", lambda task, each: seen.append(each) or original(task, each))
     texts, labels = labelled(40)
     rare = ["farm" if i % 4 else "sea" for i in range(40)]
     for weight in ("balanced", {"sea": 7}, None):

@@ -53,7 +53,6 @@ def distill_command(
 
     Example: `tinylm distill model train.csv more.txt --out student`
     """
-    from dataclasses import asdict
     from itertools import islice
 
     from tinylm.export import hub
@@ -77,15 +76,7 @@ def distill_command(
         latency, before = measure_latency(predictors, read[:LATENCY_TEXTS])
         figures = {"agreement": found.agreement, "held_out": found.held_out, "learnt": found.learnt}
         if "label_type" in (facts := record.get("facts", {})):  # written by `tinylm fit`
-            facts |= {
-                "members": found.student.member_names,
-                "encoders": 1,
-                "int8": False,
-                "parameters": sum(member.parameters for member in found.student.members),
-                "latency": asdict(latency),
-                "taught_by": committee.member_names,
-                **dict.fromkeys(("validation", "test", "without_pretraining", "linear_svm")),
-            }
+            facts = hub.facts_of_student(facts, found.student, committee, latency)
             hub.write(found.student, facts, folder, out.name)
         else:
             facts = {}

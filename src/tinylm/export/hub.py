@@ -6,6 +6,7 @@ Everything is safetensors, JSON and plain text. The folder holds the committee (
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tinylm.errors import UserError
 from tinylm.infer.committee import MEMBERS, Committee, load_committee
+from tinylm.infer.latency import Latency
 from tinylm.system.files import new_folder, read_record, write_record
 
 CARD = "README.md"
@@ -36,6 +38,28 @@ def write(committee: Committee, facts: dict[str, Any], folder: Path, name: str) 
     committee.save(folder, int8=facts.get("int8", False))
     (folder / CARD).write_text(model_card(name, committee.label_names, facts), encoding="utf-8")
     write_record(folder, "committee", facts=facts)
+
+
+def facts_of_student(
+    facts: dict[str, Any], student: Committee, teacher: Committee, latency: Latency
+) -> dict[str, Any]:
+    """The facts of a student: those of the committee that taught it, less what was measured on that.
+
+    Args:
+        facts: of the teacher, as in `save`.
+        student: a committee of one encoder.
+        teacher: the committee.
+        latency: of the student.
+    """
+    return facts | {
+        "members": student.member_names,
+        "encoders": len(student.members),
+        "int8": False,
+        "parameters": sum(member.parameters for member in student.members),
+        "latency": asdict(latency),
+        "taught_by": teacher.member_names,
+        **dict.fromkeys(("validation", "test", "without_pretraining", "linear_svm")),
+    }
 
 
 def load(name: str | Path, revision: str | None = None) -> tuple[Committee, dict[str, Any]]:

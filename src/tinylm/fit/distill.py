@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch.nn.functional as F  # noqa: N812 (the usual name)
 
 from tinylm.errors import UserError
 from tinylm.fit.budget import enough_epochs
 from tinylm.fit.early_stopping import finetune_until_best
-from tinylm.fit.member import DISTILLATION, Loss
+from tinylm.fit.member import DISTILLATION, loss_of
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
 from tinylm.infer.predictor import Predictor, decide
@@ -95,7 +94,7 @@ def distill(
         recipe.with_epochs(finetune=epochs),
         seed=seed,
         label=DISTILLATION,
-        loss=soft_loss(multi_label=committee.multi_label),
+        loss=loss_of(task),
     )
     student = Committee(
         [Classifier.of(found.model, tokenizer, committee.label_names)],
@@ -119,8 +118,3 @@ def taught(
     """
     probabilities = committee.predict_proba(texts)
     return EncodedTask(ids, probabilities, test, test_targets, probabilities.shape[1])
-
-
-def soft_loss(*, multi_label: bool) -> Loss:
-    """Cross-entropy of logits and the probabilities of labels, both `float32 [texts, labels]`."""
-    return F.binary_cross_entropy_with_logits if multi_label else F.cross_entropy

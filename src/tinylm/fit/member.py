@@ -177,8 +177,9 @@ def make_schedule(job: Job, deadline: float) -> Schedule:
 def _measured_epoch(job: Job, start: Start, deadline: float) -> tuple[float, int]:
     """Seconds of an epoch of fine-tuning with its validation, and how many are enough."""
     n_texts, batch_size = len(job.task.train), job.recipe.finetune.batch_size
+    loss = loss_of(job.task, job.class_weights)
     model, run = finetuning_run(
-        _with_weights(job.task), job.tokenizer, start, job.recipe, seed=job.seed, loss=_loss_of(job)
+        _with_weights(job.task), job.tokenizer, start, job.recipe, seed=job.seed, loss=loss
     )
     begin = job.clock()
     logits_of(model, job.task.test)
@@ -188,34 +189,36 @@ def _measured_epoch(job: Job, start: Start, deadline: float) -> tuple[float, int
 
 
 def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list[dict[str, float]]]:
-    """The pre-trained weights: those of the cache, or new ones."""
-    checkpoint = None
-
-    def work() -> tuple[MaskedLanguageModel, dict[str, Any]]:
-        nonlocal checkpoint
-        if job.cache is not None and job.cache.is_dir():
-            return load_masked_language_model(job.cache), {"history": []}
-        reading = _reading(job, ends)
-        checkpoint = job.checkpoint(PRETRAINING, asdict(reading))
-        model, history = pretrain(
-            job.paragraphs.take(budget.drawn_rows(len(job.paragraphs), reading.rows, job.seed)),
-            job.tokenizer,
-            job.config,
-            job.recipe.with_epochs(pretrain=reading.epochs),
-            seed=job.seed,
-            label=f"{job.name}: {PRETRAINING}",
-            checkpoint=checkpoint,
-            stop=_is_over(job, ends),
-            vectors=job.vectors,
-        )
-        return model, {"history": history}
-
-    model, facts = remembered(job.kept(PRETRAINING), work, lambda facts: MaskedLanguageModel(job.config))
-    if checkpoint is not None:
+    """The pre-trained weights: those of an earlier attempt, those of the cache, or new ones."""
+    model, facts = remembered(
+        job.kept(PRETRAINING),
+        lambda: _pretrained_now(job, ends),
+        lambda facts: MaskedLanguageModel(job.config),
+    )
+    # What the checkpoint says of its run matters to one that resumes, no longer to this one.
+    if (checkpoint := job.checkpoint(PRETRAINING, {})) is not None:
         checkpoint.remove()
     if job.cache is not None and not job.cache.is_dir():
         keep(job.cache, lambda folder: save_model(model, folder))
     return model, facts["history"]
+
+
+def _pretrained_now(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, dict[str, Any]]:
+    if job.cache is not None and job.cache.is_dir():
+        return load_masked_language_model(job.cache), {"history": []}
+    reading = _reading(job, ends)
+    model, history = pretrain(
+        job.paragraphs.take(budget.drawn_rows(len(job.paragraphs), reading.rows, job.seed)),
+        job.tokenizer,
+        job.config,
+        job.recipe.with_epochs(pretrain=reading.epochs),
+        seed=job.seed,
+        label=f"{job.name}: {PRETRAINING}",
+        checkpoint=job.checkpoint(PRETRAINING, asdict(reading)),
+        stop=_is_over(job, ends),
+        vectors=job.vectors,
+    )
+    return model, {"history": history}
 
 
 @dataclass(frozen=True)
@@ -293,7 +296,7 @@ def _finetuned_now(job: Job, start: Start, plan: Plan | None, what: str) -> tupl
         recipe,
         seed=job.seed,
         label=f"{job.name}: {what}",
-        loss=_loss_of(job),
+        loss=loss_of(task, job.class_weights),
         stop=_is_over(job, plan.ends if plan else None),
     )
     return found, len(task.train)
@@ -307,11 +310,14 @@ def _with_weights(task: EncodedTask) -> EncodedTask:
     return replace(task, train_labels=columns)
 
 
-def _loss_of(job: Job) -> Loss:
-    """The loss of logits and labels as `_with_weights` gives them."""
-    weights = None if job.class_weights is None else torch.from_numpy(job.class_weights)
-    several = job.task.multi_label
-    if job.task.train_weights is None:
+def loss_of(task: EncodedTask, class_weights: np.ndarray | None = None) -> Loss:
+    """The loss of logits and a task's labels, in whatever form these are: numbers, 0 and 1, probabilities.
+
+    Where the task weighs its texts, the labels are as `_with_weights` gives them.
+    """
+    weights = None if class_weights is None else torch.from_numpy(class_weights)
+    several = task.multi_label
+    if task.train_weights is None:
         if several:
             return lambda logits, labels: F.binary_cross_entropy_with_logits(logits, labels, weights)
         return lambda logits, labels: F.cross_entropy(logits, labels, weights)
