@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import subprocess
@@ -29,6 +30,7 @@ from tinylm.paper.results import Results
 from tinylm.system import ray_engine
 from tinylm.system.processes import Engine, in_order, threads
 from tinylm.system.ray_engine import engine_named
+from tinylm.text import corpus
 
 ray = pytest.importorskip("ray")
 ROOT = Path(__file__).parents[2]
@@ -215,6 +217,27 @@ def test_rows_are_predicted_in_their_order_where_a_worker_is_killed(
     done(f"predict classifier {tmp_path}/in.csv --probabilities --engine ray", "--out", there)
     assert (home / "classifier/killed.partial").read_text().split()
     assert there.read_text() == here.read_text()
+
+
+@pytest.mark.slow
+def test_a_corpus_is_the_local_one_where_a_worker_is_killed(
+    two_workers: str, home: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(corpus, "BATCH_ARTICLES", 30)
+    monkeypatch.setattr(corpus, "encode_batch", ray_jobs.texts_killed_once)
+    written = []
+    for engine in ("local", "ray"):
+        (tmp_path / engine).mkdir()
+        monkeypatch.chdir(tmp_path / engine)
+        monkeypatch.setenv("TINYLM_CACHE", "cache")
+        command = f"corpus --corpus {home}/corpus.txt --vocabulary 300 --select custom-made --size 40"
+        done(f"{command} --task {home}/task.csv --engine {engine} --out out")
+        written.append({path.name: path.read_bytes() for path in Path("out").iterdir()})
+        record = json.loads(written[-1].pop("tinylm.json"))
+        written.append({name: record[name] for name in record if name != "finished"})
+    here, record_here, there, record_there = written
+    assert (there, record_there) == (here, record_here)
+    assert len(set(Path("cache/stores/killed.partial").read_text().split())) > 1
 
 
 @pytest.mark.slow

@@ -15,6 +15,8 @@ from tinylm.fit.member import Job, TrainedMember, train_member
 from tinylm.paper.execute import Outcome, run_cell
 from tinylm.paper.results import Results
 from tinylm.system.cores import cores
+from tinylm.text.corpus import encode_batch
+from tinylm.text.store import TokenIds
 
 
 def seen(array: np.ndarray) -> tuple[int, int, Path, bool]:
@@ -57,6 +59,11 @@ def cell_killed_once(cell: Any, preset: str, folder: Path, device: Any) -> Outco
 def batch_killed_once(model: Path, texts: list[str]) -> Any:
     die_once(model / "killed.partial")
     return _found_by_worker(model, texts)
+
+
+def texts_killed_once(folder: Path, texts: list[str], max_tokens: int) -> TokenIds:
+    die_once(folder.parent / "killed.partial")
+    return encode_batch(folder, texts, max_tokens)
 
 
 def member_killed_once(job: Job) -> TrainedMember:

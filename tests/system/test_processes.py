@@ -7,13 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tinylm.errors import UserError
-from tinylm.system.processes import run_side_by_side
+from tinylm.system.processes import in_order, run_side_by_side
 from tinylm.system.progress import progress_bars
 
 
@@ -49,6 +52,27 @@ def test_results_come_in_the_order_of_the_jobs_from_other_processes() -> None:
     assert squares == (25, 9, 16)
     assert os.getpid() not in processes
     assert set(threads) == {1}
+
+
+def test_of_a_stream_of_jobs_a_few_are_under_way_and_their_results_come_in_order() -> None:
+    futures: list[Future[int]] = []
+
+    def submit(function: Callable[[int], int], number: int) -> Future[int]:
+        futures.append(Future())
+        return futures[-1]
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(next, results := in_order(submit, abs, ((n,) for n in range(100)), 3))
+        while len(futures) < 3:
+            time.sleep(0.001)
+        for number in (2, 1, 0):
+            futures[number].set_result(number)
+        assert first.result() == 0
+        assert [next(results), next(results)] == [1, 2]
+    assert len(futures) == 5
+    futures[3].set_exception(BrokenProcessPool())
+    with pytest.raises(UserError, match="a process that was at work has been killed"):
+        next(results)
 
 
 def test_tensors_come_back_as_they_were() -> None:

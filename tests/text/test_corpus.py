@@ -5,10 +5,14 @@ from __future__ import annotations
 import bz2
 import csv
 import gzip
+import itertools
 import json
 import lzma
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO
@@ -19,6 +23,7 @@ import pyarrow.parquet
 import pytest
 
 from tinylm.errors import UserError
+from tinylm.system.processes import LOCAL, Engine, Submit
 from tinylm.text.corpus import Article, Corpus, build_store, open_corpus, read_vital
 from tinylm.text.store import open_store
 from tinylm.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -246,13 +251,45 @@ def test_store_holds_the_tokens_of_usable_articles(tmp_path: Path, tokenizer: To
     assert load_tokenizer(tmp_path / "store").vocab == tokenizer.vocab
 
 
-def test_batches_do_not_show(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a.txt").write_text("\n".join(f"text {i}" for i in range(10)))
-    build_store(open_corpus(str(tmp_path / "a.txt")), tokenizer, tmp_path / "whole")
+class Threads:
+    """An engine of threads, in which later jobs end earlier."""
+
+    def places(self, wanted: int | None = None, gpu: float = 0) -> int:
+        return 2
+
+    @contextmanager
+    def workers(self, most: int, gpu: float = 0) -> Iterator[Submit]:
+        first = threading.Event()
+
+        def job(number: int, function: Callable[..., object], *arguments: object) -> object:
+            if number == 0:
+                assert first.wait(60)
+            elif number == 1:
+                first.set()
+            return function(*arguments)
+
+        numbers = itertools.count()
+        with ThreadPoolExecutor(most) as pool:
+            yield lambda function, *arguments: pool.submit(job, next(numbers), function, *arguments)
+
+
+def test_neither_batches_nor_engine_show(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"title": str(i), "text": f"text {i}" if i % 5 else "\u200d"} for i in range(30)]
+    corpus = open_corpus(str(write_jsonl(tmp_path / "a.jsonl", rows)))
+
+    def store(name: str, engine: Engine) -> None:
+        build_store(corpus, tokenizer, tmp_path / name, exclude_titles=["7", "29"], engine=engine)
+
+    store("whole", LOCAL)
     monkeypatch.setattr("tinylm.text.corpus.BATCH_ARTICLES", 3)
-    build_store(open_corpus(str(tmp_path / "a.txt")), tokenizer, tmp_path / "parts")
-    for name in ("ids.bin", "offsets.bin", "store.json"):
-        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    store("parts", LOCAL)
+    store("elsewhere", Threads())
+    for name in ("ids.bin", "offsets.bin", "store.json", "vocab.txt", "tokenizer_config.json"):
+        whole = (tmp_path / "whole" / name).read_bytes()
+        assert (tmp_path / "parts" / name).read_bytes() == whole
+        assert (tmp_path / "elsewhere" / name).read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -334,8 +334,9 @@ def resumable(checkpoint: Path) -> Iterator[None]:
 
 
 def settings_of(context: typer.Context) -> dict[str, Any]:
-    """All options of the command as it runs, in a form that `--settings` takes."""
-    settings = {name: value for name, value in context.params.items() if name != "settings"}
+    """All options that the output depends on, as the command runs, in a form that `--settings` takes."""
+    elsewhere = ("settings", "engine", "address")  # where they stood, and where the work was done
+    settings = {name: value for name, value in context.params.items() if name not in elsewhere}
     plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
     return plain
 

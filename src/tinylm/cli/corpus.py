@@ -7,6 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from tinylm.cli.common import (
+    Address,
+    EngineName,
     LabelColumn,
     Labels,
     OptionalTask,
@@ -84,6 +86,8 @@ def corpus_command(
     seed: Seed = 42,
     text: TextColumn = "text",
     label: LabelColumn = "label",
+    engine: EngineName = "local",
+    address: Address = None,
     settings: Settings = None,
 ) -> None:
     """Choose paragraphs for pre-training and store their token ids.
@@ -93,6 +97,8 @@ def corpus_command(
     import numpy as np
 
     from tinylm.system.files import check_new
+    from tinylm.system.paths import cache_folder
+    from tinylm.system.ray_engine import engine_named
     from tinylm.text.coverage import coverage, distinct_tokens
     from tinylm.text.prepare import prepare, save_selection
     from tinylm.text.select import custom_made_rows, mismatched_rows, random_rows
@@ -105,12 +111,14 @@ def corpus_command(
         raise UserError("--missing belongs to --select mismatched.")
     if task is None and select != "random":
         raise UserError(f"a {select} selection follows the tokens of a task; name one with --task.")
-    source = prepare(
-        corpus,
-        vocabulary=vocabulary_of(tokenizer, vocabulary),
-        max_tokens=max_tokens,
-        text_column=text,
-    )
+    with engine_named(engine, address, [cache_folder()]) as running:
+        source = prepare(
+            corpus,
+            vocabulary=vocabulary_of(tokenizer, vocabulary),
+            max_tokens=max_tokens,
+            text_column=text,
+            engine=running,
+        )
     facts: dict[str, Any] = {"settings": settings_of(context), "seed": seed}
     task_ids = None
     if task is not None:

@@ -32,6 +32,7 @@ from tinylm.system.progress import forward_progress, show_progress
 
 Result = TypeVar("Result")
 Submit = Callable[..., Future[Any]]
+KILLED = "a process that was at work has been killed, perhaps for want of memory"
 GRACE = 1.0  # seconds in which interrupted work may clean up
 
 
@@ -109,23 +110,28 @@ def run_side_by_side(
                 future.result()  # one that failed raises here, before the others have ended
             return [pickle.loads(future.result()) for future in futures]
     except BrokenProcessPool as error:
-        raise UserError(
-            "a process that was at work has been killed, perhaps for want of memory; fewer at a time need"
-            " less (`n_jobs`)."
-        ) from error
+        raise UserError(f"{KILLED}; fewer at a time need less (`n_jobs`).") from error
 
 
 def in_order(
     submit: Submit, function: Callable[..., Result], jobs: Iterable[tuple[Any, ...]], ahead: int
 ) -> Iterator[Result]:
-    """The results of a stream of jobs in its order, `ahead` of them under way at most."""
+    """The results of a stream of jobs in its order, `ahead` of them under way at most.
+
+    Raises:
+        Exception: what a job raised.
+        UserError: a process was killed.
+    """
     under_way: deque[Future[Result]] = deque()
-    for job in jobs:
-        if len(under_way) == ahead:
+    try:
+        for job in jobs:
+            if len(under_way) == ahead:
+                yield under_way.popleft().result()
+            under_way.append(submit(function, *job))
+        while under_way:
             yield under_way.popleft().result()
-        under_way.append(submit(function, *job))
-    while under_way:
-        yield under_way.popleft().result()
+    except BrokenProcessPool as error:
+        raise UserError(f"{KILLED}.") from error
 
 
 @contextmanager

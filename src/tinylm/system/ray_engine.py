@@ -149,7 +149,8 @@ class RayEngine:
         """Ray's workers, which have this process's working folder, where they reach it, and its cache."""
         import ray
 
-        environment = {"OMP_NUM_THREADS": "1", "TINYLM_CACHE": str(cache_folder().resolve())}
+        environment = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS"), "1")  # PyTorch, tokenizers
+        environment["TINYLM_CACHE"] = str(cache_folder().resolve())
         if data := os.environ.get("TINYLM_DATA"):
             environment["TINYLM_DATA"] = str(Path(data).resolve())
         task = ray.remote(_work).options(

