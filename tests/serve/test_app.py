@@ -573,6 +573,28 @@ def test_requests_that_wait_are_computed_together() -> None:
     assert sizes == [1, 4, 1, 1, 2]
 
 
+def test_requests_are_computed_together_as_long_as_none_waits_too_long_for_the_others(monkeypatch) -> None:
+    sizes: list[int] = []
+    clock = [0.0]
+    seconds_each = iter([1, 0.5, 3, 1, 1, 1])
+
+    def work(questions: list[int]) -> list[int]:
+        clock[0] += next(seconds_each) * len(questions)
+        return questions
+
+    async def predict() -> None:
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: clock[0])
+        batcher = Batcher[int, int](work, 64, 600, 10, sizes.append, print)  # ten seconds are allowed
+        worker = asyncio.create_task(batcher.run())
+        for requests in ([8], [4, 4, 4], [2, 2], [16]):
+            await asyncio.gather(*(batcher.submit([0] * size) for size in requests))
+        worker.cancel()
+
+    asyncio.run(predict())
+    # A second for each is known: two of 4 fit. Then three seconds: two of 2 do not, and one of 16 is alone.
+    assert sizes == [8, 8, 4, 2, 2, 16]
+
+
 def test_a_request_that_has_waited_for_too_long_is_not_computed() -> None:
     computed: list[int] = []
     busy = threading.Event()

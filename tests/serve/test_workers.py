@@ -8,6 +8,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -147,6 +149,28 @@ def test_a_committee_folder_is_served_by_several_too(tmp_path: Path) -> None:
     save_counted(Committee(toys()[:1]), tmp_path / "committee")
     with serve(tmp_path / "committee", "--workers", "2") as server:
         assert server.label(TEXT) == Committee(toys()[:1]).predict([TEXT])[0]
+
+
+def test_each_worker_computes_on_its_share_of_the_cores() -> None:
+    script = (
+        "import os, socket, sys, time\n"
+        "from tinylm.system import cores\n"
+        "from tinylm.serve.workers import run_workers\n"
+        "cores.limit_cores(int(sys.argv[1]))\n"
+        "cores.allowed_cores, cores._quotas = lambda: 64, list\n"
+        "def serve():\n"
+        "    os.write(1, b'%d\\n' % cores.cores())\n"  # at once, beside those of the others
+        "    time.sleep(60)\n"
+        "run_workers(serve, socket.create_server(('127.0.0.1', 0)), 3)\n"
+    )
+    for there, share in ((7, 2), (2, 1)):
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, str(there)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert [process.stdout.readline() for _ in range(3)] == [f"{share}\n"] * 3
+        process.terminate()
+        assert process.wait(20) == 0
 
 
 def test_no_worker_is_a_mistake(exported: Path) -> None:

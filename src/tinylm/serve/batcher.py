@@ -1,7 +1,8 @@
 """Texts of many requests, predicted together.
 
 One thread computes. Texts that arrive meanwhile wait and become the next batch. So a single request
-never waits for others to arrive, and batches grow with the load.
+never waits for others to arrive, and batches grow with the load, as long as their requests do not wait
+for too long for each other.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Batcher(Generic[Item, Result]):
         work: returns one result for each item; it runs in a thread, one call at a time.
         largest: items in a batch; a request with more of them is a batch of its own.
         waiting_limit: items that may wait.
-        waiting_seconds: for which they may.
+        waiting_seconds: for which they may, and which a batch of several requests may take, as far as the
+            batch before it tells.
         observe: called with the size of each batch.
         observe_waiting: called with the number of items that wait, when it changes.
     """
@@ -54,6 +56,7 @@ class Batcher(Generic[Item, Result]):
         self._waiting_limit, self._waiting_seconds = waiting_limit, waiting_seconds
         self._queue: deque[_Request[Item, Result]] = deque()
         self._arrived = asyncio.Event()  # set while the queue holds requests
+        self._seconds_each = 0.0  # for an item of the latest batch
         self.waiting = 0
 
     async def submit(self, items: Sequence[Item]) -> Sequence[Result]:
@@ -80,6 +83,7 @@ class Batcher(Generic[Item, Result]):
                 requests = await self._next()
                 items = [item for request in requests for item in request.items]
                 self._observe(len(items))
+                begin = loop.time()
                 try:
                     results = await loop.run_in_executor(worker, self._work, items)
                 except Exception as error:  # of this batch; the next one may succeed
@@ -87,6 +91,7 @@ class Batcher(Generic[Item, Result]):
                         if not request.future.done():
                             request.future.set_exception(error)
                     continue
+                self._seconds_each = (loop.time() - begin) / len(items)
                 first = 0
                 for request in requests:
                     if not request.future.done():
@@ -97,10 +102,15 @@ class Batcher(Generic[Item, Result]):
         """Wait for a request, then take those behind it that fit into the same batch."""
         requests: list[_Request[Item, Result]] = []
         size = 0
+
+        def fits(more: int) -> bool:
+            seconds = (size + more) * self._seconds_each
+            return size + more <= self._largest and seconds <= self._waiting_seconds
+
         while not requests:
             await self._arrived.wait()
             now = asyncio.get_running_loop().time()
-            while self._queue and (not requests or size + len(self._queue[0].items) <= self._largest):
+            while self._queue and (not requests or fits(len(self._queue[0].items))):
                 request = self._queue.popleft()
                 self._count_waiting(-len(request.items))
                 if request.future.done():  # the caller is gone

@@ -16,8 +16,9 @@ class Limits:
         text_characters: in one text. A model reads far less; see `encode_prefixes`.
         batch_texts: that are computed together.
         waiting_texts: in the queue.
-        waiting_seconds: until the texts of a request are computed. A long queue takes up bursts; where
-            more is sent than can be computed, every response takes as long as the queue is.
+        waiting_seconds: until the texts of a request are computed, and for which requests that are computed
+            together may take. A long queue takes up bursts; where more is sent than can be computed,
+            every response takes as long as the queue is.
         header_seconds: from connecting until the head of a request has arrived.
         body_seconds: from then until its body has arrived.
         response_seconds: from then until the client has taken the response.

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from types import FrameType
 
 from tinylm.errors import MachineWarning, UserError
+from tinylm.system.cores import cores, limit_cores
 
 REST_SECONDS = 1.0  # from a worker's death until another may be replaced: one that cannot start is no storm
 
@@ -42,6 +43,8 @@ def shared_metrics(workers: int) -> Iterator[None]:
 def run_workers(serve: Callable[[], None], listener: socket.socket, count: int) -> None:
     """Run `serve` in processes of its own until SIGTERM or SIGINT, and replace those that die.
 
+    Each computes on its share of the cores; more threads than cores would only wait for each other.
+
     Args:
         serve: accepts connections on `listener` until SIGTERM, and then finishes what it has accepted.
         listener: closed here when the workers are to end, as it is by each of them.
@@ -54,6 +57,7 @@ def run_workers(serve: Callable[[], None], listener: socket.socket, count: int) 
         raise UserError("`workers` was more than 1, which needs a system with fork; expected 1.")
     from prometheus_client.multiprocess import mark_process_dead
 
+    share = max(1, cores() // count)
     context = multiprocessing.get_context("fork")
     held, lifeline = context.Pipe(duplex=False)
 
@@ -63,7 +67,7 @@ def run_workers(serve: Callable[[], None], listener: socket.socket, count: int) 
         lifeline.close()
 
     def start() -> multiprocessing.process.BaseProcess:
-        process = context.Process(target=_work, args=(serve, held, lifeline))
+        process = context.Process(target=_work, args=(serve, held, lifeline, share))
         process.start()
         return process
 
@@ -90,8 +94,9 @@ def run_workers(serve: Callable[[], None], listener: socket.socket, count: int) 
             worker.join()
 
 
-def _work(serve: Callable[[], None], held: Connection, lifeline: Connection) -> None:
-    """Serve until the other end of `held` is closed."""
+def _work(serve: Callable[[], None], held: Connection, lifeline: Connection, share: int) -> None:
+    """Serve on a share of the cores until the other end of `held` is closed."""
+    limit_cores(share)
     signal.set_wakeup_fd(-1)  # it is the parent's
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _leave)
