@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+import typer.main
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -35,6 +36,7 @@ from tinylm.bench.reference import (
     with_front_end,
 )
 from tinylm.bench.suites import SUITES, run_suite
+from tinylm.cli import app
 from tinylm.errors import UserError
 from tinylm.model import flops
 from tinylm.model.config import Convolution, ModelConfig
@@ -51,6 +53,7 @@ from tinylm.train.recipes import RECIPES
 TOKENIZER = Tokenizer([*SPECIAL_TOKENS, *(f"word{i}" for i in range(75))])
 TINY = ModelConfig(vocab_size=80, layers=2, heads=1, max_tokens=16)
 FRONT = Convolution(layers=1, channels=2)
+STORED = sorted((Path(__file__).parents[2] / "results" / "bench").glob("*.json"))
 MACHINE = Machine("a processor", threads=1, bf16=2e9, fp32=1e9)
 
 
@@ -402,6 +405,15 @@ def test_command_with_settings_prints_and_writes_all_results(tmp_path, monkeypat
     assert repeated["settings"] == record["settings"] | {"json_file": str(again)}
 
 
+@pytest.mark.parametrize("path", STORED, ids=[path.stem for path in STORED])
+def test_a_stored_record_has_settings_of_the_command(path):
+    """So that `--settings` gives the same run again."""
+    record = json.loads(path.read_text())
+    if isinstance(record, dict):  # and not results alone
+        known = {parameter.name for parameter in typer.main.get_command(app).commands["bench"].params}
+        assert record["settings"].keys() <= known and record["settings"]["suite"] in SUITES
+
+
 # --- a smoke test of each suite: tiny sizes, no times ---
 
 
@@ -570,7 +582,7 @@ def test_what_is_fitted_has_parameters_of_the_classifier(kind):
 
 
 def test_the_stored_splits_are_those_of_the_cases():
-    for file in (Path(__file__).parents[2] / "results" / "bench").glob("accuracy-*.json"):
+    for file in (path for path in STORED if path.stem.startswith("accuracy-")):
         for case, splits in accuracy.read_splits(file).items():
             assert case in accuracy.CASES
             for number, one in splits.items():
@@ -586,7 +598,7 @@ def test_a_long_suite_measures_what_is_missing(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         measured.append((case, number))
         split = {"seed": 42 + number, "accuracy": 0.9, "linear_svm": 0.8, "fasttext": 0.7}
-        return split | {"processor": machine.processor, "corpus": case}
+        return split | {"processor": machine.processor, "cores": 2, "corpus": case}
 
     suite = suites.LongSuite("abc", measure, accuracy.summary, accuracy.read_splits)
     monkeypatch.setitem(SUITES, "accuracy", suite)

@@ -102,7 +102,7 @@ def test_no_network_for_the_vocabulary_of_bert(home: Path, tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", [*COMMANDS, "paper run", "paper report"])
+@pytest.mark.parametrize("command", [*COMMANDS, "paper run", "paper report", "recipe run"])
 def test_every_command_takes_a_settings_file(command: str) -> None:
     assert "--settings" in done(f"{command} --help").out
 
