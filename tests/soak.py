@@ -11,7 +11,8 @@ Everything stays on this machine. One client after the other shows how long a re
 - the memory does not grow;
 - on SIGTERM in the middle, no connection that the server had accepted is left without its response.
 
-The generator needs some of the processor itself, so the capacity is that of the two together.
+The generator has one core and the server the others, where each of its workers has one then. Otherwise they
+share all cores, and what is measured is the two together.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ ROOT = Path(__file__).parent
 WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
 AT_ONCE = 8  # clients that show the capacity
 OVERLOAD = 2.0  # times the capacity
-WAIT = 0.25  # of the p95 without load, for `--longest-wait`: a response takes that long and a batch or two
+WAIT = 0.25  # of the p95 without load, for `--longest-wait`: a response takes that long and a batch
 SLOWER = 3.0  # times the p95 without load is allowed with it
 GROWTH, SPARE = 1.1, 16 << 20  # times the memory of the first third, and bytes more, are allowed in the last
 QUESTIONS = 64  # different requests, whose predictions are known
@@ -185,14 +186,30 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *options: str) -> Iterator[Server]:
-    """A server for the time of the block."""
+def apart(workers: int) -> Iterator[set[int]]:
+    """Keep this process to one core for the time of the block; yields the cores that are left to the server.
+
+    Where some worker would have none, both have all.
+    """
+    cores = os.sched_getaffinity(0)
+    mine = {min(cores)} if len(cores) > workers else cores
+    os.sched_setaffinity(0, mine)
+    try:
+        yield (cores - mine) or cores
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@contextlib.contextmanager
+def serving(folder: Path, cores: set[int], *options: str) -> Iterator[Server]:
+    """A server on some cores for the time of the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tinylm", "serve", str(folder), "--port", "0", *options],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
+    os.sched_setaffinity(process.pid, cores)
     try:
         assert process.stdout is not None
         address = re.match(r"http://[\d.]+:(\d+)", line := process.stdout.readline())
@@ -212,7 +229,7 @@ class Soak:
     def __init__(self, model: Path, texts: int, seed: int) -> None:
         from tinylm.export.runtime import load_predictor
 
-        self.chance = random.Random(seed)
+        self.chance, self.texts = random.Random(seed), texts
         predictor = load_predictor(model)
         asked = [
             [" ".join(self.chance.choices(WORDS, k=self.chance.randint(10, 100))) for _ in range(texts)]
@@ -306,11 +323,17 @@ def unexpected(soak: Soak, outcomes: list[Outcome], more: set[int | str]) -> lis
 
 
 async def run(model: Path, seconds: float, workers: int, texts: int, seed: int) -> dict[str, Any]:
-    """Unloaded, capacity, overload, and the end; what must not be is under `problems` and `too_much`."""
-    soak, options, short = Soak(model, texts, seed), ("--workers", str(workers)), max(1.0, seconds / 6)
-    result: dict[str, Any] = {"seconds": seconds, "workers": workers, "texts": texts}
+    """Requests without load, capacity, twice that, and the end; mistakes are in `problems` and `too_much`."""
+    with apart(workers) as cores:
+        return await _run(Soak(model, texts, seed), model, seconds, workers, cores)
+
+
+async def _run(soak: Soak, model: Path, seconds: float, workers: int, cores: set[int]) -> dict[str, Any]:
+    options, short = ("--workers", str(workers)), max(1.0, seconds / 6)
+    result: dict[str, Any] = {"seconds": seconds, "workers": workers, "texts": soak.texts}
+    result |= {"cores": len(cores), "generator_apart": not os.sched_getaffinity(0) & cores}
     problems: list[str] = []
-    with serving(model, *options) as server:
+    with serving(model, cores, *options) as server:
         await soak.one_by_one(server.port, short / 4, AT_ONCE)  # warms up
         alone = await soak.one_by_one(server.port, short)
         together = await soak.one_by_one(server.port, short, AT_ONCE)
@@ -318,7 +341,7 @@ async def run(model: Path, seconds: float, workers: int, texts: int, seed: int) 
     capacity = sum(outcome.status == 200 for outcome in together) / short
     rate, wait = OVERLOAD * capacity, p95(alone) * WAIT
     result |= {"unloaded_p95": p95(alone), "capacity": capacity, "longest_wait": wait}
-    with serving(model, *options, "--longest-wait", f"{wait:.4f}") as server:
+    with serving(model, cores, *options, "--longest-wait", f"{wait:.4f}") as server:
         await soak.one_by_one(server.port, short / 4)
         for kind, (
             client,
@@ -347,7 +370,7 @@ async def run(model: Path, seconds: float, workers: int, texts: int, seed: int) 
     if after > GROWTH * before + SPARE:
         too_much.append(f"the memory grew from {before >> 20} to {after >> 20} MB")
 
-    with serving(model, *options, "--longest-wait", f"{wait:.4f}") as server:
+    with serving(model, cores, *options, "--longest-wait", f"{wait:.4f}") as server:
         await soak.one_by_one(server.port, short / 4)
         load = asyncio.ensure_future(
             soak.at_rate(server.port, rate, 2 * short + 1, lambda: server.process.poll() is not None)
@@ -386,6 +409,8 @@ def table(result: dict[str, Any]) -> str:
     ]
     memory = [f"{result[f'memory_{part}_third'] / 2**20:.0f} MB" for part in ("first", "last")]
     rows = {
+        "server": f"workers: {result['workers']}, cores: {result['cores']}, the generator "
+        + ("on another" if result["generator_apart"] else "on the same"),
         "p95 without load": milliseconds[0],
         "capacity": f"{result['capacity']:.0f} requests of {result['texts']} texts per second",
         "longest wait": milliseconds[1],
