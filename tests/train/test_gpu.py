@@ -50,7 +50,7 @@ def topical(count: int, seed: int) -> tuple[TokenIds, np.ndarray]:
 def without_dropout(name: str, epochs: int) -> Recipe:
     """A recipe for few steps; dropout's random numbers differ between devices."""
     recipe = RECIPES[name]
-    changes: dict[str, object] = {"dropout": 0.0, "epochs": epochs}
+    changes: dict[str, object] = {"dropout": 0.0, "epochs": epochs, "batch_size": BATCH}
     if name == "paper":
         changes["learning_rate"] = 5e-4
     phases = {name: getattr(recipe, name).model_copy(update=changes) for name in ("pretrain", "finetune")}
