@@ -299,7 +299,7 @@ def report_command(
 
     No data set is needed.
 
-    Example: `tinylm paper report --results results/paper/cpu --out docs/paper.md`
+    Example: `tinylm paper report --results results/paper/laptop --out docs/paper.md`
     """
     from tinylm.paper.report import write_report
 

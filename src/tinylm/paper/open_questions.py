@@ -255,18 +255,19 @@ def _depth(table: str, panels: Sequence[PanelResult]) -> Finding:
     answers, blocks = [], list[Block]()
     for panel in panels:
         rows = sorted((row for row in panel.rows if row.accuracy), key=lambda row: row.layer_count)
-        if len(rows) < 2:
+        if not rows:
             continue
         shallow, deep = rows[0], rows[-1]
         found = difference(shallow.arm, deep.arm)
-        best = max(rows, key=lambda row: float(np.mean(row.arm)))
-        verdict = _either(
-            found, "the shallow one is better", "the deep one is better", "no difference is shown"
-        )
-        answers.append(
-            f"{panel.task_name}: {shallow.spec.name} minus {deep.spec.name} {interval_words(found)},"
-            f" {verdict}; {best.spec.name} has the highest mean."
-        )
+        if found is not None and shallow is not deep:
+            best = max(rows, key=lambda row: float(np.mean(row.arm)))
+            verdict = _either(
+                found, "the shallow one is better", "the deep one is better", "no difference is shown"
+            )
+            answers.append(
+                f"{panel.task_name}: {shallow.spec.name} minus {deep.spec.name} {interval_words(found)},"
+                f" {verdict}; {best.spec.name} has the highest mean."
+            )
         grid = [
             [row.spec.name, row.architecture, str(row.layer_count),
              "" if row.seconds is None else f"{row.seconds:.0f}", mean_deviation(row.accuracy)]
@@ -287,7 +288,7 @@ def _depth(table: str, panels: Sequence[PanelResult]) -> Finding:
                 "; ".join(f"{row.spec.name} {mean_deviation(row.accuracy)}" for row in rows),
             ),
         ]
-    return Finding(" ".join(answers), blocks) if blocks else NOT_RUN
+    return Finding(" ".join(answers) or "Too few rows were run.", blocks) if blocks else NOT_RUN
 
 
 def _single_head(table: str, panels: Sequence[PanelResult]) -> Finding:

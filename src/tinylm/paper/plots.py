@@ -54,7 +54,7 @@ def gaps_plot(panels: Sequence[PanelResult], beside: Mapping[str, tuple[str, Pan
         _draw_gaps(axes, panel)
         if panel.name in beside:
             preset, other = beside[panel.name]
-            axes.plot(*gap_points(other), "v", color=ORANGE, label=f"ours, preset {preset}")
+            axes.plot(*gap_points(other), "v", color=ORANGE, zorder=3, label=f"ours, preset {preset}")
         # Not part of the layout, which would make room for a title by making the axes narrow.
         axes.set_title(panel.heading, fontsize=9, loc="left").set_in_layout(False)
     for axes in grid.flat[len(panels) :]:

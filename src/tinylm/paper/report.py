@@ -369,7 +369,7 @@ def _panel(panel: PanelResult, other: tuple[str, PanelResult] | None) -> list[Bl
 
 def _data_rows(panel: PanelResult, other: tuple[str, PanelResult] | None) -> Grid:
     results = ["Acc. paper", "Acc.", "best epoch", "gap paper", "gap"]
-    counts = ["W_S paper", "W_S", "T_W paper", "T_W", "T_M paper", "T_M", "overlap", "tokens"]
+    counts = ["T_M paper", "T_M", "W_S paper", "W_S", "T_W paper", "T_W", "overlap", "tokens"]
     beside: dict[str, RowResult] = {}
     if other is not None:
         preset, of = other
@@ -384,12 +384,12 @@ def _data_rows(panel: PanelResult, other: tuple[str, PanelResult] | None) -> Gri
             number(row.paper.gap),
             interval_words(row.gap_interval) or signed(row.gap),
             *(_beside(beside.get(row.spec.name)) if other is not None else []),
+            count(row.paper.t_m),
+            count(row.coverage.get("t_m")),
             count(row.paper.w_s),
             count(row.w_s if row.accuracy or row.coverage else None),
             count(row.paper.t_w),
             count(row.coverage.get("t_w")),
-            count(row.paper.t_m),
-            count(row.coverage.get("t_m")),
             _share(row.coverage.get("weighted_overlap")),
             "" if row.mean_tokens is None else f"{row.mean_tokens:.0f}",
         ]
