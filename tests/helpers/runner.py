@@ -26,9 +26,13 @@ class Here(LocalEngine):
     def workers(self, most: int, gpu: float = 0) -> Iterator[Submit]:
         def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
             future: Future[Any] = Future()
-            future.set_result(function(*arguments))
-            if future.result().busy and __name__ == "__main__":
-                print("busy", flush=True)
+            try:
+                future.set_result(function(*arguments))
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                if future.result().busy and __name__ == "__main__":
+                    print("busy", flush=True)
             return future
 
         yield submit

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tests.helpers.inputs import TINY_SPEC
 from tests.helpers.runner import Here
 
@@ -289,6 +290,25 @@ def test_one_failing_cell_does_not_lose_the_others(home: Path, ran: Path, tmp_pa
     assert len(summary.failed) == 1 and "damaged or cut short" in summary.failed[0]
     assert summary.done == 13 - 1
     assert run(home, tmp_path / "r").done == 1
+
+
+def test_a_gpu_that_fails_ends_the_run_before_all_other_cells_fail_on_it(
+    home: Path, tmp_path: Path, monkeypatch
+):
+    cells_begun = []
+
+    def failing(cell, *_):
+        cells_begun.append(cell)
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered\nSearch for ...")
+
+    monkeypatch.setattr(execute, "_finetune", failing)
+    with pytest.raises(
+        UserError, match=r"trial 1: the GPU failed \(CUDA error: an illegal memory access"
+    ) as raised:
+        run(home, tmp_path / "r")
+    assert "start the same command again" in str(raised.value) and len(cells_begun) <= 2
+    monkeypatch.undo()
+    assert run(home, tmp_path / "r").failed == []
 
 
 def start(home: Path, folder: Path, how: str, *rows: str) -> subprocess.Popen[str]:

@@ -66,6 +66,9 @@ def run_cell(
         preset: as JSON.
         folder: of the results.
         device: where models are trained.
+
+    Raises:
+        torch.AcceleratorError: a kernel failed on the GPU, which ends the use of it by this process.
     """
     results = Results(folder)
     # Weights are shared by all results folders, so a pre-training is locked where they lie.
@@ -86,6 +89,8 @@ def run_cell(
             return _baseline(cell, source, results)
     except UserError as error:
         return Outcome(error=str(error))
+    except torch.AcceleratorError:
+        raise  # this process can use its GPU no more: every further cell would fail in it
     except Exception as error:  # one failing cell must not take the others with it
         traceback.print_exc()
         return Outcome(error=f"{type(error).__name__}: {error}")

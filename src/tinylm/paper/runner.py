@@ -287,10 +287,13 @@ def run_cells(
                 job, start = running.pop(future)
                 try:
                     outcome = future.result()
-                except BrokenProcessPool as error:
+                except (BrokenProcessPool, torch.AcceleratorError) as error:
+                    happened = "a process died, perhaps for want of memory"
+                    if isinstance(error, torch.AcceleratorError):
+                        happened = f"the GPU failed ({str(error).splitlines()[0]})"
                     raise UserError(
-                        f"a process died at {job.label}, perhaps for want of memory; finished cells are"
-                        f" stored in {results.folder}, so start the same command again to resume."
+                        f"{job.label}: {happened}; finished cells are stored in {results.folder}, so start"
+                        " the same command again to resume."
                     ) from error
                 if outcome.busy:
                     held_until[job.key] = time.monotonic() + BUSY_SECONDS
