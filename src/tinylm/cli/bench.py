@@ -64,5 +64,7 @@ def bench_command(
     say(", ".join(f"{name} {fact}" for name, fact in machine.facts().items()))
     for result in measured:
         low, high = result.spread
-        facts = "".join(f", {name} {fact}" for name, fact in result.details.items())
+        # A list, such as of splits, is for the file.
+        details = {n: len(d) if isinstance(d, list) else d for n, d in result.details.items()}
+        facts = "".join(f", {name} {detail}" for name, detail in details.items())
         say(f"{result.name}: ratio {low:.2f} to {high:.2f}{facts}")
