@@ -67,7 +67,7 @@ def serve_command(
     workers: Annotated[
         int,
         typer.Option(
-            help="Processes that share the port and the memory of the model; the limits hold for each.",
+            help="Processes that share port, cores and the memory of the model; the limits hold for each.",
             min=1,
             metavar="N",
         ),
