@@ -82,6 +82,21 @@ def test_the_report_says_what_trained_the_cells_and_what_supports_no_claim(tmp_p
     assert "## Where ours differ, and why\n\n**T_M.** Ours is another.\n\nAnd so on.\n\n## " in text
 
 
+def test_comparisons_of_one_trial_decide_nothing(tmp_path: Path):
+    rows = [row("100", size=100), row("200", size=200)]
+    spec = {"panels": [panel(rows, without=FINETUNE, claims=["gap"])]}
+    coverage = {"paragraphs": 100, "t_w": 300, "t_m": 5, "weighted_overlap": 0.99}
+    figures = {
+        "100": MadeUp([0.81, 0.82, 0.83], [0.71, 0.72, 0.70], coverage),
+        "200": MadeUp([0.6], [0.71], coverage | {"paragraphs": 200}),
+    }
+    store(tmp_path, "mine", spec, {"": figures})
+    done("paper report --results", tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "+0.110 [+0.087, +0.133] | ✓ shown; 1 with one trial |" in text
+    assert "| mine, W_S = 200 (random) |  | −0.110 | one trial |" in text
+
+
 def test_report_without_results_says_what_to_run(tmp_path: Path):
     sentence = refused(tinylm("paper report --results", tmp_path / "nowhere"))
     assert "nowhere holds no results; run a table first: tinylm paper run table5." in sentence

@@ -200,6 +200,23 @@ def test_depths_are_compared_at_equal_time(tmp_path: Path, loss: float, verdict:
     assert f"{best} has the highest mean." in answer(text)
 
 
+def test_a_difference_of_one_trial_has_no_interval_and_is_not_shown(tmp_path: Path):
+    rows = [
+        row("random"),
+        row("control", "same-lengths", w_s={"lengths_of": "mismatched"}),
+        row("strict", "mismatched"),
+    ]
+    coverage = {"paragraphs": 100, "t_m": 7, "weighted_overlap": 0.9}
+    figures = {
+        name: MadeUp([accuracy], coverage=coverage)
+        for name, accuracy in (("random", 0.8), ("control", 0.77), ("strict", 0.6))
+    }
+    store(tmp_path, "question", {"analysis": "overlap-control", "panels": [panel(rows)]}, {"": figures})
+    text = section(tmp_path)
+    assert "its tokens do: +0.170 (one trial, no interval); harm is **not shown**." in text
+    assert "Missing tokens do harm in no comparison that has an interval" in answer(text)
+
+
 def test_a_question_that_was_not_run_says_so(tmp_path: Path):
     rows = [row("none", "reverse", w_s={"absent": "none"})]
     question = {"analysis": "reverse-mismatch", "panels": [panel(rows)]}

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from tinylm.paper.spec import ClaimName
 from tinylm.paper.statistics import difference, growth
 from tinylm.paper.view import PanelResult, RowResult, TableResult, independent
@@ -29,35 +31,45 @@ class Evidence:
     Attributes:
         what: in words.
         paper: the same figure from the paper's printed values; None where its text lacks one.
-        found: its mean and interval.
+        mean: the figure.
+        found: the same with its interval; None where a side has one trial alone.
         bound: the claim says that the figure lies above it.
         of: the first cells of the rows that are compared; a comparison that two tables share counts once.
     """
 
     what: str
     paper: float | None
-    found: Interval
+    mean: float
+    found: Interval | None
     bound: float
     of: tuple[str, ...]
 
     @property
     def shown(self) -> bool:
         """Whether the interval supports the claim."""
-        return self.found.low > self.bound
+        return self.found is not None and self.found.low > self.bound
 
     @property
     def opposed(self) -> bool:
         """Whether the interval supports the opposite."""
-        return self.found.high < self.bound
+        return self.found is not None and self.found.high < self.bound
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim and the comparisons that bear on it."""
+    """A claim and the comparisons that bear on it.
+
+    Attributes:
+        text: in the paper's sense.
+        rule: what supports it.
+        evidence: comparisons with an interval.
+        alone: those without, of one trial; they decide nothing.
+    """
 
     text: str
     rule: str
     evidence: list[Evidence]
+    alone: list[Evidence]
 
     @property
     def verdict(self) -> Verdict:
@@ -74,7 +86,8 @@ class Claim:
     @property
     def found(self) -> list[Interval]:
         """Our figures, the smallest first."""
-        return sorted((one.found for one in self.evidence), key=lambda found: found.mean)
+        found = [one.found for one in self.evidence if one.found is not None]
+        return sorted(found, key=lambda each: each.mean)
 
 
 def claims(tables: Sequence[TableResult]) -> list[Claim]:
@@ -87,7 +100,9 @@ def claims(tables: Sequence[TableResult]) -> list[Claim]:
             if name in panel.spec.claims:
                 for one in comparisons(panel):
                     evidence.setdefault(one.of, one)
-        out.append(Claim(text, rule, list(evidence.values())))
+        with_interval = [one for one in evidence.values() if one.found is not None]
+        alone = [one for one in evidence.values() if one.found is None]
+        out.append(Claim(text, rule, with_interval, alone))
     return out
 
 
@@ -96,17 +111,16 @@ def random_rows_of(panel: PanelResult) -> list[RowResult]:
     rows = [
         row
         for row in panel.rows
-        if row.spec.w_s.select in ("random", "all") and row.gap_interval and row.spec.role == "row"
+        if row.spec.w_s.select in ("random", "all") and row.gap is not None and row.spec.role == "row"
     ]
     return sorted(rows, key=lambda row: row.w_s)
 
 
 def _gap(panel: PanelResult) -> Iterator[Evidence]:
     for row in panel.rows:
-        found = row.gap_interval
-        if found is not None:
+        if row.gap is not None:
             what = f"{panel.name}, W_S = {row.w_s:,} ({row.spec.w_s.select})"
-            yield Evidence(what, row.paper.gap, found, 0.0, (row.key,))
+            yield Evidence(what, row.paper.gap, row.gap, row.gap_interval, 0.0, (row.key,))
 
 
 def _growth(panel: PanelResult) -> Iterator[Evidence]:
@@ -116,7 +130,8 @@ def _growth(panel: PanelResult) -> Iterator[Evidence]:
     found = growth(*zip(*points, strict=True)) if len(rows) > 1 else None
     if found is not None:
         what = f"{panel.name}: growth of the gap for ten times W_S, from {rows[0].w_s:,} to {rows[-1].w_s:,}"
-        yield Evidence(what, _printed_growth(panel), found, 0.0, tuple(row.key for row in rows))
+        of = tuple(row.key for row in rows)
+        yield Evidence(what, _printed_growth(panel), found.mean, found, 0.0, of)
 
 
 def _printed_growth(panel: PanelResult) -> float | None:
@@ -135,15 +150,15 @@ def _overlap(panel: PanelResult) -> Iterator[Evidence]:
             control = like.select == "random" or like.lengths_of == "mismatched"
             if not control or other.w_s != row.w_s or not other.coverage:
                 continue
-            found = difference(other.arm, row.arm)
-            if found is not None:
+            if other.arm and row.arm:
                 what = (
                     f"{panel.name}, W_S = {row.w_s:,}: accuracy at T_M {other.coverage['t_m']:,}"
                     + (", paragraphs of the same lengths," if like.lengths_of else "")
                     + f" minus accuracy at T_M {row.coverage['t_m']:,}"
                 )
                 paper = _minus(other.paper.accuracy, row.paper.accuracy)
-                yield Evidence(what, paper, found, 0.0, (other.key, row.key))
+                of = (other.key, row.key)
+                yield Evidence(what, paper, *_difference(other.arm, row.arm), 0.0, of)
 
 
 def _committee(panel: PanelResult) -> Iterator[Evidence]:
@@ -152,12 +167,17 @@ def _committee(panel: PanelResult) -> Iterator[Evidence]:
     committee = dict(zip(panel.committee["numbers"], panel.committee["trials"], strict=True))
     members = panel.with_role("member")
     for deep in panel.with_role("deep"):
-        found = difference(independent(committee, *members), deep.arm)
-        if found is not None:
+        if deep.arm:
             what = f"{panel.name}: committee minus {deep.spec.name} ({deep.architecture})"
             paper = _minus(panel.spec.committee, deep.paper.accuracy)
+            found = _difference(independent(committee, *members), deep.arm)
             of = (*(member.key for member in members), deep.key)
-            yield Evidence(what, paper, found, -MARGIN, of)
+            yield Evidence(what, paper, *found, -MARGIN, of)
+
+
+def _difference(first: Sequence[float], second: Sequence[float]) -> tuple[float, Interval | None]:
+    """Of two means, and the same with its interval, where there is one."""
+    return float(np.mean(first) - np.mean(second)), difference(first, second)
 
 
 def _minus(first: float | None, second: float | None) -> float | None:

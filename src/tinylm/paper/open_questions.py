@@ -18,6 +18,7 @@ from tinylm.paper.claims import MARGIN, random_rows_of
 from tinylm.paper.spec import Analysis
 from tinylm.paper.statistics import (
     RESAMPLES,
+    Curve,
     difference,
     fit_curve,
     interval,
@@ -137,6 +138,14 @@ def _either(found: Interval | None, above: str, below: str, neither: str, bound:
     return below if found is not None and found.high < bound else neither
 
 
+def _difference_words(first: Sequence[float], second: Sequence[float]) -> str:
+    """A difference with its interval, or how many trials it has where it has none."""
+    found = difference(first, second)
+    if found is not None:
+        return interval_words(found)
+    return f"{signed(float(np.mean(first) - np.mean(second)))} (one trial, no interval)"
+
+
 def _correlation(found: Interval) -> str:
     return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
 
@@ -146,7 +155,7 @@ def _points(panels: Sequence[PanelResult]) -> list[tuple[PanelResult, RowResult]
     found: dict[str, tuple[PanelResult, RowResult]] = {}
     for panel in panels:
         for row in panel.rows:
-            if row.gap_interval is not None:
+            if row.gap is not None:
                 found.setdefault(row.key, (panel, row))
     return list(found.values())
 
@@ -166,10 +175,9 @@ def _within(x: np.ndarray, y: np.ndarray, tasks: Sequence[str], beside: np.ndarr
 def _gap_curve(table: str, panels: Sequence[PanelResult]) -> Finding:
     grid, curves, reached = [], [], []
     for panel in panels:
-        rows = random_rows_of(panel)
-        if len(rows) < 3:
+        curve = curve_of(panel)
+        if curve is None:
             continue
-        curve = fit_curve([row.w_s for row in rows], [row.arm for row in rows], rows[0].without)
         curves.append((panel, curve))
         if curve.bounded:
             w_s = f"{curve.w_s_90.mean:,.0f} [{curve.w_s_90.low:,.0f}, {curve.w_s_90.high:,.0f}]"
@@ -177,7 +185,7 @@ def _gap_curve(table: str, panels: Sequence[PanelResult]) -> Finding:
         else:
             w_s = "not determined by these W_S"
         full = f"{curve.full.mean:.3f} [{curve.full.low:.3f}, {curve.full.high:.3f}]"
-        grid.append([panel.heading, full, w_s, str(len(rows))])
+        grid.append([panel.heading, full, w_s])
     if not grid:
         return Finding("Too few W_S were run.", [])
     answer = f"90 % of the full gap are reached at W_S {', '.join(reached)}." if reached else ""
@@ -188,7 +196,7 @@ def _gap_curve(table: str, panels: Sequence[PanelResult]) -> Finding:
         answer.strip(),
         [
             Grid(
-                ["task", "full gap", "W_S for 90 % of it", "sizes"],
+                ["task", "full gap", "W_S for 90 % of it"],
                 grid,
                 "Fitted: gap = full x W_S / (W_S + half), whose 90 % are reached at 9 x half. Intervals from"
                 " resampled pre-trainings.",
@@ -201,6 +209,14 @@ def _gap_curve(table: str, panels: Sequence[PanelResult]) -> Finding:
             ),
         ],
     )
+
+
+def curve_of(panel: PanelResult) -> Curve | None:
+    """The curve of the gap against W_S; None for fewer than three W_S with an interval."""
+    rows = [row for row in random_rows_of(panel) if row.gap_interval is not None]
+    if len(rows) < 3:
+        return None
+    return fit_curve([row.w_s for row in rows], [row.arm for row in rows], rows[0].without)
 
 
 def _reverse_mismatch(table: str, panels: Sequence[PanelResult]) -> Finding:
@@ -259,13 +275,14 @@ def _depth(table: str, panels: Sequence[PanelResult]) -> Finding:
             continue
         shallow, deep = rows[0], rows[-1]
         found = difference(shallow.arm, deep.arm)
-        if found is not None and shallow is not deep:
+        if shallow is not deep:
             best = max(rows, key=lambda row: float(np.mean(row.arm)))
             verdict = _either(
                 found, "the shallow one is better", "the deep one is better", "no difference is shown"
             )
             answers.append(
-                f"{panel.task_name}: {shallow.spec.name} minus {deep.spec.name} {interval_words(found)},"
+                f"{panel.task_name}: {shallow.spec.name} minus {deep.spec.name}"
+                f" {_difference_words(shallow.arm, deep.arm)},"
                 f" {verdict}; {best.spec.name} has the highest mean."
             )
         grid = [
@@ -339,7 +356,7 @@ def _reduced_vocabulary(table: str, panels: Sequence[PanelResult]) -> Finding:
         answers.append(
             f"{panel.task_name}: {percent(_megabytes(reduced) / _megabytes(full))} of the memory and"
             f" {percent((reduced.seconds or 0) / (full.seconds or 1))} of the seconds; accuracy of full minus"
-            f" reduced {interval_words(lost)}, {verdict}."
+            f" reduced {_difference_words(full.arm, reduced.arm)}, {verdict}."
         )
         grid = [
             [
@@ -407,7 +424,7 @@ def _overlap_control(table: str, panels: Sequence[PanelResult]) -> Finding:
 def _shown_in(found: Sequence[Interval]) -> str:
     """How often a difference is shown, and its range."""
     if not found:
-        return "no comparison that was run"
+        return "no comparison that has an interval"
     means = sorted(each.mean for each in found)
     shown = sum(each.low > 0 for each in found)
     ends = dict.fromkeys(map(signed, (means[0], means[-1])))
@@ -422,8 +439,8 @@ def _parts_of_the_harm(rows: Sequence[RowResult]) -> tuple[list[Interval], list[
         found = difference(first.arm, second.arm)
         if found is not None:
             among.append(found)
-            shown = _either(found, "harm is **shown**", "the opposite is **shown**", "harm is **not shown**")
-            points.append(f"{what}: {interval_words(found)}; {shown}.")
+        shown = _either(found, "harm is **shown**", "the opposite is **shown**", "harm is **not shown**")
+        points.append(f"{what}: {_difference_words(first.arm, second.arm)}; {shown}.")
 
     for control in rows:
         strict = next((row for row in rows if row.spec.w_s.select == control.spec.w_s.lengths_of), None)
@@ -492,13 +509,14 @@ def _subsets(committee: dict[str, Any], members: Sequence[RowResult]) -> tuple[s
     by_trial = dict(zip(committee["numbers"], differences.tolist(), strict=True))
     found = interval(independent(by_trial, *members))
     verdict = _either(found, "is shown to help", "is shown to harm", "is not shown to help")
-    answer = f"Choosing members on validation texts {verdict} ({interval_words(found)})."
+    words = interval_words(found) or f"{signed(float(np.mean(differences)))} (one trial, no interval)"
+    answer = f"Choosing members on validation texts {verdict}: {words}."
     if len(subsets["chosen"]) == len(names):
         answer = "On validation texts, no subset is better than all members."
     return answer, [
         f"Best on {subsets['validation_texts']} validation texts (mean of the trials): {chosen}.",
         f"Its test accuracy is {np.mean(subsets['chosen_test']):.3f}, that of all {len(names)} members"
-        f" {np.mean(subsets['all_members_test']):.3f}; difference {interval_words(found)}.",
+        f" {np.mean(subsets['all_members_test']):.3f}; difference {words}.",
         f"Chosen again in each trial, the subset has {np.mean(subsets['chosen_by_trial_test']):.3f}.",
     ]
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 from tinylm.paper.claims import random_rows_of
 from tinylm.paper.statistics import Curve
 from tinylm.paper.view import PanelResult, RowResult
+from tinylm.report.format import Interval
 from tinylm.report.plots import BLACK, BLUE, GREEN, ORANGE, RED, STYLE, WIDTH, add_legend, new_figure
 from tinylm.report.plots import label_plot as bars_of_labels
 
@@ -78,13 +79,13 @@ def gap_points(panel: PanelResult) -> tuple[list[int], list[float]]:
 
 def _draw_gaps(axes: Axes, panel: PanelResult) -> None:
     """Gap against W_S with its 95 % interval, and the paper's values."""
-    measured = [(row.w_s, row.gap_interval) for row in random_rows_of(panel)]
-    known = [(w_s, found) for w_s, found in measured if found is not None]
-    spread = [[found.mean - found.low for _, found in known], [found.high - found.mean for _, found in known]]
+    rows = random_rows_of(panel)
+    gaps = [row.gap or 0.0 for row in rows]
+    found = [row.gap_interval or Interval(gap, gap, gap) for row, gap in zip(rows, gaps, strict=True)]
     axes.errorbar(
-        [w_s for w_s, _ in known],
-        [found.mean for _, found in known],
-        spread,
+        [row.w_s for row in rows],
+        gaps,
+        [[each.mean - each.low for each in found], [each.high - each.mean for each in found]],
         fmt="o-",
         color=BLUE,
         capsize=3,

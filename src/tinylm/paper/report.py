@@ -16,11 +16,10 @@ import numpy as np
 from tinylm.paper import plots
 from tinylm.paper.claims import MARGIN, Claim, claims, random_rows_of
 from tinylm.paper.committees import store_committees
-from tinylm.paper.open_questions import open_questions
+from tinylm.paper.open_questions import curve_of, open_questions
 from tinylm.paper.preset import load_preset
 from tinylm.paper.results import Results
 from tinylm.paper.spec import table_names
-from tinylm.paper.statistics import fit_curve
 from tinylm.paper.tokens import token_section
 from tinylm.paper.tuned import COMPARED, TUNED, comparison
 from tinylm.paper.view import Effort, PanelResult, RowResult, TableResult, efforts_of, load_results
@@ -165,14 +164,17 @@ def _is_question(table: TableResult) -> bool:
 
 def _committees_answer(table: TableResult) -> str:
     """What the committees of an open question reach."""
-    evidence = [one for claim in claims([table]) for one in claim.evidence]
-    if not evidence:
+    found = claims([table])
+    evidence = [one for claim in found for one in claim.evidence]
+    alone = sum(len(claim.alone) for claim in found)
+    means = sorted(one.mean for claim in found for one in [*claim.evidence, *claim.alone])
+    if not means:
         return "Not run."
-    means = sorted(one.found.mean for one in evidence)
-    return (
-        f"The committee reaches the deep model, whichever it is, in {sum(one.shown for one in evidence)} of"
-        f" {len(evidence)} comparisons; committee minus deep model {signed(means[0])} to {signed(means[-1])}."
-    )
+    answer = f"Committee minus deep model: {' to '.join(dict.fromkeys(map(signed, (means[0], means[-1]))))}."
+    if evidence:
+        shown = sum(one.shown for one in evidence)
+        answer += f" That the committee reaches it is shown in {shown} of {len(evidence)} comparisons."
+    return answer + (f" {alone} have one trial and no interval." if alone else "")
 
 
 def _verdicts(verdicts: Sequence[Claim]) -> Grid:
@@ -187,13 +189,15 @@ def _verdicts(verdicts: Sequence[Claim]) -> Grid:
             verdict = f"shown in {supporting} of {len(claim.evidence)}"
         elif len(claim.evidence) > 1:
             verdict += f" ({supporting} of {len(claim.evidence)})"
+        if claim.alone:
+            verdict = f"{verdict}; {len(claim.alone)} with one trial" if claim.evidence else "one trial"
         rows.append([claim.text, " to ".join(printed), " to ".join(found), verdict])
     return Grid(
         ["the paper's claim", "the paper's number", "ours", "shown or not"],
         rows,
         "Differences of accuracy; where there are several comparisons, the smallest and the largest. A claim"
-        " is ticked only where every comparison supports it by its 95 % interval; all of them stand below,"
-        " under “The claims, comparison by comparison”.",
+        " is ticked only where every comparison supports it by its 95 % interval; those of one trial have"
+        " none and decide nothing. All of them stand below, under “The claims, comparison by comparison”.",
     )
 
 
@@ -218,7 +222,7 @@ def _comparisons(verdicts: Sequence[Claim]) -> list[Section]:
     """Each claim with all that bears on it."""
     sections = [Section("The claims, comparison by comparison")]
     for claim in verdicts:
-        if claim.evidence:
+        if claim.evidence or claim.alone:
             rows = [
                 [
                     one.what,
@@ -228,6 +232,7 @@ def _comparisons(verdicts: Sequence[Claim]) -> list[Section]:
                 ]
                 for one in claim.evidence
             ]
+            rows += [[one.what, signed(one.paper), signed(one.mean), "one trial"] for one in claim.alone]
             grid = Grid(["comparison", "paper", "ours", "shown or not"], rows, f"Rule: {claim.rule}.")
             sections.append(Section(claim.text, 3, [grid]))
     return sections if len(sections) > 1 else []
@@ -310,8 +315,8 @@ def _legend(tables: Sequence[TableResult], others: Others) -> Section:
         points.append(
             "**ms** is the median latency of one text on one thread of a CPU, tokenizing included, where the"
             " committee's members predict one after the other; **layers** is the paper's measure of latency,"
-            " with the members side by side; **seconds** are those of one trial, pre-training included, while"
-            " others were trained beside it."
+            " with the members side by side; **seconds** are those of the first trial, pre-training included,"
+            " while others were trained beside it."
         )
     if others:
         preset = next(iter(others.values()))[0]
@@ -471,7 +476,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
 def _plot(panel: PanelResult, kind: str) -> list[Block]:
     name = f"{panel.table}{panel.spec.name and '-' + panel.spec.name}-{kind}"
     if kind == "gap" and len(rows := random_rows_of(panel)) > 1:
-        curve = fit_curve([row.w_s for row in rows], [row.arm for row in rows], rows[0].without)
+        curve = curve_of(panel)
         words = "; ".join(f"W_S {row.w_s:,}: gap {number(row.gap)}" for row in rows)
         caption = (
             f"Gap against W_S, {panel.name}. The paper's values belong to its own, larger models and W_S."
@@ -507,13 +512,8 @@ def _plot(panel: PanelResult, kind: str) -> list[Block]:
 
 
 def _limits(tables: Sequence[TableResult]) -> Section:
-    incomplete = [
-        f"{panel.name} {row.spec.name}: {len(row.accuracy)} of {row.planned} trials"
-        for table in tables
-        for panel in table.panels
-        for row in panel.rows
-        if len(row.accuracy) < row.planned
-    ]
+    rows = [row for table in tables for panel in table.panels for row in panel.rows if row.planned]
+    incomplete = sum(len(row.accuracy) < row.planned for row in rows)
     points = [
         f"Trials begin in turn from {tables[0].knobs['pretrainings']} pre-trainings. Those that share one are"
         " not independent, so that their mean counts as one value; intervals are Welch's, and wide where"
@@ -532,7 +532,9 @@ def _limits(tables: Sequence[TableResult]) -> Section:
     if notes:
         blocks.append(Text(f"The local data sets are not complete: {len(notes)} notes, such as: {notes[0]}"))
     if incomplete:
-        blocks += [Text("Not finished yet:"), Points(incomplete)]
+        blocks.append(
+            Text(f"{incomplete} of {len(rows)} rows lack trials; those have marks such as (1 of 5).")
+        )
     return Section("How to read this, and its limits", blocks=blocks)
 
 

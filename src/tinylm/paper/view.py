@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +37,8 @@ class RowResult:
         loss: of the last epoch of each pre-training.
         single_heads: see `heads.py`, of each trial that measured them.
         planned: number of trials that belong to the row.
-        seconds: of one trial with its pre-training; None where none is finished.
+        seconds: of its first trial with its pre-training, so that rows whose further trials another machine
+            trained can be compared; None where none is finished.
         note: why the row is empty, if it must be.
     """
 
@@ -283,10 +284,13 @@ def _row(results: Results, row: Row, stored: dict[str, Any]) -> RowResult:
         single_heads=[cell["single_heads"] for cell in done if "single_heads" in cell],
         loss=[cell["history"][-1]["loss"] for cell in pretrainings],
         planned=len(stored["trials"]),
-        seconds=_mean_seconds(done) + _mean_seconds(pretrainings) if done else None,
+        seconds=_seconds(results, first) if done else None,
         note=stored["note"],
     )
 
 
-def _mean_seconds(cells: Sequence[dict[str, Any]]) -> float:
-    return float(np.mean([cell["seconds"] for cell in cells])) if cells else 0.0
+def _seconds(results: Results, trial: dict[str, Any]) -> float:
+    """Of a trial, and of the pre-training that it began from."""
+    start = trial["identity"].get("start")
+    pretraining = results.read(start) if start else None
+    return float(trial["seconds"]) + (float(pretraining["seconds"]) if pretraining else 0.0)
