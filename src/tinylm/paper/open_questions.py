@@ -297,14 +297,15 @@ def _depth(table: str, panels: Sequence[PanelResult]) -> Finding:
                 grid,
                 "All rows have the arithmetic of the deepest, by more epochs; seconds are those measured.",
             ),
-            Plot(
-                f"{table}-{panel.spec.name}",
-                plots.depth_plot(rows),
-                "Accuracy against the number of layers, all trained for the same arithmetic; bars are one"
-                " standard deviation.",
-                "; ".join(f"{row.spec.name} {mean_deviation(row.accuracy)}" for row in rows),
-            ),
         ]
+        if len(rows) > 1:
+            figure = plots.depth_plot(rows)
+            words = "; ".join(f"{row.spec.name} {mean_deviation(row.accuracy)}" for row in rows)
+            caption = (
+                "Accuracy against the number of layers, all trained for the same arithmetic; bars are one"
+                " standard deviation."
+            )
+            blocks.append(Plot(f"{table}-{panel.spec.name}", figure, caption, words))
     return Finding(" ".join(answers) or "Too few rows were run.", blocks) if blocks else NOT_RUN
 
 

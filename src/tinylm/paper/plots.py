@@ -146,22 +146,22 @@ def committee_plot(panel: PanelResult) -> Figure:
     points.append(("committee", "committee", panel.committee_layers, committee, style))
     seen = set()
     for name, label, layers, accuracies, style in points:
-        if len(accuracies) < 2:
+        if not accuracies:
             continue
-        y, deviation = np.mean(accuracies), np.std(accuracies, ddof=1)
+        y, deviation = np.mean(accuracies), np.std(accuracies, ddof=1) if len(accuracies) > 1 else 0.0
         milliseconds = panel.latency["ms"][name]["p50"]
         shown = None if label in seen else label
         by_time.errorbar(milliseconds, y, deviation, capsize=3, linestyle="none", label=shown, **style)
         by_layers.errorbar(layers, y, deviation, capsize=3, linestyle="none", **style)
         seen.add(label)
-    for axes in (by_time, by_layers):
-        axes.margins(x=0.1)
-        axes.set_xlim(left=0)
     paper = [(row.layer_count, row.paper.accuracy) for row in panel.rows if row.paper.accuracy]
     if panel.spec.committee is not None:
         paper.append((panel.committee_layers, panel.spec.committee))
     if paper:
         by_layers.plot(*zip(*paper, strict=True), label="paper", **PAPER)
+    for axes in (by_time, by_layers):
+        axes.margins(x=0.1)
+        axes.set_xlim(left=0)
     by_layers.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     by_time.set_xlabel("milliseconds per text")
     by_layers.set_xlabel("layers")
