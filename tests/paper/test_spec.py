@@ -222,9 +222,9 @@ def test_a_model_may_keep_its_blocks_whatever_the_preset():
 
 
 def test_what_a_preset_leaves_out_is_not_run_with_all():
-    assert "deep-model" in _expanded(["all"], load_preset("laptop"))
-    assert "deep-model" not in _expanded(["all"], load_preset("cpu"))
-    assert _expanded(["deep-model"], load_preset("cpu")) == ["deep-model"]
+    assert "single-head" in _expanded(["all"], load_preset("laptop"))
+    assert "single-head" not in _expanded(["all"], load_preset("cpu"))
+    assert _expanded(["single-head"], load_preset("cpu")) == ["single-head"]
 
 
 def test_the_paper_tells_hidden_tokens_from_the_whole_vocabulary():
