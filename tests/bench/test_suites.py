@@ -570,10 +570,21 @@ def test_accuracy_within_a_time(toy_fits, tmp_path):
     assert not list((tmp_path / "cache").glob("pretrained/*"))
 
 
-def test_accuracy_of_a_student_and_its_teacher(toy_fits):
+def test_accuracy_of_a_student_and_its_teacher(toy_fits, monkeypatch):
+    fitted = []
+
+    class Kept(TinyTextClassifier):
+        def fit_for_report(self, *arguments, **options):
+            fitted.append(self)
+            return super().fit_for_report(*arguments, **options)
+
+    monkeypatch.setattr(accuracy, "TinyTextClassifier", Kept)
     found = accuracy.measure_split("toy-student", 0, MACHINE)
     assert found["teacher"] == pytest.approx(0.9) and len(found["members"]) == 4
-    assert found["accuracy"] > 0.5 and min(found["milliseconds"], found["teacher_milliseconds"]) > 0
+    # How good a student becomes in two seconds depends on the machine; whose accuracy it is does not.
+    toy = accuracy.split("toy", None, 42)
+    assert found["accuracy"] == np.mean(fitted[0].predict(toy.test_texts) == toy.test_labels)
+    assert min(found["milliseconds"], found["teacher_milliseconds"]) > 0
 
 
 @pytest.mark.parametrize("kind", accuracy.PARAMETERS)
