@@ -153,19 +153,22 @@ def test_reverse_mismatch_tells_the_change_over_the_shares_that_were_run(tmp_pat
     assert f"from 20 % to 40 % of T_W outside T_C, accuracy changes by {changed} [" in answer(text)
 
 
-def test_the_harm_of_missing_tokens_is_told_from_that_of_short_paragraphs(tmp_path: Path):
+def overlap_control(tmp_path: Path, accuracies: dict[str, list[float]]) -> str:
+    """What the report says of a random W_S, its control and a strict one, with the trials of each."""
     rows = [
         row("random"),
         row("control", "same-lengths", w_s={"lengths_of": "mismatched"}),
         row("strict", "mismatched"),
     ]
     coverage = {"paragraphs": 100, "t_m": 7, "weighted_overlap": 0.9}
-    figures = {
-        name: MadeUp((accuracy + NOISE).tolist(), coverage=coverage)
-        for name, accuracy in (("random", 0.8), ("control", 0.77), ("strict", 0.77))
-    }
+    figures = {name: MadeUp(trials, coverage=coverage) for name, trials in accuracies.items()}
     store(tmp_path, "question", {"analysis": "overlap-control", "panels": [panel(rows)]}, {"": figures})
-    text = section(tmp_path)
+    return section(tmp_path)
+
+
+def test_the_harm_of_missing_tokens_is_told_from_that_of_short_paragraphs(tmp_path: Path):
+    accuracies = {"random": 0.8, "control": 0.77, "strict": 0.77}
+    text = overlap_control(tmp_path, {name: (mean + NOISE).tolist() for name, mean in accuracies.items()})
     assert "| control | 100 | 60 | 7 | 0.9000 | 0.770 ± 0.002 |" in text
     assert "what shorter paragraphs do: +0.030 [+0.026, +0.034]; harm is **shown**" in text
     assert "minus strict: what its tokens do: +0.000 [−0.004, +0.004]; harm is **not shown**" in text
@@ -201,18 +204,7 @@ def test_depths_are_compared_at_equal_time(tmp_path: Path, loss: float, verdict:
 
 
 def test_a_difference_of_one_trial_has_no_interval_and_is_not_shown(tmp_path: Path):
-    rows = [
-        row("random"),
-        row("control", "same-lengths", w_s={"lengths_of": "mismatched"}),
-        row("strict", "mismatched"),
-    ]
-    coverage = {"paragraphs": 100, "t_m": 7, "weighted_overlap": 0.9}
-    figures = {
-        name: MadeUp([accuracy], coverage=coverage)
-        for name, accuracy in (("random", 0.8), ("control", 0.77), ("strict", 0.6))
-    }
-    store(tmp_path, "question", {"analysis": "overlap-control", "panels": [panel(rows)]}, {"": figures})
-    text = section(tmp_path)
+    text = overlap_control(tmp_path, {"random": [0.8], "control": [0.77], "strict": [0.6]})
     assert "its tokens do: +0.170 (one trial, no interval); harm is **not shown**." in text
     assert "Missing tokens do harm in no comparison that has an interval" in answer(text)
 
