@@ -52,7 +52,7 @@ def run_command(
     Example: `tinylm recipe run pooling consistency --tasks frdev`
     """
     from tinylm.bench.recipe.questions import questions_named
-    from tinylm.bench.recipe.report import tables_of
+    from tinylm.bench.recipe.report import table_of
     from tinylm.bench.recipe.runs import Runs, cells_of
     from tinylm.bench.recipe.schedule import run_cells
     from tinylm.ops.device import device_named
@@ -64,8 +64,8 @@ def run_command(
     summary = run_cells(cells, results, workers, minutes)
     found = Runs(results).by_settings()
     for question in chosen.values():
-        for title, grid in tables_of(question, found).items():
-            say(f"{question.asks} Accuracy of {title}:\n{block_markdown(grid)}\n")
+        if grid := table_of(question, found):
+            say(f"{question.asks}\n{block_markdown(grid)}\n")
     for sentence in summary.failed:
         remark(sentence)
     say(f"{summary.done} done, {summary.found} found, {summary.left} left, {len(summary.failed)} failed")

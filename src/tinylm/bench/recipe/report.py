@@ -41,13 +41,12 @@ SERIES = {
     LINEAR: "linear SVM",
     FASTTEXT: "fastText",
 }
-# A table stands between such comments, so that it can be written again without the words around it.
-PLACE = re.compile(r"(<!-- recipe: ([\w-]+)(?: on (\w+))? -->\n).*?(<!-- end -->)", re.DOTALL)
-# Likewise for the records of the suite `accuracy`, which lie in a folder beside that of the cells.
-FITS_PLACE = re.compile(r"(<!-- fits: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-FITS_FOLDER = "bench"
+# What is written stands between such comments, so that it can be written again without the words around it.
+PLACE = re.compile(r"(<!-- ((?:recipe|fits): \w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+FITS_FOLDER = "bench"  # of the records of the suite `accuracy`, beside the folder of the cells
 FITS_TABLES = {"all": fits_table, "students": students_table, "minutes": minutes_table, "rows": rows_table}
-MEASURES = {"the encoder": "accuracy", "the encoder and the strong linear model": "with_linear"}
+DEVICES = ("cpu", "cuda")
+ENCODER, TOGETHER = "accuracy", "with_linear"  # as cells have them
 Results = Mapping[str, Mapping[int, Content]]  # as `Runs.by_settings` gives them
 Cells = dict[tuple[str, int], Content]  # by task and seed
 Found = dict[str, Cells]  # by variant
@@ -63,68 +62,68 @@ def found_cells(question: Question, results: Results) -> Found:
     return found
 
 
-def tables_of(question: Question, results: Results) -> dict[str, Grid]:
-    """A table for each of MEASURES; none where nothing has been run."""
+def table_of(question: Question, results: Results) -> Grid | None:
+    """A line for each task and variant that has been run, and for the means over the tasks where the base has
+    them all; None where there are no two variants to compare."""
     found = found_cells(question, results)
-    if not found:
-        return {}
+    if len(found) < 2:
+        return None
     base = found.get(next(iter(question.variants)), {})
-    return {title: _table(found, base, measure) for title, measure in MEASURES.items()}
-
-
-def _table(found: Found, base: Cells, measure: str) -> Grid:
     run = {task for cells in found.values() for task, _ in cells}
-    tasks = [task for task in TASKS if task in run]
+    groups = [[task] for task in TASKS if task in run]
+    if len(groups) > 1 and run == {task for task, _ in base}:
+        groups.append([task for (task,) in groups])
+    rows = [row for tasks in groups for row in _rows(tasks, found, base)]
+    head = ["task", "variant", "seeds", "seconds", "MLM loss", "encoder", "with the linear model"]
+    return Grid(head, rows)
+
+
+def _rows(tasks: Sequence[str], found: Found, base: Cells) -> list[list[str]]:
+    """The variants on one task or, where there are several, their means over them; last the linear model."""
+    title = tasks[0] if len(tasks) == 1 else "mean"
+    other = _by_seed(tasks, base)
     rows = []
     for name, cells in found.items():
-        values = {place: cell[measure] for place, cell in cells.items()}
-        reference = {} if cells is base else {place: cell[measure] for place, cell in base.items()}
-        row = [
-            name,
-            _seeds(cells),
-            _seconds(cells),
-            _masked_loss(cells),
-        ]
-        row += [_compared([task], values, reference) for task in tasks]
-        rows.append([*row, _compared(tasks, values, reference)])
+        own = _by_seed(tasks, cells)
+        if own:
+            compared = [_compared(own, {} if cells is base else other, key) for key in (ENCODER, TOGETHER)]
+            rows.append([title, name, str(len(own)), *_pretraining(own), *compared])
     rivals = {task: cell["linear"] for cells in found.values() for (task, _), cell in cells.items()}
-    accuracies = [rivals[task]["accuracy"] for task in tasks]
-    seconds = np.mean([rivals[task]["seconds"] for task in tasks])
-    rows.append(
-        ["strong linear model", "", f"{seconds:.0f}", "", *map(number, [*accuracies, np.mean(accuracies)])]
-    )
-    return Grid(["variant", "seeds", "seconds", "MLM loss", *tasks, "mean"], rows)
+    accuracy, seconds = (np.mean([rivals[task][key] for task in tasks]) for key in ("accuracy", "seconds"))
+    rows.append([title, "strong linear model", "", f"{seconds:.0f}", "", "", number(float(accuracy))])
+    return rows
 
 
-def _seeds(cells: Cells) -> str:
-    counts = {sum(task == each for each, _ in cells) for task, _ in cells}
-    return str(max(counts)) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+def _by_seed(tasks: Sequence[str], cells: Cells) -> dict[int, list[Content]]:
+    """Of each seed that has all of the tasks, their cells."""
+    seeds = sorted({seed for _, seed in cells})
+    return {
+        seed: [cells[task, seed] for task in tasks]
+        for seed in seeds
+        if all((task, seed) in cells for task in tasks)
+    }
 
 
-def _seconds(cells: Cells) -> str:
-    before = np.mean([cell["pretraining"]["seconds"] for cell in cells.values()])
-    tasks = {task for task, _ in cells}
-    each = [np.mean([cell["seconds"] for (name, _), cell in cells.items() if name == task]) for task in tasks]
-    return f"{before:.0f} + {np.mean(each):.0f}"
+def _pretraining(own: Mapping[int, list[Content]]) -> list[str]:
+    """Seconds of pre-training and of fine-tuning, and the loss of masked language modelling."""
+    cells = [cell for each in own.values() for cell in each]
+    before = np.mean([cell["pretraining"]["seconds"] for cell in cells])
+    losses = [cell["pretraining"]["loss"] for cell in cells if "loss" in cell["pretraining"]]
+    seconds = f"{before:.0f} + {np.mean([cell['seconds'] for cell in cells]):.0f}"
+    return [seconds, f"{np.mean(losses):.2f}" if losses else ""]
 
 
-def _masked_loss(cells: Cells) -> str:
-    losses = [cell["pretraining"]["loss"] for cell in cells.values() if "loss" in cell["pretraining"]]
-    return f"{np.mean(losses):.2f}" if losses else ""
-
-
-def _compared(
-    tasks: Sequence[str], values: Mapping[tuple[str, int], float], base: Mapping[tuple[str, int], float]
-) -> str:
+def _compared(own: Mapping[int, list[Content]], base: Mapping[int, list[Content]], key: str) -> str:
     """Mean over tasks and seeds, with its deviation or its difference to the base at equal seeds."""
-    own = _by_seed(tasks, values)
-    if not own:
-        return ""
-    mean = number(float(np.mean(list(own.values()))))
-    if not base:
-        return mean + (f" ± {np.std(list(own.values()), ddof=1):.3f}" if len(own) > 1 else "")
-    other = _by_seed(tasks, base)
-    differences = [own[seed] - other[seed] for seed in own if seed in other]
+    means, others = (
+        {seed: float(np.mean([cell[key] for cell in cells])) for seed, cells in each.items()}
+        for each in (own, base)
+    )
+    values = list(means.values())
+    mean = number(float(np.mean(values)))
+    if not others:
+        return mean + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
+    differences = [means[seed] - others[seed] for seed in means if seed in others]
     if not differences:
         return mean
     spread = interval(differences)
@@ -132,51 +131,60 @@ def _compared(
     return f"{mean} ({signed(float(np.mean(differences)))}{width})"
 
 
-def _by_seed(tasks: Sequence[str], values: Mapping[tuple[str, int], float]) -> dict[int, float]:
-    """Mean over the tasks for each seed that has them all."""
-    seeds = sorted({seed for _, seed in values})
-    whole = [seed for seed in seeds if all((task, seed) in values for task in tasks)]
-    return {seed: float(np.mean([values[task, seed] for task in tasks])) for seed in whole}
+def questions_markdown(results: Results) -> str:
+    """A sentence that names the questions without results, and a section for each of the others."""
+    parts, without = [], []
+    for name, question in QUESTIONS.items():
+        tables = {
+            device: grid
+            for device in DEVICES
+            if (grid := table_of(questions_named([name], device)[name], results))
+        }
+        if tables:
+            parts.append(f"### {question.asks}")
+        else:
+            without.append(f"`{name}` ({question.asks})")
+        for device, grid in tables.items():
+            option = "" if device == "cpu" else f" --device {device}"
+            parts += [f"`tinylm recipe run {name}{option}`", block_markdown(grid)]
+    if without:
+        parts.insert(0, f"Without results so far: {', '.join(without)}.")
+    return "\n\n".join(parts)
 
 
 def refresh(page: Path, folder: Path) -> list[str]:
     """Write the tables of a Markdown page again.
 
     Args:
-        page: a table stands between `<!-- recipe: QUESTION -->` and `<!-- end -->`; QUESTION is its name,
-            with ` on cuda` behind it what was trained on a GPU. Between `<!-- fits: TABLE -->` and
-            `<!-- end -->` stands one of FITS_TABLES.
+        page: between `<!-- recipe: questions -->` and `<!-- end -->` stands a section for each question,
+            between `<!-- fits: TABLE -->` and `<!-- end -->` one of FITS_TABLES.
         folder: of the results.
 
     Returns:
-        The names of the tables that were written.
+        The names of the places that were written.
 
     Raises:
-        UserError: there is no such page, or it names a question or a table that there is not.
+        UserError: there is no such page, or it names a table that there is not.
     """
     if not page.is_file():
         raise UserError(f"{page} does not exist; expected a Markdown file that has places for tables.")
-    text = page.read_text(encoding="utf-8")
-    places = [(name, device or "cpu") for _, name, device, _ in PLACE.findall(text)]
-    questions = {place: questions_named([place[0]], place[1])[place[0]] for place in places}
-    results = Runs(folder).by_settings() if places else {}
     fits = read_fits(folder.parent / FITS_FOLDER)
+    known = {"recipe: questions", *(f"fits: {table}" for table in FITS_TABLES)}
     names = []
 
-    def answers(place: re.Match[str]) -> str:
-        names.append(place[2])
-        tables = tables_of(questions[place[2], place[3] or "cpu"], results)
-        parts = [f"Accuracy of {title}:\n\n{block_markdown(grid)}\n\n" for title, grid in tables.items()]
-        return place[1] + ("\n" + "".join(parts) if parts else "Not run yet.\n") + place[4]
+    def written(place: re.Match[str]) -> str:
+        before, name, after = place.groups()
+        if name not in known:
+            raise UserError(f"{page}: '{name}' is unknown; there are {', '.join(sorted(known))}.")
+        names.append(name)
+        if name.startswith("recipe"):
+            shown = questions_markdown(Runs(folder).by_settings())
+        else:
+            grid = FITS_TABLES[name.removeprefix("fits: ")](fits)
+            shown = block_markdown(grid) if grid.rows else "Not measured yet."
+        return f"{before}\n{shown}\n\n{after}"
 
-    def reached(place: re.Match[str]) -> str:
-        if place[2] not in FITS_TABLES:
-            raise UserError(f"{page}: 'fits: {place[2]}' is unknown; there are {', '.join(FITS_TABLES)}.")
-        names.append(f"fits: {place[2]}")
-        grid = FITS_TABLES[place[2]](fits)
-        return f"{place[1]}\n{block_markdown(grid) if grid.rows else 'Not measured yet.'}\n\n{place[3]}"
-
-    write_text(page, FITS_PLACE.sub(reached, PLACE.sub(answers, text)))
+    write_text(page, PLACE.sub(written, page.read_text(encoding="utf-8")))
     return names
 
 
@@ -205,7 +213,7 @@ def variant_points(
             for task in dict.fromkeys(task for task, _ in cells):
                 mine = [cell for (name, _), cell in cells.items() if name == task]
                 seconds = np.mean([cell["pretraining"]["seconds"] + cell["seconds"] for cell in mine])
-                alone, together = (np.mean([cell[key] for cell in mine]) for key in MEASURES.values())
+                alone, together = (np.mean([cell[key] for cell in mine]) for key in (ENCODER, TOGETHER))
                 panels.setdefault(task, []).append((float(seconds), float(alone), float(together)))
                 linear[task] = mine[0]["linear"]["accuracy"]
     return {task: sorted(set(panels[task])) for task in TASKS if task in panels}, linear
