@@ -24,9 +24,12 @@ test: install
 torture: install
 	$(BIN)/python -m tests.torture
 
-# Damaged files and requests for everything that reads them, for 30 minutes.
+# Damaged files and requests for everything that reads them, for 30 minutes, and for 30 minutes what atheris makes
+# of them, which nothing else needs.
 fuzz: install
 	$(BIN)/python -m tests.fuzz
+	$(BIN)/pip install --quiet --disable-pip-version-check 'atheris>=3'
+	$(BIN)/python -m tests.fuzz_coverage
 
 # Twice the load that a server can take, for 60 seconds; on a machine that does nothing else.
 soak: install
