@@ -369,6 +369,8 @@ def test_the_report_needs_neither_logits_nor_data(ran: Path, tmp_path: Path, mon
     clone = tmp_path / "clone"
     shutil.copytree(ran, clone, ignore=shutil.ignore_patterns("logits", ".locks"))
     monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "empty"))
+    with pytest.raises(UserError, match=r"paper.html; expected a Markdown file"):
+        write_report(clone, tmp_path / "paper.html")
     assert write_report(clone, tmp_path / "docs" / "paper.md") == []
     text = (tmp_path / "docs" / "paper.md").read_text()
     assert "![" in text and "../clone/plots/" in text

@@ -43,7 +43,7 @@ def test_counts_stand_beside_the_papers_with_the_reason_of_a_difference(tmp_path
     text = section(tmp_path, 30_522)
     assert text is not None
     assert "| 40,000 | 40,000 | 27,782 | 27,829 | +0.2% |" in text
-    assert "| 12,829 | 50 | -99.6% |" in text  # T_C of the made-up task
+    assert "| 12,829 | 50 | \N{MINUS SIGN}99.6% |" in text  # T_C of the made-up task
     assert "| t | 40000 | random | 40,000 | 40,000 | 15 | 23 |  |" in text
     assert "with T_W 22,137, only 8,385 tokens of the vocabulary are missing" in text
     assert "4.7% of the paper's corpus, see below" in text

@@ -20,6 +20,7 @@ LONG = [f"customer service / {part}" for part in ("billing", "delivery", "return
 def test_figures() -> None:
     assert [form.number(value) for value in (0.8874, 1, None)] == ["0.887", "1.000", ""]
     assert [form.signed(value) for value in (0.01, -0.0104, None)] == ["+0.010", "\u22120.010", ""]
+    assert form.signed(-0.0104, 2) == "\u22120.01"
     assert form.mean_deviation([0.5, 0.7]) == "0.600 ± 0.141"
     assert form.mean_deviation([0.5]) == "0.500" and form.mean_deviation([]) == ""
     assert form.signed_mean_deviation([-0.5, -0.7]) == "\u22120.600 ± 0.141"

@@ -277,14 +277,6 @@ def report_command(
         Path | None,
         typer.Option(help="HTML file to write. By default report.html in that folder.", metavar="FILE"),
     ] = None,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder whose token counts are shown, as 'tinylm paper plan --store' leaves them. By"
-            " default that of the results.",
-            metavar="FOLDER",
-        ),
-    ] = None,
     beside: Annotated[
         Path | None,
         typer.Option(
@@ -303,7 +295,7 @@ def report_command(
     """
     from tinylm.paper.report import write_report
 
-    for sentence in write_report(results, out, page, tokens, beside):
+    for sentence in write_report(results, out, page, beside):
         remark(sentence)
     say(f"report in {out or results / 'report.md'} and {page or results / 'report.html'}")
 

@@ -80,8 +80,8 @@ class Claim:
 
     @property
     def printed(self) -> list[float]:
-        """The paper's figures, as far as it prints them, the smallest first."""
-        return sorted(one.paper for one in self.evidence if one.paper is not None)
+        """The paper's figures, as far as it prints them, the smallest first; of `alone` if that is all."""
+        return sorted(one.paper for one in self.evidence or self.alone if one.paper is not None)
 
     @property
     def found(self) -> list[Interval]:

@@ -103,9 +103,9 @@ def _weighted_overlap(table: str, panels: Sequence[PanelResult]) -> Finding:
         "No difference between the plain T_M and the overlap by frequency is shown",
     )
     answer = (
-        f"{finding}: rank correlations with the gap of {plain[0].mean:+.2f} for T_M and {plain[1].mean:+.2f}"
-        f" for the overlap, difference {_correlation(better)}; at equal W_S {partial[0].mean:+.2f} and"
-        f" {partial[1].mean:+.2f}."
+        f"{finding}: rank correlations with the gap of {signed(plain[0].mean, 2)} for T_M and"
+        f" {signed(plain[1].mean, 2)} for the overlap, difference {_correlation(better)}; at equal W_S"
+        f" {signed(partial[0].mean, 2)} and {signed(partial[1].mean, 2)}."
     )
     missing = [1 - row.coverage["weighted_overlap"] for row in rows_of]
     groups = tasks if len(set(tasks)) > 1 else [f"W_S = {row.w_s:,}" for row in rows_of]
@@ -147,7 +147,8 @@ def _difference_words(first: Sequence[float], second: Sequence[float]) -> str:
 
 
 def _correlation(found: Interval) -> str:
-    return f"{found.mean:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+    mean, low, high = (signed(value, 2) for value in (found.mean, found.low, found.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def _points(panels: Sequence[PanelResult]) -> list[tuple[PanelResult, RowResult]]:
@@ -515,7 +516,7 @@ def _subsets(committee: dict[str, Any], members: Sequence[RowResult]) -> tuple[s
     if len(subsets["chosen"]) == len(names):
         answer = "On validation texts, no subset is better than all members."
     return answer, [
-        f"Best on {subsets['validation_texts']} validation texts (mean of the trials): {chosen}.",
+        f"Best on {subsets['validation_texts']:,} validation texts (mean of the trials): {chosen}.",
         f"Its test accuracy is {np.mean(subsets['chosen_test']):.3f}, that of all {len(names)} members"
         f" {np.mean(subsets['all_members_test']):.3f}; difference {words}.",
         f"Chosen again in each trial, the subset has {np.mean(subsets['chosen_by_trial_test']):.3f}.",

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, StrMethodFormatter
 
 from tinylm.paper.claims import random_rows_of
 from tinylm.paper.statistics import Curve
@@ -117,6 +117,8 @@ def t_m_plot(panel: PanelResult) -> Figure:
     ]
     if paper:
         axes.plot(*zip(*paper, strict=True), label="paper", **PAPER)
+    axes.xaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.set_xlabel("T_M, tokens of the task missing from W_S")
     axes.set_ylabel("test accuracy")
     return add_legend(figure)
@@ -180,6 +182,7 @@ def size_plot(panel: PanelResult) -> Figure:
     deviation = np.array([one["sd"] for one in sizes])
     axes.plot(x, y, color=GREEN, label="mean of random committees")
     axes.fill_between(x, y - deviation, y + deviation, color=GREEN, alpha=0.2, linewidth=0, label="± 1 sd")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("members, out of all stored")
     axes.set_ylabel("test accuracy")
     return add_legend(figure)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tinylm.errors import UserError
 from tinylm.paper import plots
 from tinylm.paper.claims import MARGIN, Claim, claims, random_rows_of
 from tinylm.paper.committees import store_committees
@@ -54,7 +55,6 @@ def write_report(
     folder: Path,
     out: Path | None = None,
     page: Path | None = None,
-    tokens: Path | None = None,
     beside: Path | None = None,
 ) -> list[str]:
     """Write Markdown, HTML and plots from a results folder.
@@ -64,22 +64,22 @@ def write_report(
         out: of the Markdown; `report.md` in the results folder when None. The plots stay in
             `plots/` of the results folder.
         page: of the HTML; `report.html` in the results folder when None.
-        tokens: another results folder whose token counts are shown; this one's when None.
         beside: another results folder, whose accuracies and gaps stand beside these.
 
     Returns:
         A sentence for each stored file that was set aside.
 
     Raises:
-        UserError: no results there.
+        UserError: no results there, or an HTML file as `out`.
     """
+    if out is not None and out.suffix.lower() in (".html", ".htm"):
+        raise UserError(f"out was {out}; expected a Markdown file. The HTML file is another, page.")
     results = Results(folder)
     store_committees(results)  # of a run that was stopped before it could
     tables = load_results(results)
     discussion = folder / DISCUSSION
     document = build(
         tables,
-        counted=load_results(Results(tokens)) if tokens else tables,
         beside=load_results(Results(beside)) if beside else [],
         efforts=efforts_of(results),
         discussion=discussion.read_text(encoding="utf-8") if discussion.is_file() else "",
@@ -97,7 +97,6 @@ def write_report(
 
 def build(
     tables: Sequence[TableResult],
-    counted: Sequence[TableResult],
     beside: Sequence[TableResult],
     efforts: Sequence[Effort],
     discussion: str,
@@ -106,7 +105,6 @@ def build(
 
     Args:
         tables: the results.
-        counted: those whose token counts are shown.
         beside: those whose accuracies and gaps stand beside.
         efforts: who trained the cells.
         discussion: paragraphs on what differs from the paper, and why.
@@ -139,7 +137,7 @@ def build(
         *(section for table in shown if not _is_question(table) for section in _table(table, others)),
         *(section for table in shown if _is_question(table) for section in _table(table, others)),
         *(question.section for question in questions),
-        *([section] if (section := token_section(counted)) else []),
+        *([section] if (section := token_section(tables)) else []),
         *_comparisons(verdicts),
         _limits(tables),
     ]
@@ -184,6 +182,9 @@ def _verdicts(verdicts: Sequence[Claim]) -> Grid:
         supporting = sum(one.shown for one in claim.evidence)
         printed = list(dict.fromkeys(map(signed, claim.printed[:1] + claim.printed[-1:])))
         found = list(dict.fromkeys(map(interval_words, claim.found[:1] + claim.found[-1:])))
+        if not claim.evidence:
+            means = sorted(one.mean for one in claim.alone)
+            found = list(dict.fromkeys(map(signed, means[:1] + means[-1:])))
         verdict = MARKS[claim.verdict]
         if claim.verdict == "not shown" and supporting:
             verdict = f"shown in {supporting} of {len(claim.evidence)}"
@@ -269,7 +270,7 @@ def _gaps(tables: Sequence[TableResult], others: Others) -> list[Block]:
 
 
 def _how_it_was_run(tables: Sequence[TableResult], efforts: Sequence[Effort]) -> Section:
-    """Devices, seconds and knobs."""
+    """Devices, seconds and the settings in which the preset differs from the paper."""
     table = tables[0]
     points = [
         f"{effort.cells:,} cells (pre-trainings, fine-tunings and linear models) on {effort.device}:"
@@ -289,9 +290,9 @@ def _how_it_was_run(tables: Sequence[TableResult], efforts: Sequence[Effort]) ->
     if rows:
         blocks.append(
             Grid(
-                ["knob", f"preset {table.preset}", "preset paper"],
+                ["setting", f"preset {table.preset}", "preset paper"],
                 rows,
-                "Everything else is the paper's. None stands for the recipe's or the spec's value.",
+                "Everything else is the paper's. None stands for the value of the recipe or of the table.",
             )
         )
     else:

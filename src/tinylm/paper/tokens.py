@@ -10,7 +10,7 @@ from typing import Any
 
 from tinylm.paper.view import PanelResult, RowResult, TableResult
 from tinylm.report.document import Block, Grid, Section, Text
-from tinylm.report.format import count
+from tinylm.report.format import MINUS, count
 
 WIKIPEDIA = 6_000_000  # paragraphs, as the paper rounds them
 VOCABULARY = 30_522  # tokens of bert-base-uncased, which the paper's counts belong to
@@ -170,4 +170,4 @@ def _remark(row: RowResult, paragraphs: int) -> str:
 
 
 def _difference(paper: int | None, ours: int) -> str:
-    return "" if not paper else f"{ours / paper - 1:+.1%}"
+    return "" if not paper else f"{ours / paper - 1:+.1%}".replace("-", MINUS)

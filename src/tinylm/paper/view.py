@@ -13,6 +13,7 @@ from tinylm.paper.results import Results
 from tinylm.paper.spec import Found, Panel, Row, Table, load_table, panel_name, table_names
 from tinylm.paper.statistics import difference
 from tinylm.report.format import Interval
+from tinylm.text.datasets import DATASETS
 
 
 @dataclass(frozen=True)
@@ -118,13 +119,15 @@ class PanelResult:
 
     @property
     def heading(self) -> str:
-        """Such as table3(a): fewrel, 10 labels."""
+        """Such as table3(a): FewRel, 10 labels."""
         return f"{self.name}: {self.task_name}"
 
     @property
     def task_name(self) -> str:
-        """Such as fewrel, 64 labels: tasks of other labels have other gaps."""
-        return f"{self.task['name']}, {len(self.task['labels'])} labels"
+        """Such as FewRel, 64 labels: tasks of other labels have other gaps."""
+        name = self.task["name"]
+        title = DATASETS[name].title if name in DATASETS else name
+        return f"{title}, {len(self.task['labels'])} labels"
 
     @property
     def committee_layers(self) -> int:

@@ -9,8 +9,11 @@ from typing import ClassVar
 
 from matplotlib.figure import Figure
 
+from tinylm.report.format import MINUS
 from tinylm.report.page import render_page
 from tinylm.report.plots import write_svg
+
+FIGURES = f"0123456789+-{MINUS}"  # how a figure begins
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class Grid:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+
+    @property
+    def words(self) -> list[bool]:
+        """Of each column, whether it holds words: not all of its cells begin as figures do."""
+        columns = zip(self.head, *self.rows, strict=True)
+        return [any(cell and cell[0] not in FIGURES for cell in column) for _, *column in columns]
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
-def signed(value: float | None) -> str:
+def signed(value: float | None, digits: int = 3) -> str:
     """The same of a difference, with its sign."""
-    return "" if value is None else f"{value:+.3f}".replace("-", MINUS)
+    return "" if value is None else f"{value:+.{digits}f}".replace("-", MINUS)
 
 
 def count(value: int | None) -> str:

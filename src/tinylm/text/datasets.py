@@ -86,6 +86,7 @@ class TextsByLabel:
 class Dataset:
     """A data set that has a name: how to read it, and how many rows the paper takes of each label."""
 
+    title: str
     read: Callable[[], TextsByLabel]
     train_per_label: int
     test_per_label: int
@@ -152,10 +153,12 @@ def vital_titles(texts: Sequence[str]) -> frozenset[str]:
 
 
 DATASETS = {
-    "fewrel": Dataset(read_fewrel, train_per_label=630, test_per_label=70),
-    "agnews": Dataset(read_agnews, train_per_label=1000, test_per_label=1000),
-    "dbpedia": Dataset(read_dbpedia, train_per_label=100, test_per_label=100),
-    "vital-topics": Dataset(read_vital_topics, train_per_label=100, test_per_label=100),
+    "fewrel": Dataset("FewRel", read_fewrel, train_per_label=630, test_per_label=70),
+    "agnews": Dataset("AG News", read_agnews, train_per_label=1000, test_per_label=1000),
+    "dbpedia": Dataset("DBpedia", read_dbpedia, train_per_label=100, test_per_label=100),
+    "vital-topics": Dataset(
+        "topics of Wikipedia articles", read_vital_topics, train_per_label=100, test_per_label=100
+    ),
 }
 
 
