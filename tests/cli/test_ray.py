@@ -26,7 +26,7 @@ from tinylm.errors import InputError, UserError
 from tinylm.fit import pipeline
 from tinylm.paper import execute, runner
 from tinylm.paper.records import Records
-from tinylm.paper.results import Results
+from tinylm.paper.results import Folder, Results
 from tinylm.system import ray_engine
 from tinylm.system.processes import Engine, in_order, threads
 from tinylm.system.ray_engine import engine_named
@@ -162,14 +162,15 @@ def test_a_node_that_does_not_share_a_folder_is_refused(two_workers: str, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["", "local://"])
 def test_cells_are_the_local_ones_where_a_worker_is_killed(
-    two_workers: str, tmp_path: Path, vital: None, monkeypatch
+    two_workers: str, tmp_path: Path, vital: None, monkeypatch, scheme: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(TINY_SPEC)
 
-    def run(folder: Path, engine: Engine) -> runner.Summary:
-        monkeypatch.setenv("TINYLM_CACHE", f"cache of {folder}")
+    def run(folder: Folder, engine: Engine) -> runner.Summary:
+        monkeypatch.setenv("TINYLM_CACHE", f"cache of {Path(folder).name}")
         execute._pretrained.cache_clear()
         return runner.run_tables(
             runner.plan_tables(["tiny.yaml"], preset_name="smoke", folder=folder), engine=engine
@@ -177,15 +178,16 @@ def test_cells_are_the_local_ones_where_a_worker_is_killed(
 
     with threads(1):
         here = run(Path("here"), Here())
-    with monkeypatch.context() as patch, engine_named("ray", shared=[tmp_path]) as engine:
+    results = f"{scheme}{tmp_path}/there"
+    with monkeypatch.context() as patch, engine_named("ray", shared=[] if scheme else [tmp_path]) as engine:
         patch.setattr(runner, "run_cell", ray_jobs.cell_killed_once)
-        there = run(Path("there"), engine)
+        there = run(results if scheme else Path(results), engine)
     assert len(set(Path("there/killed.partial").read_text().split())) > 1
     assert (there.done, there.failed, there.notes) == (here.done, [], [])
     assert stored(Path("there")) == stored(Path("here"))
     # As a user types it: nothing is left to be done.
     monkeypatch.setenv("TINYLM_CACHE", "cache of there")
-    outcome = done("paper run tiny.yaml --preset smoke --results there --engine ray")
+    outcome = done(f"paper run tiny.yaml --preset smoke --results {results} --engine ray")
     assert outcome.out.startswith("0 cells run, ")
 
 

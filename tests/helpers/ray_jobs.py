@@ -13,7 +13,7 @@ from tinylm.cli.predict import _found_by_worker
 from tinylm.errors import UserError
 from tinylm.fit.member import Job, TrainedMember, train_member
 from tinylm.paper.execute import Outcome, run_cell
-from tinylm.paper.results import Results
+from tinylm.paper.results import Folder, Results
 from tinylm.system.cores import cores
 from tinylm.text.corpus import encode_batch
 from tinylm.text.store import TokenIds
@@ -41,12 +41,16 @@ def die_once(log: Path) -> None:
         die()
 
 
-def cell_killed_once(cell: Any, preset: str, folder: Path, device: Any) -> Outcome:
-    """`run_cell`; the first worker is killed when its cell is computed and half stored."""
-    write = Results.write
+def cell_killed_once(cell: Any, preset: str, folder: Folder, device: Any) -> Outcome:
+    """`run_cell`; the first worker is killed when its cell is computed and half stored.
+
+    Args:
+        folder: of the results; a URL begins with `local://`.
+    """
+    write, log = Results.write, Path(str(folder).removeprefix("local://")) / "killed.partial"
 
     def killed(self: Results, key: str, *content: Any) -> None:
-        die_once(folder / "killed.partial")
+        die_once(log)
         write(self, key, *content)
 
     Results.write = killed  # type: ignore[method-assign]

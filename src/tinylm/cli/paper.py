@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -22,6 +22,9 @@ from tinylm.cli.common import (
 )
 from tinylm.errors import UserError
 
+if TYPE_CHECKING:
+    from tinylm.paper.results import Folder
+
 paper = typer.Typer(
     help="Run the tables and figures of the paper again, and show its values beside ours.",
     no_args_is_help=True,
@@ -36,9 +39,11 @@ Preset = Annotated[
     ),
 ]
 ResultsFolder = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        "--results", help="Folder of the results. By default results/paper/PRESET.", metavar="FOLDER"
+        "--results",
+        help="Folder of the results, or a URL such as s3://bucket/path. By default results/paper/PRESET.",
+        metavar="FOLDER",
     ),
 ]
 
@@ -131,7 +136,7 @@ def run_command(
     from tinylm.system.paths import cache_folder
     from tinylm.system.ray_engine import engine_named
 
-    folder = results or _default_folder(preset)
+    folder = _folder(results) if results else _default_folder(preset)
     chosen = None if rows is None else [name.strip() for name in rows.split(",")]
     where = device_named(device, here=engine == "local")
     prepared = plan_tables(
@@ -143,7 +148,12 @@ def run_command(
         corpus=corpus,
         tuned=tuned,
     )
-    with resumable(folder), engine_named(engine, address, [folder, cache_folder()]) as running:
+    # Behind a URL, all that jobs share lies there.
+    shared = [folder, cache_folder()] if isinstance(folder, Path) else []
+    with (
+        resumable(folder if isinstance(folder, Path) else cache_folder()),
+        engine_named(engine, address, shared) as running,
+    ):
         summary = run_tables(prepared, where, workers, running)
     for sentence in [*summary.notes, *summary.failed]:
         remark(sentence)
@@ -194,7 +204,11 @@ def tune_command(
     from tinylm.system.paths import cache_folder
     from tinylm.system.ray_engine import engine_named
 
-    folder = results or _default_folder(preset)
+    folder = _folder(results) if results else _default_folder(preset)
+    if isinstance(folder, str):
+        raise UserError(
+            f"--results was {folder}; a search keeps its attempts in files under locks: give a folder."
+        )
     where = device_named(device, here=engine == "local")
     prepared = plan_tables(tables, preset_name=preset, folder=folder, rows=row, corpus=corpus)
     with resumable(folder), engine_named(engine, address, [folder, cache_folder()]) as running:
@@ -237,7 +251,7 @@ def plan_command(
     from tinylm.paper.cells import FinetuningCell, Pretraining
     from tinylm.paper.runner import plan_tables
 
-    folder = results or _default_folder(preset)
+    folder = _folder(results) if results else _default_folder(preset)
     prepared = plan_tables(tables, preset_name=preset, folder=folder, trials=trials, corpus=corpus)
     if store:
         prepared.store()
@@ -266,9 +280,10 @@ def _hours(hours: float | None) -> str:
 
 @paper.command("report", cls=Command)
 def report_command(
-    results: Annotated[Path, typer.Option(help="Folder of the results.", metavar="FOLDER")] = Path(
-        "results/paper/cpu"
-    ),
+    results: Annotated[
+        str,
+        typer.Option(help="Folder of the results, or a URL such as s3://bucket/path.", metavar="FOLDER"),
+    ] = "results/paper/cpu",
     out: Annotated[
         Path | None,
         typer.Option(help="Markdown file to write. By default report.md in that folder.", metavar="FILE"),
@@ -278,7 +293,7 @@ def report_command(
         typer.Option(help="HTML file to write. By default report.html in that folder.", metavar="FILE"),
     ] = None,
     beside: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             help="Folder of results at other sizes, such as results/paper/gpu, whose accuracies and gaps"
             " stand beside.",
@@ -295,9 +310,17 @@ def report_command(
     """
     from tinylm.paper.report import write_report
 
-    for sentence in write_report(results, out, page, beside):
+    folder = _folder(results)
+    for sentence in write_report(folder, out, page, _folder(beside) if beside else None):
         remark(sentence)
-    say(f"report in {out or results / 'report.md'} and {page or results / 'report.html'}")
+    here = folder if isinstance(folder, Path) else (out or Path()).parent
+    say(f"report in {out or here / 'report.md'} and {page or here / 'report.html'}")
+
+
+def _folder(given: str) -> Folder:
+    """A path, or a URL as it is."""
+    path = given.removeprefix("file://")
+    return path if "://" in path else Path(path)
 
 
 def _default_folder(preset: str) -> Path:

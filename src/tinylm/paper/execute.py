@@ -27,9 +27,9 @@ from tinylm.paper.cells import BaselineCell, FinetuningCell, Pretraining
 from tinylm.paper.data import Materials, materials
 from tinylm.paper.heads import single_heads
 from tinylm.paper.public import Public
-from tinylm.paper.results import Results
+from tinylm.paper.results import PRETRAINING, Folder, Results, open_results, weights_folder
 from tinylm.system.files import LIBRARIES, locked, new_folder
-from tinylm.system.paths import cache_folder, cached
+from tinylm.system.paths import cache_folder
 from tinylm.text.tasks import Task
 from tinylm.train.checkpoint import Checkpoint
 from tinylm.train.finetune import accuracy_of, finetune
@@ -51,13 +51,8 @@ class Outcome:
     busy: bool = False
 
 
-def weights_folder(key: str) -> Path:
-    """Where the weights of a pre-training are kept: in the cache, as they are large."""
-    return cached(f"paper/pretrained/{key}")
-
-
 def run_cell(
-    cell: Pretraining | FinetuningCell | BaselineCell, preset: str, folder: Path, device: torch.device = CPU
+    cell: Pretraining | FinetuningCell | BaselineCell, preset: str, folder: Folder, device: torch.device = CPU
 ) -> Outcome:
     """Compute a cell and store its result, unless that is done or being done.
 
@@ -70,7 +65,7 @@ def run_cell(
     Raises:
         torch.AcceleratorError: a kernel failed on the GPU, which ends the use of it by this process.
     """
-    results = Results(folder)
+    results = open_results(folder)
     # Weights are shared by all results folders, so a pre-training is locked where they lie.
     lock = results.lock(cell.key)
     if isinstance(cell, Pretraining):
@@ -98,8 +93,8 @@ def run_cell(
 
 def _pretrain(cell: Pretraining, source: Materials, results: Results, device: torch.device) -> Outcome:
     folder = weights_folder(cell.key)
-    record = folder / "pretraining.json"
-    if not record.is_file():
+    record = folder / PRETRAINING
+    if not record.is_file() and not results.fetch_weights(cell.key):
         paragraphs, tokenizer = source.paragraphs(cell.selection, cell.size, cell.task), source.tokenizer
         if cell.reduced:
             reduced = source.reduced(cell.selection, cell.size, cell.task)
@@ -127,6 +122,7 @@ def _pretrain(cell: Pretraining, source: Materials, results: Results, device: to
             (partial / record.name).write_text(json.dumps(content), encoding="utf-8")
         checkpoint.remove()
     content = json.loads(record.read_text(encoding="utf-8"))
+    results.keep_weights(cell.key)
     results.write(cell.key, content)
     return Outcome(f"loss {content['history'][-1]['loss']:.3f}")
 
@@ -136,7 +132,7 @@ def _finetune(cell: FinetuningCell, source: Materials, results: Results, device:
     if cell.reduced:
         reduced = source.reduced(cell.selection, cell.size, cell.task)
         data, tokenizer = reduced.data, reduced.tokenizer
-    start = start_of(cell)
+    start = start_of(cell, results)
     began = time.monotonic()
     if cell.patience is None:
         tuned = finetune(
@@ -218,9 +214,11 @@ def _svm_accuracy(task: Task) -> float:
     return found.accuracy
 
 
-def start_of(cell: FinetuningCell) -> MaskedLanguageModel | ModelConfig:
+def start_of(cell: FinetuningCell, results: Results) -> MaskedLanguageModel | ModelConfig:
     """The pre-trained model that a fine-tuning begins from, or the architecture where it begins from none."""
     if isinstance(cell.start, Pretraining):
+        if not weights_folder(cell.start.key).is_dir():  # another machine trained it
+            results.fetch_weights(cell.start.key)
         return _pretrained(weights_folder(cell.start.key))
     if isinstance(cell.start, Public):
         return _pretrained(cell.start.folder)

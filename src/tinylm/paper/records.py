@@ -3,17 +3,21 @@
 A record such as `cells/00c1cb0a344d7648` is written as a file of its own, so that runners never
 wait for each other's results. `pack` moves the records into one JSON Lines file per table, a line
 each, which is what version control keeps. Where a record lies in both forms, the loose one is newer.
+
+Behind a URL records stay loose: without a lock that all machines share, packing could delete what another
+machine has just written.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from tinylm.system.files import locked, write_json, write_text
+from tinylm.system.files import json_text, locked, write_json, write_text
+from tinylm.system.remote import RemoteFolder
 
 Content = dict[str, Any]
 KINDS = ("cells", "tables", "committees", "latency", "tuning")  # folders of loose records
@@ -108,8 +112,9 @@ class Records:
                 with suppress(OSError):  # not there, or not empty
                     (self.folder / kind).rmdir()
 
-    def set_aside(self, path: Path, reason: str) -> None:
-        """Rename a file that cannot be trusted."""
+    def set_aside(self, name: str, reason: str) -> None:
+        """Rename a file of the folder that cannot be trusted."""
+        path = self.folder / name
         aside = path.with_name(path.name + ".damaged")
         with suppress(FileNotFoundError):  # another runner was faster
             path.replace(aside)
@@ -123,18 +128,24 @@ class Records:
         return self.folder / f"{name}.json"
 
     def _read_loose(self, name: str, problem: Callable[[Content], str | None]) -> Content | None:
-        path = self._loose_file(name)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            reason = problem(content) if isinstance(content, dict) else "is damaged (not a JSON object)"
-        except FileNotFoundError:
+        data = self._data(f"{name}.json")
+        if data is None:
             return None
+        try:
+            content = json.loads(data)
+            reason = problem(content) if isinstance(content, dict) else "is damaged (not a JSON object)"
         except ValueError as error:
             reason = f"is damaged ({error})"
         if reason is None:
             return dict(content)
-        self.set_aside(path, reason)
+        self.set_aside(f"{name}.json", reason)
         return None
+
+    def _data(self, name: str) -> bytes | None:
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
 
     def _packed_files(self) -> list[Path]:
         return sorted(self.folder.glob(f"*{PACKED}"))
@@ -144,15 +155,18 @@ class Records:
         status = path.stat()
         version = (status.st_mtime_ns, status.st_size, status.st_ino)
         if path not in self._loaded or self._loaded[path][0] != version:
-            records = {}
-            for number, line in enumerate(_lines(path), 1):
-                parsed = _parse(line)
-                if isinstance(parsed, str):
-                    self._note(f"{path}, line {number} is damaged ({parsed}) and is not used.")
-                else:
-                    records[parsed[0]] = parsed[1]
-            self._loaded[path] = version, records
+            self._loaded[path] = version, self._unpacked(str(path), _lines(path))
         return self._loaded[path][1]
+
+    def _unpacked(self, where: str, lines: Iterable[str]) -> dict[str, Content]:
+        records = {}
+        for number, line in enumerate(lines, 1):
+            parsed = _parse(line)
+            if isinstance(parsed, str):
+                self._note(f"{where}, line {number} is damaged ({parsed}) and is not used.")
+            else:
+                records[parsed[0]] = parsed[1]
+        return records
 
     def _keep_damaged_lines(self, path: Path) -> None:
         damaged = [line for line in _lines(path) if isinstance(_parse(line), str)] if path.exists() else []
@@ -163,6 +177,62 @@ class Records:
     def _note(self, sentence: str) -> None:
         if sentence not in self.notes:
             self.notes.append(sentence)
+
+
+class RemoteRecords(Records):
+    """The records behind a URL.
+
+    Args:
+        remote: where they lie.
+    """
+
+    def __init__(self, remote: RemoteFolder) -> None:
+        super().__init__(Path())
+        self._remote = remote
+        self._all: dict[str, bytes] | None = None
+
+    def load(self, names: Sequence[str]) -> None:
+        """Read all records at once, as one by one would take long; from then on no other is looked for.
+
+        Args:
+            names: of all objects.
+        """
+        kinds = tuple(f"{kind}/" for kind in KINDS)
+        packed = [name for name in names if "/" not in name and name.endswith(PACKED)]
+        self._all = self._remote.read_all([*packed, *(name for name in names if name.startswith(kinds))])
+        self._loaded.clear()
+
+    def write(self, name: str, content: Content) -> None:
+        """Store a record."""
+        data = json_text(content).encode()
+        self._remote.write(f"{name}.json", data)
+        if self._all is not None:
+            self._all[f"{name}.json"] = data
+
+    def names(self, kind: str) -> set[str]:
+        """Names of all records of a kind that were loaded, without the kind."""
+        found = [name.removesuffix(".json") for name in self._all or {}]
+        found += [name for path in self._packed_files() for name in self._load(path)]
+        return {name.removeprefix(f"{kind}/") for name in found if name.startswith(f"{kind}/")}
+
+    def pack(self, file_of: Mapping[str, str]) -> None:
+        """Leave the records as they are."""
+
+    def set_aside(self, name: str, reason: str) -> None:
+        """Note that an object cannot be trusted; it stays until it is written again."""
+        self._note(f"{self._remote.url}/{name} {reason} and is not used.")
+
+    def _data(self, name: str) -> bytes | None:
+        return self._remote.read(name) if self._all is None else self._all.get(name)
+
+    def _packed_files(self) -> list[Path]:
+        return sorted(Path(name) for name in self._all or {} if name.endswith(PACKED))
+
+    def _load(self, path: Path) -> dict[str, Content]:
+        if path not in self._loaded:
+            text = (self._all or {})[path.name].decode(errors="replace")
+            self._loaded[path] = (), self._unpacked(f"{self._remote.url}/{path}", text.splitlines())
+        return self._loaded[path][1]
 
 
 def _line(name: str, content: Content) -> str:

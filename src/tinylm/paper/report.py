@@ -19,7 +19,7 @@ from tinylm.paper.claims import MARGIN, Claim, claims, random_rows_of
 from tinylm.paper.committees import store_committees
 from tinylm.paper.open_questions import curve_of, open_questions
 from tinylm.paper.preset import load_preset
-from tinylm.paper.results import Results
+from tinylm.paper.results import Folder, Results, open_results
 from tinylm.paper.spec import table_names
 from tinylm.paper.tokens import token_section
 from tinylm.paper.tuned import COMPARED, TUNED, comparison
@@ -52,17 +52,18 @@ MOST_NAMED = 4  # comparisons that a sentence names
 
 
 def write_report(
-    folder: Path,
+    folder: Folder,
     out: Path | None = None,
     page: Path | None = None,
-    beside: Path | None = None,
+    beside: Folder | None = None,
 ) -> list[str]:
     """Write Markdown, HTML and plots from a results folder.
 
     Args:
         folder: the results; its `discussion.md`, where there is one, becomes a section.
         out: of the Markdown; `report.md` in the results folder when None. The plots stay in
-            `plots/` of the results folder.
+            `plots/` of the results folder. Of results behind a URL, `out` is needed, and its folder
+            takes the place of theirs.
         page: of the HTML; `report.html` in the results folder when None.
         beside: another results folder, whose accuracies and gaps stand beside these.
 
@@ -70,22 +71,24 @@ def write_report(
         A sentence for each stored file that was set aside.
 
     Raises:
-        UserError: no results there, or an HTML file as `out`.
+        UserError: no results there, an HTML file as `out`, or no `out` for results behind a URL.
     """
     if out is not None and out.suffix.lower() in (".html", ".htm"):
         raise UserError(f"out was {out}; expected a Markdown file. The HTML file is another, page.")
-    results = Results(folder)
+    if isinstance(folder, str) and out is None:
+        raise UserError(f"`results` was {folder}; give a Markdown file on this machine, too (`out`).")
+    results = _opened(folder)
     store_committees(results)  # of a run that was stopped before it could
     tables = load_results(results)
-    discussion = folder / DISCUSSION
     document = build(
         tables,
-        beside=load_results(Results(beside)) if beside else [],
+        beside=load_results(_opened(beside)) if beside else [],
         efforts=efforts_of(results),
-        discussion=discussion.read_text(encoding="utf-8") if discussion.is_file() else "",
+        discussion=results.text(DISCUSSION) or "",
     )
-    out, page = out or folder / "report.md", page or folder / "report.html"
-    plot_folder = folder / "plots"
+    here = folder if isinstance(folder, Path) else Path(out or "").parent
+    out, page = out or here / "report.md", page or here / "report.html"
+    plot_folder = here / "plots"
     for each in (plot_folder, out.parent, page.parent):
         each.mkdir(parents=True, exist_ok=True)
     write_plots(document, plot_folder)
@@ -93,6 +96,12 @@ def write_report(
     for path, text in ((out, markdown(document, to_plots)), (page, html(document))):
         write_text(path, text)
     return results.notes
+
+
+def _opened(folder: Folder) -> Results:
+    results = open_results(folder)
+    results.refresh()
+    return results
 
 
 def build(

@@ -4,10 +4,15 @@ A cell is named by its key, the hash of its identity, which it also holds: one t
 renamed or written under other settings gives itself away and is reported, never mixed in. All
 figures are records (see `records.py`); raw logits lie beside them as `.npz` and stay out of version
 control.
+
+Results can also lie behind a URL, such as `s3://bucket/path`, which several machines reach. Two that compute
+a cell at the same time write the same under the same key. The weights of pre-trainings lie there too, as
+machines need no cache folder in common.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
@@ -18,12 +23,26 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from tinylm.errors import UserError
-from tinylm.paper.records import KINDS, Records
-from tinylm.system.files import key_of, new_file, write_json, write_text
+from tinylm.paper.records import KINDS, Records, RemoteRecords
+from tinylm.system.files import json_text, keep, key_of, new_file, write_json, write_text
+from tinylm.system.paths import cache_folder, cached
+from tinylm.system.remote import RemoteFolder
 
 # .gitignore of a results folder: loose records are packed when a run ends.
 IGNORED = "".join(f"{kind}/\n" for kind in KINDS) + "logits/\nsearches/\n.locks/\n*.damaged\n*.partial\n"
 OfPanel = Literal["committees", "latency", "tuning"]
+PRETRAINING = "pretraining.json"  # of a folder of weights
+Folder = Path | str  # a path, or a URL
+
+
+def weights_folder(key: str) -> Path:
+    """Where the weights of a pre-training are kept: in the cache, as they are large."""
+    return cached(f"paper/pretrained/{key}")
+
+
+def open_results(folder: Folder) -> Results:
+    """The results in a folder or behind a URL."""
+    return RemoteResults(folder) if isinstance(folder, str) else Results(folder)
 
 
 class Results:
@@ -34,8 +53,9 @@ class Results:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = Path(folder)
-        self._records = Records(self.folder)
+        self.folder: Folder = Path(folder)
+        self._folder = Path(folder)
+        self._records = Records(self._folder)
 
     @property
     def notes(self) -> list[str]:
@@ -48,15 +68,15 @@ class Results:
         Raises:
             UserError: the folder holds results of another preset, or something else.
         """
-        path = self.folder / "preset.json"
-        if path.is_file():
-            found = json.loads(path.read_text(encoding="utf-8")).get("preset")
+        stored = self.text("preset.json")
+        if stored is not None:
+            found = json.loads(stored).get("preset")
             if found != preset:
                 raise UserError(
                     f"{self.folder} holds results of the preset '{found}', not '{preset}'; give another"
                     " folder of `results`."
                 )
-        elif self.folder.is_dir() and any(not _is_ours(path) for path in self.folder.iterdir()):
+        elif any(not _is_ours(name) for name in self._entries()):
             raise UserError(
                 f"{self.folder} is not empty and holds no results; give another folder of `results`."
             )
@@ -68,8 +88,16 @@ class Results:
             UserError: as `check`.
         """
         self.check(preset)
-        write_json(self.folder / "preset.json", {"preset": preset})
-        write_text(self.folder / ".gitignore", IGNORED)
+        write_json(self._folder / "preset.json", {"preset": preset})
+        write_text(self._folder / ".gitignore", IGNORED)
+
+    def refresh(self) -> None:
+        """See what other machines have stored by now, which in a folder is seen at any time."""
+
+    def text(self, name: str) -> str | None:
+        """The content of a text file, or None where there is none."""
+        data = self._read(name)
+        return None if data is None else data.decode()
 
     def pack(self) -> None:
         """Pack all records into `TABLE.jsonl`; a cell that tables share goes to the first of them."""
@@ -91,7 +119,7 @@ class Results:
 
     def lock(self, key: str) -> Path:
         """The lock file of a cell."""
-        return self.folder / ".locks" / key
+        return self._folder / ".locks" / key
 
     def has(self, key: str) -> bool:
         """Whether a cell is finished."""
@@ -111,21 +139,34 @@ class Results:
     def write(self, key: str, cell: dict[str, Any], logits: dict[str, np.ndarray] | None = None) -> None:
         """Store a finished cell; its logits first, so that no cell is without."""
         if logits is not None:
-            with new_file(self.folder / "logits" / f"{key}.npz") as temporary, temporary.open("wb") as file:
-                np.savez_compressed(file, **logits)  # type: ignore[arg-type]
+            packed = io.BytesIO()
+            np.savez_compressed(packed, **logits)  # type: ignore[arg-type]
+            self._write(f"logits/{key}.npz", packed.getvalue())
         self._records.write(f"cells/{key}", cell)
 
     def logits(self, key: str) -> dict[str, np.ndarray] | None:
         """Logits of a cell; None where they are not stored, as in a fresh clone."""
-        path = self.folder / "logits" / f"{key}.npz"
-        if not path.is_file():
+        name = f"logits/{key}.npz"
+        packed = self._read(name)
+        if packed is None:
             return None
         try:
-            with np.load(path) as file:
+            with np.load(io.BytesIO(packed)) as file:
                 return {name: file[name] for name in file.files}
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            self._records.set_aside(path, f"is damaged ({error})")
+            self._records.set_aside(name, f"is damaged ({error})")
             return None
+
+    def has_weights(self, key: str) -> bool:
+        """Whether the weights of a pre-training are there."""
+        return weights_folder(key).is_dir()
+
+    def keep_weights(self, key: str) -> None:
+        """Store the weights of a pre-training for machines with another cache folder; here, all share it."""
+
+    def fetch_weights(self, key: str) -> bool:
+        """Put the weights of a pre-training into the cache folder, if `keep_weights` has stored them."""
+        return False
 
     def plan(self, table: str) -> dict[str, Any] | None:
         """The stored plan of a table: which cells make its rows."""
@@ -169,12 +210,90 @@ class Results:
 
     def search(self, key: str) -> Path:
         """The file in which a search for hyper-parameters keeps its attempts."""
-        return self.folder / "searches" / f"{key}.log"
+        return self._folder / "searches" / f"{key}.log"
+
+    def _entries(self) -> list[str]:
+        return [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+
+    def _read(self, name: str) -> bytes | None:
+        path = self._folder / name
+        return path.read_bytes() if path.is_file() else None
+
+    def _write(self, name: str, data: bytes) -> None:
+        with new_file(self._folder / name) as temporary:
+            temporary.write_bytes(data)
 
 
-def _is_ours(path: Path) -> bool:
+class RemoteResults(Results):
+    """Results behind a URL.
+
+    Args:
+        url: see `RemoteFolder`.
+    """
+
+    _records: RemoteRecords
+
+    def __init__(self, url: str) -> None:
+        self._remote = RemoteFolder(url)
+        self.folder = self._remote.url
+        self._records = RemoteRecords(self._remote)
+        self._names: frozenset[str] = frozenset()
+
+    def check(self, preset: str) -> None:
+        """See `Results.check`; also refuses what cannot be reached."""
+        self._remote.check()
+        super().check(preset)
+
+    def begin(self, preset: str) -> None:
+        """See `Results.begin`."""
+        self.check(preset)
+        self._write("preset.json", json_text({"preset": preset}).encode())
+
+    def refresh(self) -> None:
+        """See what other machines have stored by now."""
+        names = self._remote.names()
+        self._names = frozenset(names)
+        self._records.load(names)
+
+    def lock(self, key: str) -> Path:
+        """The lock file of a cell, for those who share the cache folder."""
+        return cache_folder() / "locks" / f"{key}-{key_of({'results': self.folder})}"
+
+    def has_weights(self, key: str) -> bool:
+        """Whether the weights of a pre-training are there, as of the last `refresh`."""
+        return f"pretrained/{key}/{PRETRAINING}" in self._names
+
+    def keep_weights(self, key: str) -> None:
+        """Store the weights of a pre-training, their record at last."""
+        for path in sorted(weights_folder(key).iterdir(), key=lambda path: path.name == PRETRAINING):
+            self._write(f"pretrained/{key}/{path.name}", path.read_bytes())
+
+    def fetch_weights(self, key: str) -> bool:
+        """Put the weights of a pre-training into the cache folder, if `keep_weights` has stored them."""
+        files = self._remote.read_all(self._remote.names(f"pretrained/{key}"))
+        if f"pretrained/{key}/{PRETRAINING}" not in files:
+            return False
+
+        def write(partial: Path) -> None:
+            for name, data in files.items():
+                (partial / Path(name).name).write_bytes(data)
+
+        keep(weights_folder(key), write)
+        return True
+
+    def _entries(self) -> list[str]:
+        return self._remote.names()
+
+    def _read(self, name: str) -> bytes | None:
+        return self._remote.read(name)
+
+    def _write(self, name: str, data: bytes) -> None:
+        self._remote.write(name, data)
+
+
+def _is_ours(name: str) -> bool:
     """Whether a file may be there before `preset.json` is, of a runner that begins at this moment."""
-    return path.name in (".gitignore", ".locks") or path.name.endswith(".partial")
+    return name in (".gitignore", ".locks") or name.endswith(".partial")
 
 
 def _of_panel(kind: OfPanel, table: str, panel: str) -> str:

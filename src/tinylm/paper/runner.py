@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,10 +29,10 @@ from tinylm.paper.cells import (
 )
 from tinylm.paper.committees import store_committees
 from tinylm.paper.data import Materials, materials
-from tinylm.paper.execute import run_cell, weights_folder
+from tinylm.paper.execute import run_cell
 from tinylm.paper.latencies import store_latencies
 from tinylm.paper.preset import Preset, load_preset
-from tinylm.paper.results import Results
+from tinylm.paper.results import Folder, Results, open_results
 from tinylm.paper.spec import load_table, table_names
 from tinylm.paper.tuned import tuned_table
 from tinylm.system.processes import LOCAL, Engine
@@ -128,7 +127,7 @@ def plan_tables(
     names: Sequence[str],
     *,
     preset_name: str,
-    folder: Path,
+    folder: Folder,
     trials: int | None = None,
     rows: Sequence[str] | None = None,
     corpus: str | None = None,
@@ -140,7 +139,7 @@ def plan_tables(
         names: tables of the paper, or spec files of the user's own; `all` stands for every table that
             comes with the package.
         preset_name: see `preset_names`.
-        folder: of the results.
+        folder: of the results: a path, or a URL such as `s3://bucket/path`.
         trials: of each row; the preset's when None.
         rows: only the rows of these names are to be run.
         corpus: a corpus in place of the preset's, as `open_corpus` takes it.
@@ -148,14 +147,15 @@ def plan_tables(
 
     Raises:
         UserError: an unknown table, row or preset, a bad spec, a missing data set, a folder that
-            holds other results, or no hyper-parameters found.
+            holds other results or cannot be reached, or no hyper-parameters found.
     """
     preset = load_preset(preset_name)
     if corpus is not None:
         preset = preset.model_copy(update={"corpus": corpus})
     tables = dict(load_table(name) for name in _expanded(names, preset))
-    results = Results(folder)
+    results = open_results(folder)
     results.check(preset_name)
+    results.refresh()
     if tuned:
         preset = preset.model_copy(update={"spec_hyperparameters": True})
         tables = dict(tuned_table(name, table, results) for name, table in tables.items() if table.panels)
@@ -203,6 +203,7 @@ def run_tables(
         failed = run_cells(jobs, preset, results, console, device, workers, engine) if jobs else []
         notes = [f"{plan.name} {row.row.name}: {row.note}" for plan in plans for panel in plan.panels
                  for row in panel.rows if row.note]  # fmt: skip
+        results.refresh()
         notes += store_committees(results)
     finally:  # also of an interrupted run: what is finished can be committed
         results.pack()
@@ -245,8 +246,8 @@ def _wave(cell: Cell) -> int:
 
 
 def trained(cell: Pretraining, results: Results) -> bool:
-    """Whether a pre-training is finished and its weights are on this machine."""
-    return results.has(cell.key) and weights_folder(cell.key).is_dir()
+    """Whether a pre-training is finished and its weights are there."""
+    return results.has(cell.key) and results.has_weights(cell.key)
 
 
 def gpu_share(device: torch.device) -> float:

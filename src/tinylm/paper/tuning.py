@@ -260,7 +260,7 @@ def attempt(search: Search, preset: str, folder: Path, device: torch.device = CP
             log = finetune_until_best(
                 source.validation_task(search.cell.task, HELD_OUT),
                 source.tokenizer,
-                start_of(search.cell),
+                start_of(search.cell, results),
                 recipe,
                 seed=search.cell.seed,
                 label=search.label,

@@ -106,7 +106,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: object, indent: int = 1) -> None:
     """Write a JSON file, all or nothing."""
-    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+    write_text(path, json_text(content, indent))
+
+
+def json_text(content: object, indent: int = 1) -> str:
+    """The text of a JSON file."""
+    return json.dumps(content, indent=indent, ensure_ascii=False) + "\n"
 
 
 def keep(folder: Path, write: Callable[[Path], None]) -> None:
