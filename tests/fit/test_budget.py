@@ -167,10 +167,9 @@ def test_epochs_are_chosen_by_the_clock() -> None:
 def test_pretraining_fills_the_time_with_passes_over_as_many_rows_as_fit(
     seconds: float, epochs: int, rows: int
 ) -> None:
-    found, kept = budget.read_into(seconds, 10, 100, 30, 16, seed=0)
-    assert (found, len(kept)) == (epochs, rows) and (np.diff(kept) > 0).all()
+    assert budget.read_into(seconds, 10, 100, 30, 16) == (epochs, rows)
     # Never more than the time is enough for, but for the least rows.
-    assert found * len(kept) <= max(16, 100 * 0.9 * seconds / 10)
+    assert epochs * rows <= max(16, 100 * 0.9 * seconds / 10)
 
 
 def test_time_is_shared_between_workers_by_size() -> None:

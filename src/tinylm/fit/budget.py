@@ -148,16 +148,15 @@ def fit_into(
 
 
 def read_into(
-    seconds: float, epoch: float, n_texts: int, most_epochs: int, least_rows: int, seed: int
-) -> tuple[int, np.ndarray]:
-    """Epochs of pre-training, and rows, that fill a time; arguments and results as of `fit_into`.
+    seconds: float, epoch: float, n_texts: int, most_epochs: int, least_rows: int
+) -> tuple[int, int]:
+    """Epochs of pre-training, and the number of rows, that fill a time; arguments as of `fit_into`.
 
     Where 1.6 passes fit, two over 80 % of the rows use the time that one over all would leave.
     """
     passes = SLACK * seconds / max(epoch, 1e-9)
     epochs = int(np.clip(np.ceil(passes - LEAST_PART), 1, most_epochs))
-    kept = min(n_texts, max(least_rows, int(n_texts * passes / epochs)))
-    return epochs, drawn_rows(n_texts, kept, seed)
+    return epochs, min(n_texts, max(least_rows, int(n_texts * passes / epochs)))
 
 
 def drawn_rows(n_texts: int, kept: int, seed: int) -> np.ndarray:

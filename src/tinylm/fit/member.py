@@ -245,14 +245,14 @@ def _planned_reading(job: Job, ends: float | None) -> Reading:
     n_texts = len(job.paragraphs)
     if ends is None:
         return Reading(n_texts, job.recipe.pretrain.epochs)
-    batch_size, seed = job.recipe.pretrain.batch_size, job.seed
+    batch_size = job.recipe.pretrain.batch_size
     _, run = pretraining_run(
-        job.paragraphs, job.tokenizer, job.config, job.recipe, seed=seed, vectors=job.vectors
+        job.paragraphs, job.tokenizer, job.config, job.recipe, seed=job.seed, vectors=job.vectors
     )
     epoch = budget.seconds_per_epoch(run, n_texts, batch_size, ends - job.clock(), job.clock)
     left = ends - job.clock()
-    epochs, rows = budget.read_into(left, epoch, n_texts, budget.MOST_PRETRAINING, batch_size, seed)
-    return Reading(len(rows), epochs)
+    epochs, rows = budget.read_into(left, epoch, n_texts, budget.MOST_PRETRAINING, batch_size)
+    return Reading(rows, epochs)
 
 
 def _finetuned(job: Job, start: Start, plan: Plan | None, what: str) -> tuple[Finetuning, int]:
