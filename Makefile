@@ -49,7 +49,7 @@ lint: install
 # All suites, some hours; each leaves a JSON file there, `train-gpu` none without a GPU.
 bench: install
 	mkdir -p results/bench
-	for suite in train-cpu infer-cpu train-gpu ablation corpus select int8 scale; do \
+	for suite in train-cpu infer-cpu train-gpu ablation corpus select tfidf int8 scale; do \
 	    $(BIN)/tinylm bench --suite $$suite --json results/bench/$$suite.json || exit 1; done
 
 clean:

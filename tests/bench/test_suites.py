@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from helpers.command import done, refused, tinylm
 from helpers.fitting import labelled
 from tinylm import TinyTextClassifier
-from tinylm.bench import ablation, accuracy, corpus, inference, int8, scale, select, suites, training
+from tinylm.bench import ablation, accuracy, corpus, inference, int8, scale, select, suites, tfidf, training
 from tinylm.bench.measure import Machine, Measured, alternate, summarise, table, write_json
 from tinylm.bench.reference import (
     IGNORED,
@@ -465,6 +465,17 @@ def test_corpus(monkeypatch):
     monkeypatch.setitem(corpus.CASES, "corpus-vital", 2)
     result = corpus.measure_case("corpus-vital", 1, MACHINE)
     assert two_sided(result) and result.details["texts"].startswith("40 ")
+
+
+def test_tfidf(monkeypatch):
+    """Both sides learn the same margins; without FewRel, its cases are left out."""
+    texts = [f"word{i % 7} word{i % 5} word{i % 3}" for i in range(60)]
+    made_up = SimpleNamespace(train_texts=texts, train_labels=np.arange(60) % 3, label_names=list("abc"))
+    monkeypatch.setattr(tfidf, "load_task", lambda name, labels=None: made_up)
+    monkeypatch.setattr(tfidf, "find_local", lambda name: None)
+    (result,) = tfidf.measure_case("vital-topics", 1, MACHINE)
+    assert two_sided(result) and result.details["largest difference"] < 0.05
+    assert tfidf.measure_case("fewrel-10", 1, MACHINE) == []
 
 
 @pytest.mark.parametrize("name", scale.CASES)

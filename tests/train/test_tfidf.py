@@ -146,7 +146,10 @@ def test_folds_share_each_label_out_and_keep_copies_together() -> None:
 
 
 def test_work_counts_what_is_read() -> None:
-    assert work_of(["", "x" * 100, "y" * 100 * MOST_CHARACTERS], 3).tolist() == [0, 300, 3 * MOST_CHARACTERS]
+    texts = ["", "x" * 100, "y" * 100 * MOST_CHARACTERS]
+    one, two = work_of(texts, 1), work_of(texts, 2)
+    assert (two - one).tolist() == [0, 100, MOST_CHARACTERS]
+    assert one[2] * 100 == one[1] * MOST_CHARACTERS
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tinylm.bench import ablation, accuracy, corpus, inference, int8, scale, select, training
+from tinylm.bench import ablation, accuracy, corpus, inference, int8, scale, select, tfidf, training
 from tinylm.bench.measure import Machine, Measured, measure_machine, write_json
 from tinylm.errors import UserError
 from tinylm.ops.device import CPU
@@ -59,6 +59,7 @@ SUITES: dict[str, Suite | LongSuite] = {
     "ablation": Suite(ablation.CASES, ablation.measure_case),
     "corpus": Suite(corpus.CASES, corpus.measure_case),
     "select": Suite(select.CASES, select.measure_case),
+    "tfidf": Suite(tfidf.CASES, tfidf.measure_case, tfidf.THREADS),
     "int8": Suite(int8.CASES, int8.measure_case),
     "accuracy": LongSuite(accuracy.CASES, accuracy.measure_split, accuracy.summary, accuracy.read_splits),
     "scale": Suite(scale.CASES, scale.measure_case),

@@ -32,17 +32,18 @@ STUDENT_SHARE = 0.15  # for distillation, where a student is wanted
 # Rows of a corpus per second of the budget, about as many as pre-training can read once. The minimum
 # is for small budgets: a vocabulary needs that much text.
 ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
-# More texts do not change which tokens are frequent.
-VOCABULARY_TEXTS = 50_000
+# Texts that the vocabulary is trained on, of the corpus and as many of the user's own; per second of the
+# budget, which takes about a tenth of it. More than 50,000 do not change which tokens are frequent.
+VOCABULARY_TEXTS, VOCABULARY_TEXTS_PER_SECOND = 50_000, 150
 # Tokens whose neighbours are counted, per second of the budget. That takes about a tenth of it.
 VECTOR_TOKENS_PER_SECOND = 40_000
 # Texts. They are evaluated after every epoch, and more would not choose an epoch better.
 MOST_VALIDATION = 20_000
 
 # --- TF-IDF member ---
-# Characters of training texts times labels, per second of the budget. That takes about a fifth of it where
-# the task is so large that the encoders cannot learn much in the rest: there this is the better member.
-TFIDF_WORK_PER_SECOND = 2_000_000
+# Work of `train/tfidf.work_of` per second of the budget. That takes about a fifth of it where the task is so
+# large that the encoders cannot learn much in the rest: there this is the better member.
+TFIDF_WORK_PER_SECOND = 18_000_000
 # With fewer validation texts its temperature is fitted on training texts too, by models that were not
 # trained on them.
 TFIDF_CALIBRATION_TEXTS = 1_000

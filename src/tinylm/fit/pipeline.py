@@ -308,8 +308,11 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     if not len(paragraphs):
         raise UserError("there is no text to pre-train on: the texts hold no token and there is no corpus.")
     one_more = tokenizer.encode(labelled.texts, max_tokens + 1)  # shows which texts are cut
-    tokenizer = tokenizer.reading(settings.long_texts)
-    ids = tokenizer.encode(labelled.texts, max_tokens)
+    if settings.long_texts == HEAD:
+        ids = one_more.cut(max_tokens)
+    else:
+        tokenizer = tokenizer.reading(settings.long_texts)
+        ids = tokenizer.encode(labelled.texts, max_tokens)
     return Encoded(
         paragraphs,
         own + articles[: max(CORPUS_TEXTS, len(own))],
@@ -370,8 +373,9 @@ def _tokenizer_and_form(
 def _tokenizer(rows: Sequence[str], own: Sequence[str], size: int, settings: Settings) -> Tokenizer:
     if settings.recipe.vocabulary is None:
         return load_tokenizer(BERT)
+    most = budget.affordable(settings.seconds, budget.VOCABULARY_TEXTS, budget.VOCABULARY_TEXTS_PER_SECOND)
     random = np.random.default_rng([settings.seed, 2])
-    rows, own = (_some(texts, budget.VOCABULARY_TEXTS, random) for texts in (rows, own))
+    rows, own = (_some(texts, most, random) for texts in (rows, own))
     return train_tokenizer(rows, size, first=own)
 
 

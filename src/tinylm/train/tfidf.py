@@ -5,24 +5,24 @@ Its weights are those of a linear SVM for each label against the others, whose m
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.svm import LinearSVC
 
 from tinylm.model.tfidf import MOST_CHARACTERS, NgramCounts, TfidfModel
+from tinylm.ops.linear_svm import train_linear_svm
 from tinylm.ops.quantize import to_int8
 from tinylm.text.tasks import copies_of
 
 REGULARIZATION = 0.5  # scikit-learn's C, fixed beforehand
-TOLERANCE = 0.01  # scikit-learn's 0.0001 changes no logit by more than 0.01 and takes twice as long
+TOLERANCE = 0.05  # a smaller one changes no logit by more than 0.01 and takes up to twice as long
 FOLDS = 10
-# Characters of training texts times labels. Of more texts a sample is drawn, so that it takes a minute.
-MOST_WORK = 500_000_000
+# Finding the n-grams of a text, and going through them, take as long as learning this many labels does.
+READING = 36
+# Of more work, see `work_of`, a sample of the texts is drawn, so that a training takes half a minute.
+MOST_WORK = 2_500_000_000
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,9 @@ class TfidfTask:
 
 
 def work_of(texts: Sequence[str], n_labels: int) -> np.ndarray:
-    """What training costs, `int64 [texts]`: the characters of each text times labels."""
-    return np.minimum(np.array([len(text) for text in texts], np.int64), MOST_CHARACTERS) * n_labels
+    """What training costs, `int64 [texts]`: the characters of each text times labels and READING."""
+    characters = np.minimum(np.array([len(text) for text in texts], np.int64), MOST_CHARACTERS)
+    return characters * (n_labels + READING)
 
 
 def train_tfidf(task: TfidfTask, texts: np.ndarray | None = None) -> TfidfModel:
@@ -128,42 +129,32 @@ def _train(task: TfidfTask, texts: np.ndarray) -> _Trained:
     """Train on the texts of these numbers."""
     idf = task.idf(texts)
     features, targets, n_labels = task.features(idf)[texts], task.targets[texts], task.n_labels
+    class_weights = np.ones(n_labels) if task.class_weights is None else task.class_weights
+    cost = np.ones(len(texts)) if task.weights is None else task.weights[texts]
+    if targets.ndim == 1:
+        is_label, positive = targets[:, None] == np.arange(n_labels), np.ones(n_labels)
+        cost = cost * class_weights[targets]
+    else:
+        is_label, positive = targets > 0, class_weights
+    learnt = cost > 0
+    features, is_label, cost = features[learnt], is_label[learnt], cost[learnt]
+    known = is_label.any(0)
+    always = known & is_label.all(0)
+    labels = np.flatnonzero(known & ~always & (positive > 0))
+    # Two labels of which each text has one are told apart by one margin, of the second over the first.
+    opposite = targets.ndim == 1 and len(labels) == 2
+    trained = labels[1:] if opposite else labels
+    margins, intercepts = train_linear_svm(
+        features,
+        is_label[:, trained],
+        np.float32(REGULARIZATION) * cost.astype(np.float32),
+        positive[trained].astype(np.float32),
+        TOLERANCE,
+    )
+    if opposite:
+        margins, intercepts = (np.concatenate([-x, x], axis=-1) / 2 for x in (margins, intercepts))
     weight = np.zeros((len(idf), n_labels), np.float32)
     # The margin of a label that no text has, or that all have, is the one that an SVM aims at.
-    bias = np.full(n_labels, -1, np.float32)
-    class_weights = np.ones(n_labels) if task.class_weights is None else task.class_weights
-    text_weights = np.ones(len(texts)) if task.weights is None else task.weights[texts]
-    if targets.ndim == 1:
-        each = class_weights[targets] * text_weights
-        labels = np.unique(targets[each > 0])
-        if len(labels) < 2:
-            bias[labels] = 1
-            return _Trained(idf, weight, bias)
-        coefficients, intercepts = _margins(features, targets, each)
-        if len(labels) == 2:  # scikit-learn gives one margin, of the second label over the first
-            coefficients, intercepts = (
-                np.stack([-x, x], -1) / 2 for x in (coefficients[:, 0], intercepts[0])
-            )
-        weight[:, labels], bias[labels] = coefficients, intercepts
-        return _Trained(idf, weight, bias)
-    for label, column in enumerate(targets.T):
-        each = np.where(column > 0, class_weights[label], 1) * text_weights
-        found = np.unique(column[each > 0])
-        if len(found) < 2:
-            bias[label] = 1 if found.any() else -1
-            continue
-        coefficients, intercepts = _margins(features, column > 0, each)
-        weight[:, label], bias[label] = coefficients[:, 0], intercepts[0]
+    bias = np.where(always, 1, -1).astype(np.float32)
+    weight[:, labels], bias[labels] = margins, intercepts
     return _Trained(idf, weight, bias)
-
-
-def _margins(
-    features: sp.csr_matrix, classes: np.ndarray, weights: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Weights `[rows, margins]` and intercepts `[margins]`; for two classes scikit-learn has one margin."""
-    svm = LinearSVC(C=REGULARIZATION, tol=TOLERANCE, random_state=0)
-    if not weights.all():  # liblinear leaves such texts out too, but warns of classes that it then misses
-        features, classes, weights = features[weights > 0], classes[weights > 0], weights[weights > 0]
-    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
-        svm.fit(features, classes, weights)
-    return svm.coef_.T, svm.intercept_
