@@ -8,6 +8,9 @@ import os
 # this when it starts, so it must stand before the first import of torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# By default onnxruntime reports on its use to its maker. It reads this when it is first imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from typing import TYPE_CHECKING, Any  # noqa: E402
 
 from tinylm.system.cores import limit_threads  # noqa: E402

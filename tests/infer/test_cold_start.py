@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,12 @@ def test_one_text_needs_no_pytorch(tmp_path: Path) -> None:
     assert line.split("\t")[0] == committee.predict(["one two three"])[0]
     assert not HEAVY & set(json.loads(modules))
     assert {"onnxruntime", "tokenizers"} <= set(json.loads(modules))
+
+
+def test_onnxruntime_does_not_prepare_to_report(tmp_path: Path) -> None:
+    # Its telemetry begins at the first import with an identifier of the user, in a folder of its own in HOME.
+    silencing = {"ORT_DISABLE_TELEMETRY", "CI", "XDG_CACHE_HOME"}
+    environment = {name: value for name, value in os.environ.items() if name not in silencing}
+    run = [sys.executable, "-c", "import tinylm.infer.engine"]
+    subprocess.run(run, env=environment | {"HOME": str(tmp_path)}, check=True)
+    assert not list(tmp_path.rglob("*onnxruntime*"))
