@@ -35,8 +35,8 @@ ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
 # Texts that the vocabulary is trained on, of the corpus and as many of the user's own; per second of the
 # budget, which takes about a tenth of it. More than 50,000 do not change which tokens are frequent.
 VOCABULARY_TEXTS, VOCABULARY_TEXTS_PER_SECOND = 50_000, 150
-# Tokens whose neighbours are counted, per second of the budget. That takes about a tenth of it.
-VECTOR_TOKENS_PER_SECOND = 40_000
+# Tokens whose neighbours are counted, per second of the budget. That takes about a fifteenth of it.
+VECTOR_TOKENS_PER_SECOND = 15_000
 # Texts. They are evaluated after every epoch, and more would not choose an epoch better.
 MOST_VALIDATION = 20_000
 
