@@ -26,7 +26,13 @@ from tests.fuzz import FOLDER, LINK, SECONDS, allowed, check, targets
 
 INSTRUMENTED = ["tinylm", "yaml", "openpyxl", "uvicorn", "h11"]
 # By numba, which knows no instruments; they read nothing.
-COMPILED = ["tinylm.ops.kernels", "tinylm.ops.scalar", "tinylm.ops.int8_linear", "tinylm.train.adamw"]
+COMPILED = [
+    "tinylm.ops.kernels",
+    "tinylm.ops.scalar",
+    "tinylm.ops.int8_linear",
+    "tinylm.ops.linear_svm",
+    "tinylm.train.adamw",
+]
 CHOICES = b"\xff"  # the first byte of an input that is not a file
 FORM = 50  # inputs of each form to start from
 SETTINGS = hypothesis.settings(
