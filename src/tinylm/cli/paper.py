@@ -136,7 +136,7 @@ def run_command(
     from tinylm.system.paths import cache_folder
     from tinylm.system.ray_engine import engine_named
 
-    folder = _folder(results) if results else _default_folder(preset)
+    folder = _chosen_folder(results, preset)
     chosen = None if rows is None else [name.strip() for name in rows.split(",")]
     where = device_named(device, here=engine == "local")
     prepared = plan_tables(
@@ -204,7 +204,7 @@ def tune_command(
     from tinylm.system.paths import cache_folder
     from tinylm.system.ray_engine import engine_named
 
-    folder = _folder(results) if results else _default_folder(preset)
+    folder = _chosen_folder(results, preset)
     if isinstance(folder, str):
         raise UserError(
             f"--results was {folder}; a search keeps its attempts in files under locks: give a folder."
@@ -251,7 +251,7 @@ def plan_command(
     from tinylm.paper.cells import FinetuningCell, Pretraining
     from tinylm.paper.runner import plan_tables
 
-    folder = _folder(results) if results else _default_folder(preset)
+    folder = _chosen_folder(results, preset)
     prepared = plan_tables(tables, preset_name=preset, folder=folder, trials=trials, corpus=corpus)
     if store:
         prepared.store()
@@ -323,8 +323,11 @@ def _folder(given: str) -> Folder:
     return path if "://" in path else Path(path)
 
 
-def _default_folder(preset: str) -> Path:
+def _chosen_folder(given: str | None, preset: str) -> Folder:
+    """The folder that was given, or that of the preset."""
     from tinylm.paper.preset import load_preset
 
+    if given:
+        return _folder(given)
     load_preset(preset)  # an unknown one is no folder's name
     return Path("results") / "paper" / preset

@@ -27,7 +27,6 @@ def train_linear_svm(
     cost: np.ndarray,
     positive: np.ndarray,
     tolerance: float,
-    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Train the SVMs of all labels.
 
@@ -37,7 +36,6 @@ def train_linear_svm(
         cost: scikit-learn's C times the weight of each text, `float32 [texts]`, above 0.
         positive: what this is multiplied by for the texts that have a label, `float32 [labels]`, above 0.
         tolerance: training ends when no margin was further than this from where it has to be.
-        seed: of the order of the texts.
 
     Returns:
         Weights, `float32 [rows, labels]`, and intercepts, `float32 [labels]`.
@@ -59,7 +57,7 @@ def train_linear_svm(
             dual = np.zeros(side.shape, np.float32)
             # Arrays of their own, whose rows are dense in memory.
             w, b = weight[:, chosen].copy(), intercept[chosen].copy()
-            random = np.random.default_rng(seed)
+            random = np.random.default_rng(0)
             for _ in range(MOST_PASSES):
                 order = random.permutation(texts)
                 if _pass(*entries, squares, side, cost, positive[chosen], order, dual, w, b) <= tolerance:
