@@ -127,17 +127,16 @@ class _Trained:
 
 def _train(task: TfidfTask, texts: np.ndarray) -> _Trained:
     """Train on the texts of these numbers."""
-    idf = task.idf(texts)
-    features, targets, n_labels = task.features(idf)[texts], task.targets[texts], task.n_labels
+    n_labels = task.n_labels
     class_weights = np.ones(n_labels) if task.class_weights is None else task.class_weights
-    cost = np.ones(len(texts)) if task.weights is None else task.weights[texts]
-    if targets.ndim == 1:
-        is_label, positive = targets[:, None] == np.arange(n_labels), np.ones(n_labels)
-        cost = cost * class_weights[targets]
-    else:
-        is_label, positive = targets > 0, class_weights
-    learnt = cost > 0
-    features, is_label, cost = features[learnt], is_label[learnt], cost[learnt]
+    cost = np.ones(len(task.targets)) if task.weights is None else task.weights
+    positive = class_weights
+    if task.targets.ndim == 1:
+        cost, positive = cost * class_weights[task.targets], np.ones(n_labels)
+    texts = texts[cost[texts] > 0]
+    idf, cost, targets = task.idf(texts), cost[texts], task.targets[texts]
+    features = task.features(idf)[texts]
+    is_label = targets > 0 if targets.ndim == 2 else targets[:, None] == np.arange(n_labels)
     known = is_label.any(0)
     always = known & is_label.all(0)
     labels = np.flatnonzero(known & ~always & (positive > 0))
