@@ -224,7 +224,7 @@ def test_with_patience_the_epoch_is_chosen_on_validation_texts(home: Path, tmp_p
         kept = scores.index(max(scores))
         assert cell["kept_epoch"] == kept + 1 and len(scores) in (kept + 1 + 4, 20)
         assert cell["validation_accuracy"] == pytest.approx(scores[kept][0])
-    assert write_report(folder) == []  # has no best epoch to show
+    assert write_report(folder).notes == []  # has no best epoch to show
 
 
 def test_what_the_classifier_reads_belongs_to_the_key(home: Path, tmp_path: Path, monkeypatch):
@@ -371,7 +371,7 @@ def test_the_report_needs_neither_logits_nor_data(ran: Path, tmp_path: Path, mon
     monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "empty"))
     with pytest.raises(UserError, match=r"paper.html; expected a Markdown file"):
         write_report(clone, tmp_path / "paper.html")
-    assert write_report(clone, tmp_path / "docs" / "paper.md") == []
+    assert write_report(clone, tmp_path / "docs" / "paper.md").notes == []
     text = (tmp_path / "docs" / "paper.md").read_text()
     assert "![" in text and "../clone/plots/" in text
     assert {path.suffix for path in (clone / "plots").iterdir()} == {".svg"}

@@ -310,11 +310,10 @@ def report_command(
     """
     from tinylm.paper.report import write_report
 
-    folder = _folder(results)
-    for sentence in write_report(folder, out, page, _folder(beside) if beside else None):
+    written = write_report(_folder(results), out, page, _folder(beside) if beside else None)
+    for sentence in written.notes:
         remark(sentence)
-    here = folder if isinstance(folder, Path) else (out or Path()).parent
-    say(f"report in {out or here / 'report.md'} and {page or here / 'report.html'}")
+    say(f"report in {written.markdown} and {written.page}")
 
 
 def _folder(given: str) -> Folder:

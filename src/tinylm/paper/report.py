@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,12 +52,27 @@ MARKS = {"shown": "✓ shown", "not shown": "not shown", "not run": "not run"}
 MOST_NAMED = 4  # comparisons that a sentence names
 
 
+@dataclass(frozen=True)
+class Written:
+    """A report.
+
+    Attributes:
+        markdown: its Markdown file.
+        page: its HTML file.
+        notes: a sentence for each stored file that was set aside.
+    """
+
+    markdown: Path
+    page: Path
+    notes: list[str]
+
+
 def write_report(
     folder: Folder,
     out: Path | None = None,
     page: Path | None = None,
     beside: Folder | None = None,
-) -> list[str]:
+) -> Written:
     """Write Markdown, HTML and plots from a results folder.
 
     Args:
@@ -66,9 +82,6 @@ def write_report(
             takes the place of theirs.
         page: of the HTML; `report.html` in the results folder when None.
         beside: another results folder, whose accuracies and gaps stand beside these.
-
-    Returns:
-        A sentence for each stored file that was set aside.
 
     Raises:
         UserError: no results there, an HTML file as `out`, or no `out` for results behind a URL.
@@ -95,7 +108,7 @@ def write_report(
     to_plots = _relative(plot_folder, out.parent)
     for path, text in ((out, markdown(document, to_plots)), (page, html(document))):
         write_text(path, text)
-    return results.notes
+    return Written(out, page, results.notes)
 
 
 def _opened(folder: Folder) -> Results:
