@@ -14,7 +14,7 @@ from tinylm.ops.int8_linear import ROWS, WIDTH, Linear
 @pytest.fixture(autouse=True)
 def _int8_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """Processors without such products compute the same, only slowly."""
-    monkeypatch.setattr(int8_linear, "supports_int8", lambda: True)
+    monkeypatch.setattr(int8_linear, "gains_by_int8", lambda: True)
 
 
 def layer(inputs: int, outputs: int) -> Linear:
@@ -81,6 +81,6 @@ def test_elsewhere_it_is_pytorchs(how: str, monkeypatch: pytest.MonkeyPatch) -> 
     elif how == "fp32":
         linear, x = linear.float(), x.float()
     elif how == "another processor":
-        monkeypatch.setattr(int8_linear, "supports_int8", lambda: False)
+        monkeypatch.setattr(int8_linear, "gains_by_int8", lambda: False)
     with torch.set_grad_enabled(how != "evaluation"):
         assert torch.equal(linear(x), F.linear(x, linear.weight, linear.bias))

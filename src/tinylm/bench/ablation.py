@@ -69,7 +69,7 @@ CASES = ["mlm-bert6", "mlm-bert1", "finetune-bert6-fewrel", "finetune-bert1-fewr
 
 # Patches that switch a trick off while a step runs.
 DURING_STEPS: dict[str, Patch] = {
-    "products in int8": lambda: patch.object(int8_linear, "supports_int8", lambda: False),
+    "products in int8": lambda: patch.object(int8_linear, "gains_by_int8", lambda: False),
     "own kernels, and with them int8": without_kernels,
     "several groups of similar length": lambda: patch.object(packing, "GROUP_FILL", 0.0),
 }

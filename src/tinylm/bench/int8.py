@@ -44,7 +44,7 @@ def trial(
     source, task = data(vocabulary)
     config = recipe.model_config_for(len(source.tokenizer), layers=layers, heads=heads)
     begin = time.perf_counter()
-    with patch.object(int8_linear, "supports_int8", lambda: int8):
+    with patch.object(int8_linear, "gains_by_int8", lambda: int8):
         start, history = pretrain(source.paragraphs, source.tokenizer, config, recipe, seed=seed)
         done = finetune(task, source.tokenizer, start, recipe, seed=seed, test_each_epoch=False)
     return time.perf_counter() - begin, history[-1]["loss"], done.accuracy

@@ -26,7 +26,7 @@ from tinylm.bench.texts import N_LABELS, openings, sentences
 from tinylm.model import flops
 from tinylm.model.config import Convolution, ModelConfig
 from tinylm.ops.autograd import IGNORED
-from tinylm.ops.device import CPU, supports_bf16, supports_int8
+from tinylm.ops.device import CPU, gains_by_int8, supports_bf16
 from tinylm.train.finetune import EncodedTask, finetuning_run
 from tinylm.train.loop import Run
 from tinylm.train.pretrain import pretraining_run
@@ -193,4 +193,4 @@ def compare(
 def _precision(half: bool, on_gpu: bool) -> str:
     if not half:
         return "fp32"
-    return ("bf16 and int8" if supports_int8() and not on_gpu else "bf16") + " with fp32 masters"
+    return ("bf16 and int8" if gains_by_int8() and not on_gpu else "bf16") + " with fp32 masters"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,7 @@ from tinylm.model.config import LAYER_NORM_EPS, ModelConfig
 from tinylm.model.encoder import Encoder, initialise
 from tinylm.ops.autograd import cross_entropy, dropout, gelu
 from tinylm.ops.fixed import StaticBatch
+from tinylm.ops.linear import ROWS, linear
 from tinylm.ops.packed import Batch
 
 
@@ -62,14 +64,17 @@ class MaskedLanguageModel(nn.Module):
                 `candidates.ids`.
             candidates: a sampled vocabulary, over which the cross-entropy is then taken.
         """
-        x = self.norm(gelu(self.transform(self.encoder(batch, masked_positions))))
+        read = self.encoder(batch, masked_positions)
+        x = self.norm(gelu(linear(read, self.transform.weight, self.transform.bias)))
         word = self.encoder.embeddings.word
         if targets is None:
             return F.linear(x, word.weight, self.bias)
         if candidates is None:
-            return cross_entropy(F.linear(x, word.weight), self.bias, targets)
-        bias = self.bias[candidates.ids].float() - candidates.log_chance
-        return cross_entropy(F.linear(x, word(candidates.ids)), bias, targets)
+            return cross_entropy(linear(x, word.weight), self.bias, targets)
+        # Filled up to one of few shapes, with tokens that have no chance.
+        more = -len(candidates.ids) % ROWS
+        bias = F.pad(self.bias[candidates.ids].float() - candidates.log_chance, (0, more), value=-math.inf)
+        return cross_entropy(linear(x, F.pad(word(candidates.ids), (0, 0, 0, more))), bias, targets)
 
 
 class SequenceClassifier(nn.Module):

@@ -56,6 +56,6 @@ def supports_bf16(device: torch.device = CPU) -> bool:
 
 
 @lru_cache
-def supports_int8() -> bool:
-    """Whether this processor multiplies int8 matrices in hardware."""
-    return bool(torch.cpu._is_vnni_supported())
+def gains_by_int8() -> bool:
+    """Whether this processor gains by int8: it has VNNI and not AMX, with which bf16 takes no longer."""
+    return bool(torch.cpu._is_vnni_supported()) and not torch.cpu._is_amx_tile_supported()

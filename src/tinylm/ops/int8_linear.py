@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812 (the usual name)
 from torch import Tensor, nn
 from torch.autograd import Function
 
 from tinylm.ops.autograd import has_kernels
-from tinylm.ops.device import supports_int8
+from tinylm.ops.device import gains_by_int8
 from tinylm.ops.kernels import random_seed, raw
+from tinylm.ops.linear import column_products, linear, row_products
 from tinylm.ops.quantize import TOP
 from tinylm.ops.scalar import HALF, f4, hashed, kernel, load, of_rank, rank, store, u4
 from tinylm.ops.threads import most_parts, parallel
@@ -46,20 +46,18 @@ class Linear(nn.Linear):
             and x.dtype == torch.bfloat16
             and has_kernels(x)
             and torch.is_grad_enabled()
-            and supports_int8()
+            and gains_by_int8()
         ):
             return _Linear.apply(x, self.weight, self.bias)
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)
 
 
 class _Linear(Function):
-    # No public operation of PyTorch multiplies int8 matrices on the CPU: hence `torch._int_mm`.
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         x = x.contiguous()
         (rounded, scale), (weight_rounded, weight_scale) = _rounded(x), _rounded(weight)
-        products = torch._int_mm(rounded, weight_rounded.t())
+        products = row_products(rounded, weight_rounded.t())
         out = x.new_empty(products.shape)
         parallel(_rescale, len(x), *map(raw, (products, scale, weight_scale, bias, out)))
         ctx.save_for_backward(x, weight_rounded, weight_scale)
@@ -73,10 +71,10 @@ class _Linear(Function):
         sums = torch.zeros(most_parts(), grad.shape[1])
         arrays = map(raw, (grad, weight_scale, rounded, scale, sums))
         parallel(_round_at_random, len(grad), *arrays, random_seed())
-        products = torch._int_mm(rounded, weight_rounded)
+        products = row_products(rounded, weight_rounded)
         grad_x = grad.new_empty(products.shape)
         parallel(_rescale_rows, len(grad), *map(raw, (products, scale, grad_x)))
-        return grad_x, grad.t() @ x, sums.sum(0).to(grad.dtype)
+        return grad_x, column_products(grad, x), sums.sum(0).to(grad.dtype)
 
 
 def _rounded(x: Tensor) -> tuple[Tensor, Tensor]:
