@@ -21,7 +21,7 @@ from tinylm.bench import training
 from tinylm.bench.measure import Machine, Measured, alternate, summarise
 from tinylm.model.encoder import Encoder
 from tinylm.model.heads import MaskedLanguageModel
-from tinylm.ops import autograd, int8_linear
+from tinylm.ops import autograd, int8_linear, linear
 from tinylm.ops import packed as packing
 from tinylm.ops.packed import Batch
 from tinylm.train import adamw, loop
@@ -59,7 +59,7 @@ def predict_everywhere(
 def without_kernels() -> AbstractContextManager[object]:
     """PyTorch's operations in place of ours."""
     stack = ExitStack()
-    for module in (autograd, int8_linear):
+    for module in (autograd, int8_linear, linear):
         stack.enter_context(patch.object(module, "has_kernels", lambda x: False))
     return stack
 
@@ -71,6 +71,7 @@ CASES = ["mlm-bert6", "mlm-bert1", "finetune-bert6-fewrel", "finetune-bert1-fewr
 DURING_STEPS: dict[str, Patch] = {
     "products in int8": lambda: patch.object(int8_linear, "gains_by_int8", lambda: False),
     "own kernels, and with them int8": without_kernels,
+    "products in few shapes": lambda: patch.multiple(linear, MANY=1, ROWS=1),
     "several groups of similar length": lambda: patch.object(packing, "GROUP_FILL", 0.0),
 }
 PRETRAINING: dict[str, Patch] = {

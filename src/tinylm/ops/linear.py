@@ -2,8 +2,8 @@
 
 oneDNN, which multiplies in bf16 and int8 for PyTorch, compiles each product for its shape. It keeps what it
 has compiled, but nearly every batch has another number of tokens, and in a tiny model compiling takes several
-times as long as multiplying. So rows are multiplied as far as a multiple of ROWS, and the rest together with
-rows of zeros: there are few such shapes, and the results are the same.
+times as long as multiplying. So rows are multiplied as far as a multiple of MANY, and the rest filled up with
+rows of zeros to a multiple of ROWS: there are few such shapes, and the results are the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.autograd import Function
 
 from tinylm.ops.autograd import has_kernels
 
-ROWS = 64
+MANY, ROWS = 512, 64
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -35,8 +35,9 @@ def row_products(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tenso
     multiply = torch._int_mm if x.dtype == torch.int8 else torch.mm
     if bias is not None:
         multiply = partial(torch.addmm, bias)
-    whole = len(x) // ROWS * ROWS
-    multiply(x[:whole], matrix, out=out[:whole])
+    whole = len(x) // MANY * MANY
+    if whole:
+        multiply(x[:whole], matrix, out=out[:whole])
     if whole < len(x):
         out[whole:] = multiply(_filled(x[whole:]), matrix)[: len(x) - whole]
     return out
@@ -44,7 +45,7 @@ def row_products(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tenso
 
 def column_products(x: Tensor, y: Tensor) -> Tensor:
     """The transpose of `x [rows, a]` times `y [rows, b]`."""
-    whole = len(x) // ROWS * ROWS
+    whole = len(x) // MANY * MANY
     out = x[:whole].t() @ y[:whole]
     if whole < len(x):
         out.addmm_(_filled(x[whole:]).t(), _filled(y[whole:]))
@@ -52,7 +53,7 @@ def column_products(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _filled(x: Tensor) -> Tensor:
-    return F.pad(x, (0, 0, 0, ROWS - len(x)))
+    return F.pad(x, (0, 0, 0, -len(x) % ROWS))
 
 
 class _Linear(Function):
