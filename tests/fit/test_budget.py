@@ -153,6 +153,17 @@ def test_epochs_are_chosen_by_the_clock() -> None:
     assert few == 1 and 32 <= len(rows) < 100 and (np.diff(rows) > 0).all()
 
 
+def test_a_step_that_waits_for_a_compiler_does_not_count() -> None:
+    now, steps = [0.0], iter([9, 9, 9, 0.5, 0.1, 0.1, 0.1, 0.1, 0.5, 0.1, 9])
+
+    def step() -> None:
+        now[0] += next(steps)
+
+    run = SimpleNamespace(step=step)
+    epoch = budget.seconds_per_epoch(run, 320, 32, 30, lambda: now[0])  # type: ignore[arg-type]
+    assert epoch == pytest.approx(10 * 0.1)  # 1.5 seconds are measured, and half of them are two steps
+
+
 @pytest.mark.parametrize(
     ("seconds", "epochs", "rows"),
     [
