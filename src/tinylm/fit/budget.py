@@ -43,7 +43,7 @@ MOST_VALIDATION = 20_000
 # --- TF-IDF member ---
 # Work of `train/tfidf.work_of` per second of the budget. That takes about a fifth of it where the task is so
 # large that the encoders cannot learn much in the rest: there this is the better member.
-TFIDF_WORK_PER_SECOND = 18_000_000
+TFIDF_WORK_PER_SECOND = 9_000_000
 # With fewer validation texts its temperature is fitted on training texts too, by models that were not
 # trained on them.
 TFIDF_CALIBRATION_TEXTS = 1_000
