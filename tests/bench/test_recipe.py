@@ -354,8 +354,7 @@ def test_a_page_shows_what_fits_reached(tmp_path):
     width = stats.sem([0.04, 0.04, 0.06]) * stats.t.ppf(0.975, 2)
     assert f"| agnews-1min | 3 | 0.913 ± 0.012 | 0.867 ± 0.012 | +0.047 ± {width:.3f} |" in lines[2]
     assert lines[-1] == (
-        "Measured on 2 cores of A: agnews-1min, dbpedia-1min, agnews-1min-paper."
-        " Measured on 2 cores of B: agnews-1min."
+        "Measured on 2 cores of A: `*-1min`, `agnews-1min-paper`. Measured on 2 cores of B: `agnews-1min`."
     )
     page = tmp_path / "page.md"
     page.write_text("<!-- fits: weather -->\n<!-- end -->")

@@ -200,4 +200,17 @@ def _machines(chosen: Mapping[str, Sequence[Split]]) -> str:
             cases.setdefault(machine, []).append(case)
     if len(cases) == 1:
         return f"Measured on {next(iter(cases))}."
-    return " ".join(f"Measured on {machine}: {', '.join(names)}." for machine, names in cases.items())
+    return " ".join(
+        f"Measured on {machine}: {', '.join(_together(names, list(chosen)))}."
+        for machine, names in cases.items()
+    )
+
+
+def _together(names: Sequence[str], cases: Sequence[str]) -> list[str]:
+    """Names of cases; for all tasks of a kind, if they are among them, one name such as `*-1min`."""
+    found = []
+    for name in names:
+        kind = next(name.removeprefix(task) for task in TASKS if name.startswith(f"{task}-"))
+        alike = {case for case in cases if case in {f"{task}{kind}" for task in TASKS}}
+        found.append(f"`*{kind}`" if len(alike) > 1 and alike <= set(names) else f"`{name}`")
+    return list(dict.fromkeys(found))
