@@ -474,7 +474,7 @@ def test_tfidf(monkeypatch):
     monkeypatch.setattr(tfidf, "load_task", lambda name, labels=None: made_up)
     monkeypatch.setattr(tfidf, "find_local", lambda name: None)
     (result,) = tfidf.measure_case("vital-topics", 1, MACHINE)
-    assert two_sided(result) and result.details["largest difference"] < 0.05
+    assert two_sided(result) and result.details["largest difference"] < 0.1
     assert tfidf.measure_case("fewrel-10", 1, MACHINE) == []
 
 
