@@ -27,6 +27,7 @@ from tinylm.paper.results import Results
 from tinylm.paper.spec import load_table
 from tinylm.system.files import locked, write_json
 from tinylm.system.processes import threads
+from tinylm.train import loop
 from tinylm.train.recipes import RECIPES
 
 SPEC = (
@@ -184,7 +185,7 @@ def test_damaged_and_foreign_cells_are_set_aside(home: Path, tmp_path: Path):
     lines = path.read_text().splitlines()
     for i, line in enumerate(lines):
         if f"cells/{one}" in line:
-            lines[i] = line[: len(line) // 2]
+            lines[i] = line[: line.index(f"cells/{one}") + 10]  # in the middle of a string
         elif f"cells/{two}" in line:
             foreign = json.loads(line)
             foreign["content"]["identity"]["seed"] = 77
@@ -192,7 +193,7 @@ def test_damaged_and_foreign_cells_are_set_aside(home: Path, tmp_path: Path):
     path.write_text("\n".join(lines) + "\n")
     summary = run(home, folder, rows=["plain-1"])
     assert summary.done == 2
-    assert any("is damaged (" in note for note in summary.notes)
+    assert any("is damaged (Unterminated string" in note for note in summary.notes)
     assert any(f"cells/{two} belongs to other settings" in note for note in summary.notes)
     after = cells(folder)
     for name in ("identity", "accuracy", "per_label"):
@@ -214,6 +215,8 @@ def test_with_patience_the_epoch_is_chosen_on_validation_texts(home: Path, tmp_p
     changes = {"patience": 4, "finetune_epochs": 20, "finetune_muon_lr": 0.05, "validation_share": 0.2}
     preset = Preset.model_validate(load_preset("smoke").model_dump() | changes)
     monkeypatch.setattr(runner, "load_preset", lambda name: preset)
+    # In bf16 an epoch is scored with rounded weights, and the model that is kept has others.
+    monkeypatch.setattr(loop, "supports_bf16", lambda device: False)
     folder = tmp_path / "r"
     assert run(home, folder, rows=["plain-1"]).failed == []
     tuned = [cell for cell in cells(folder).values() if cell["identity"]["kind"] == "finetuning"]
@@ -223,8 +226,7 @@ def test_with_patience_the_epoch_is_chosen_on_validation_texts(home: Path, tmp_p
         scores = [(epoch["validation_score"], -epoch["validation_loss"]) for epoch in cell["history"]]
         kept = scores.index(max(scores))
         assert cell["kept_epoch"] == kept + 1 and len(scores) in (kept + 1 + 4, 20)
-        # One text of 15 may change sides: epochs are scored in bf16, the model that is kept in fp32.
-        assert cell["validation_accuracy"] == pytest.approx(scores[kept][0], abs=1 / 15 + 1e-6)
+        assert cell["validation_accuracy"] == pytest.approx(scores[kept][0])
     assert write_report(folder).notes == []  # has no best epoch to show
 
 
