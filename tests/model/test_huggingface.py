@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from tinylm.errors import UserError
 from tinylm.model.config import Convolution, ModelConfig
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
 from tinylm.model.huggingface import (
-    load_classifier,
     load_masked_language_model,
+    module_of,
     round_weights,
     save_model,
     weights_of,
@@ -31,6 +32,11 @@ LABELS = ["red", "green", "blue"]
 def texts() -> TokenIds:
     rng = np.random.default_rng(0)
     return TokenIds.from_lists(rng.integers(5, 99, n) for n in (7, 24, 3, 23, 12, 11))
+
+
+def load_classifier(folder: Path) -> tuple[SequenceClassifier, list[str]]:
+    stored = read_classifier(folder)
+    return module_of(stored), stored.label_names
 
 
 def padded(texts: TokenIds, rows: np.ndarray) -> dict[str, torch.Tensor]:

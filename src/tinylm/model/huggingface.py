@@ -17,7 +17,6 @@ from tinylm.model.storage import (
     CONFIG,
     WEIGHTS,
     StoredClassifier,
-    read_classifier,
     read_config,
     read_weights,
     write_model,
@@ -87,19 +86,6 @@ def load_masked_language_model(folder: Path) -> MaskedLanguageModel:
         detail = str(error).splitlines()[1].strip()
         raise UserError(f"{path} does not fit {CONFIG} beside it: {detail}") from error
     return model.eval()
-
-
-def load_classifier(folder: Path) -> tuple[SequenceClassifier, list[str]]:
-    """Read a classifier, ours or a HuggingFace `BertForSequenceClassification`.
-
-    Returns:
-        The classifier and the names of its labels in the order of its logits.
-
-    Raises:
-        UserError: no classifier there, a damaged file, or another architecture.
-    """
-    stored = read_classifier(folder)
-    return module_of(stored), stored.label_names
 
 
 def module_of(stored: StoredClassifier) -> SequenceClassifier:

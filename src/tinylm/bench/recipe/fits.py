@@ -208,9 +208,9 @@ def _machines(chosen: Mapping[str, Sequence[Split]]) -> str:
 
 def _together(names: Sequence[str], cases: Sequence[str]) -> list[str]:
     """Names of cases; for all tasks of a kind, if they are among them, one name such as `*-1min`."""
+    kinds = {case: case.removeprefix(CASES[case].task) for case in cases}
     found = []
     for name in names:
-        kind = next(name.removeprefix(task) for task in TASKS if name.startswith(f"{task}-"))
-        alike = {case for case in cases if case in {f"{task}{kind}" for task in TASKS}}
-        found.append(f"`*{kind}`" if len(alike) > 1 and alike <= set(names) else f"`{name}`")
+        alike = {case for case in cases if kinds[case] == kinds[name]}
+        found.append(f"`*{kinds[name]}`" if len(alike) > 1 and alike <= set(names) else f"`{name}`")
     return list(dict.fromkeys(found))
