@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ import pytest
 
 from helpers.fitting import FakeClock, labelled, recipe
 from tinylm.fit import budget
-from tinylm.fit.pipeline import Fitted, LabelledTexts, Settings, fit_committee
+from tinylm.fit.pipeline import Fitted, LabelledTexts, Settings, fit_committee, split_labelled
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.system.units import seconds_of
 from tinylm.train.loop import Run
@@ -103,6 +104,20 @@ def test_pretraining_gets_the_time_that_finetuning_cannot_use(monkeypatch: pytes
     # A recipe that wants more takes more from pre-training, up to its share.
     pretraining, finetuning = seconds_of_phases(3200, recipe(finetune=30))
     assert 0.3 * 100 < finetuning < 0.45 * 100 and 0.45 * 100 < pretraining < 0.6 * 100
+
+
+def test_a_short_fit_validates_on_fewer_texts() -> None:
+    texts, targets = [f"text number {number}" for number in range(10_000)], np.arange(10_000) % 2
+    settings = Settings(
+        corpus=None, unlabelled=[], recipe=recipe(), members=1, tfidf_member=False, max_bytes=None,
+        seconds=None, validation=0.1, seed=0,
+    )  # fmt: skip
+    parts = [
+        split_labelled(LabelledTexts(texts, targets, ["even", "odd"]), replace(settings, seconds=seconds))
+        for seconds in (None, 3600, 10)
+    ]
+    assert [len(part.validation) for part in parts] == [1000, 1000, 300]
+    assert all(len(part.train) + len(part.validation) == 10_000 for part in parts)
 
 
 @pytest.mark.parametrize(

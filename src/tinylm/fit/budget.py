@@ -37,8 +37,9 @@ ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
 VOCABULARY_TEXTS, VOCABULARY_TEXTS_PER_SECOND = 50_000, 150
 # Tokens whose neighbours are counted, per second of the budget. That takes about a fifteenth of it.
 VECTOR_TOKENS_PER_SECOND = 15_000
-# Texts. They are evaluated after every epoch, and more would not choose an epoch better.
-MOST_VALIDATION = 20_000
+# Texts, and texts per second of the budget. They are evaluated after every epoch, and once more to weigh the
+# members; more would not choose better.
+MOST_VALIDATION, VALIDATION_PER_SECOND = 20_000, 30
 
 # --- TF-IDF member ---
 # Work of `train/tfidf.work_of` per second of the budget. That takes about a fifth of it where the task is so

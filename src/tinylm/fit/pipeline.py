@@ -280,7 +280,8 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
 
 def split_labelled(labelled: LabelledTexts, settings: Settings) -> Split:
     """The training and the validation part of the labelled texts."""
-    share = min(settings.validation, budget.MOST_VALIDATION / len(labelled.texts))
+    most = budget.affordable(settings.seconds, budget.MOST_VALIDATION, budget.VALIDATION_PER_SECOND)
+    share = min(settings.validation, most / len(labelled.texts))
     return split_rows(labelled.texts, labelled.targets, share, settings.seed)
 
 
