@@ -98,7 +98,8 @@ def test_pretraining_gets_the_time_that_finetuning_cannot_use(monkeypatch: pytes
             fit(clock, 100, texts=texts, members=1, used=used)
         return spent[True], spent[False]
 
-    # 300 steps of 0.05 s are 15 s, and no more are needed: pre-training gets all the rest.
+    # 150 steps of 0.05 s, and as many epochs over all texts, are 16 s, and no more are needed: pre-training
+    # gets all the rest.
     pretraining, finetuning = seconds_of_phases(320, recipe(finetune=5))
     assert 15 <= finetuning < 20 and pretraining > 0.8 * (0.95 * 100 - 20)
     # A recipe that wants more takes more from pre-training, up to its share.
@@ -124,10 +125,11 @@ def test_a_short_fit_validates_on_fewer_texts() -> None:
     ("texts", "recipe_epochs", "epochs"),
     [
         (4000, 10, 10),  # 125 steps an epoch: the recipe's epochs are enough
-        (320, 10, 30),  # 10 steps an epoch: 30 epochs make 300 steps
-        (640, 10, 15),
-        (32, 10, 30),  # never more
-        (4000, 50, 30),  # the paper's
+        (320, 10, 15),  # 10 steps an epoch: 15 epochs make 150 steps
+        (160, 10, 30),
+        (32, 10, 60),  # never more
+        (32, 80, 80),  # but those of the recipe
+        (4000, 50, 50),  # the paper's
         (4000, 3, 3),
     ],
 )
@@ -145,7 +147,7 @@ def test_a_fit_with_the_papers_recipe_is_not_cut_to_the_epochs_of_another(
     paper = RECIPES["paper"].model_copy(update={"vocabulary": 300, "max_tokens": 24})
     fitted = fit(clock, 600, texts=1600, used=paper)
     fast = fit(clock, 600, texts=1600, used=recipe(finetune=10))
-    assert [len(one.finetuning.epochs) for one in fitted.histories] == [30] * 3
+    assert [len(one.finetuning.epochs) for one in fitted.histories] == [50] * 3
     assert [len(one.finetuning.epochs) for one in fast.histories] == [10] * 3
 
 

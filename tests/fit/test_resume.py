@@ -74,14 +74,15 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TinyTextClassifier:
         return fit(None)
 
 
-# Each member is trained without pre-training, pre-trained and fine-tuned.
+# Each member is trained without pre-training, pre-trained and fine-tuned; each fine-tuning has a second part.
 @pytest.mark.parametrize(
     ("place", "name", "calls"),
     [
         (member, "finetune_until_best", 0),
         (member, "pretrain", 1),
         (Checkpoint, "save", 4),
-        (member, "finetune_until_best", 3),
+        (member, "finetune_until_best", 1),
+        (member, "finetune_until_best", 7),
     ],
 )
 def test_an_interrupted_fit_resumes_and_equals_an_undisturbed_one(
@@ -113,7 +114,7 @@ def test_what_is_finished_is_not_trained_again(
             member, place, lambda *a, work=work, place=place, **b: (trained.append(place), work(*a, **b))[1]
         )
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr(member, "finetune_until_best", dying(member.finetune_until_best, 3))
+        patch.setattr(member, "finetune_until_best", dying(member.finetune_until_best, 7))
         fit(tmp_path / "unfinished")
     trained.clear()
     cache()
@@ -148,7 +149,7 @@ def test_the_budget_counts_the_time_before_the_interruption(
     )  # fmt: skip
     begin = clock.now
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr(member, "finetune_until_best", dying(member.finetune_until_best, 3))
+        patch.setattr(member, "finetune_until_best", dying(member.finetune_until_best, 4))
         fit_committee(LabelledTexts(texts, targets, ["farm", "sea"]), settings)
     assert 40 < clock.now - begin < 95  # the second member was not finished
     before = len(clock.steps)

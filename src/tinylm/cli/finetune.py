@@ -103,8 +103,7 @@ def finetune_command(
         loaded = load_task(task, labels, train_per_label, test_per_label, text, label, test)
         if epochs is None:
             phase = chosen.finetune
-            enough = enough_epochs(phase.epochs, len(loaded.train_texts), phase.batch_size)
-            epochs = max(phase.epochs, enough)
+            epochs = enough_epochs(phase.epochs, len(loaded.train_texts), phase.batch_size)
         chosen = chosen.with_epochs(finetune=epochs, learning_rate=learning_rate)
         print_notes(loaded.unusable, loaded.notes)
         unseen = held_out_titles(record.get("corpus", {}).get("corpus"))

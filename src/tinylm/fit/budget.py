@@ -54,10 +54,10 @@ LEARNT = 0.9
 # --- One encoder ---
 # With a budget, the epochs of a recipe are replaced. More than this do not help on small data.
 MOST_PRETRAINING, MOST_FINETUNING = 30, 30
-# A pre-trained encoder is fine-tuned for its recipe's epochs, and for more if those make fewer steps
-# than this. Its rival without pre-training always has MOST_FINETUNING, so that the comparison is fair.
-LEAST_STEPS = 300
-# Fine-tuning ends after this many epochs without a better score on the validation texts.
+# A pre-trained encoder is fine-tuned for its recipe's epochs, and for more, up to MOST_EPOCHS, if those make
+# fewer steps than this: docs/recipe.md, "Epochs". Its rival without pre-training may take MOST_FINETUNING,
+LEAST_STEPS, MOST_EPOCHS = 150, 60
+# and ends after this many epochs without a better score on the validation texts.
 PATIENCE = 6
 # Fine-tuning gets this share of an encoder's time, as far as it can use it; pre-training the rest.
 # With a rival without pre-training both share half as much again, fine-tuning at most half of that.
@@ -80,7 +80,7 @@ def affordable(seconds: float | None, most: int, per_second: float) -> int:
 def enough_epochs(recipe_epochs: int, n_texts: int, batch_size: int) -> int:
     """Epochs after which a pre-trained encoder is fine-tuned, see LEAST_STEPS."""
     steps_per_epoch = -(-n_texts // batch_size)
-    return min(MOST_FINETUNING, max(recipe_epochs, -(-LEAST_STEPS // steps_per_epoch)))
+    return max(recipe_epochs, min(MOST_EPOCHS, -(-LEAST_STEPS // steps_per_epoch)))
 
 
 def slots(sizes: Sequence[float], workers: int, seconds: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""Fine-tuning until the validation score stops rising; the best epoch is kept."""
+"""Fine-tuning with a validation part, which says how good each epoch is and, if wanted, when to end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class FinetuningLog:
     Attributes:
         epochs: for each epoch its mean loss and, with a validation part, `validation_score` and
             `validation_loss`.
-        kept: the epoch whose weights were kept, from 1: the best, or the last without a validation part.
+        kept: the epoch whose weights were kept, from 1.
         planned: epochs that would have been taken if the validation score had kept rising.
     """
 
@@ -58,12 +58,14 @@ def finetune_until_best(
     seed: int,
     label: str,
     loss: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-    patience: int = PATIENCE,
+    patience: int | None = PATIENCE,
     stop: Callable[[], bool] | None = None,
     watch: Callable[[float], bool] | None = None,
     device: torch.device = CPU,
 ) -> Finetuning:
     """Fine-tune until `patience` epochs in a row brought nothing better, or the recipe's epochs are over.
+
+    The weights of the best epoch are kept, those of the last without `patience` or a validation part.
 
     Args:
         task: training texts, and the validation texts as its `test`; without any, all epochs are taken.
@@ -73,7 +75,7 @@ def finetune_until_best(
         seed: determines new weights, order and dropout.
         label: shown beside the progress bar.
         loss: of logits `float32 [texts, labels]` and rows of the task's labels.
-        patience: epochs.
+        patience: epochs; None takes all that the recipe has.
         stop: called after every step; True ends the training there.
         watch: called with the validation score of every epoch; True ends the training there.
         device: see `Run`.
@@ -84,14 +86,15 @@ def finetune_until_best(
     def validate() -> dict[str, float]:
         nonlocal best, kept, weights, ended
         found = score_and_loss(logits_of(model, task.test), task.test_labels)
-        if (found[0], -found[1]) >= best:
+        if patience is not None and (found[0], -found[1]) >= best:
             best, kept, weights = (found[0], -found[1]), len(run.state.history) + 1, run.weights()
         ended = watch is not None and watch(found[0])
         return {"validation_score": found[0], "validation_loss": found[1]}
 
     def over() -> bool:
         waited = len(run.state.history) - kept
-        return ended or (stop is not None and stop()) or (weights is not None and waited >= patience)
+        gave_up = patience is not None and weights is not None and waited >= patience
+        return ended or gave_up or (stop is not None and stop())
 
     history = train(run, label, validate if len(task.test) else None, over)
     if weights is not None:

@@ -1,7 +1,8 @@
 """One encoder of a committee, pre-trained and fine-tuned within a time.
 
-The labelled texts are split into a training and a validation part. The validation part
-chooses the epoch whose weights are kept; it has no other use here.
+It is fine-tuned twice: on the training part of the labelled texts, so that the validation part can say how
+good it is, and then, where the time is enough, on all of them. Without pre-training, the validation part also
+chooses the number of epochs.
 """
 
 from __future__ import annotations
@@ -39,6 +40,11 @@ WITHOUT, PRETRAINING, FINETUNING = "no pre-training", "pre-training", "fine-tuni
 DISTILLATION = "distillation"
 
 
+def last_of(phase: str) -> str:
+    """The second part of a fine-tuning, on all labelled texts."""
+    return f"{phase}, all texts"
+
+
 @dataclass(frozen=True)
 class Job:
     """How one encoder is to be trained.
@@ -51,6 +57,7 @@ class Job:
         vectors: that pre-training starts from, see `token_vectors`; None for a recipe without them.
         tokenizer: of all token ids here.
         task: training part and validation part (as `test`) with labels, see `EncodedTask`.
+        everything: both parts, to be learned at the end; None for an encoder that must not know the second.
         class_weights: `float32 [labels]`, or None for equal ones.
         seed: of everything.
         deadline: reading of `clock` at which it must be done; None trains the recipe's epochs.
@@ -67,6 +74,7 @@ class Job:
     vectors: np.ndarray | None
     tokenizer: Tokenizer
     task: EncodedTask
+    everything: EncodedTask | None
     class_weights: np.ndarray | None
     seed: int
     deadline: float | None
@@ -78,7 +86,7 @@ class Job:
     @property
     def finished(self) -> bool:
         """Whether an earlier attempt finished it."""
-        path = self.kept(FINETUNING)
+        path = self.kept(last_of(FINETUNING))
         return path is not None and path.exists()
 
     def kept(self, phase: str) -> Path | None:
@@ -110,25 +118,38 @@ class History:
 
 
 @dataclass(frozen=True)
+class TrainedEncoder:
+    """A fine-tuned encoder, and logits of the validation texts by one that has not learned them.
+
+    Attributes:
+        model: the encoder.
+        validation_logits: `float32 [validation texts, labels]`.
+    """
+
+    model: SequenceClassifier
+    validation_logits: np.ndarray
+
+
+@dataclass(frozen=True)
 class TrainedMember:
     """A trained encoder; `without` is the same without pre-training, None without `compare`."""
 
-    model: SequenceClassifier
-    without: SequenceClassifier | None
+    encoder: TrainedEncoder
+    without: TrainedEncoder | None
     history: History
 
 
 def train_member(job: Job) -> TrainedMember:
     """Pre-train and fine-tune one encoder; at module level, so that it can be sent to other processes."""
     schedule = None if job.deadline is None or job.finished else make_schedule(job, job.deadline)
-    without = None
+    without, without_log = None, None
     if job.compare:  # first, since it mostly stops early, and pre-training can use what it leaves
         plan = schedule.without if schedule else None
-        without, _ = _finetuned(job, job.config, plan, WITHOUT)
+        without, without_log, _ = _finetuned_twice(job, job.config, plan, WITHOUT)
     start, pretraining = _pretrained(job, schedule.pretraining_ends if schedule else None)
-    found, used = _finetuned(job, start, schedule.finetuning if schedule else None, FINETUNING)
-    history = History(pretraining, found.log, without.log if without else None, used)
-    return TrainedMember(found.model, without.model if without else None, history)
+    plan = schedule.finetuning if schedule else None
+    encoder, log, used = _finetuned_twice(job, start, plan, FINETUNING)
+    return TrainedMember(encoder, without, History(pretraining, log, without_log, used))
 
 
 def train_student(job: Job, start: SequenceClassifier) -> Finetuning:
@@ -164,7 +185,9 @@ def make_schedule(job: Job, deadline: float) -> Schedule:
     now = job.clock()
     left = deadline - now
     share = budget.COMPARED_SHARE / 2 if job.compare else budget.FINETUNING_SHARE
-    finetuning = min(share * left, enough * epoch / budget.SLACK)
+    once = enough * epoch / budget.SLACK
+    twice = once * (1 + _growth(job))
+    finetuning = twice if twice <= share * left else min(share * left, once)
     # What fine-tuning leaves of the share of both is for the rival, which needs more epochs.
     without = min(budget.COMPARED_SHARE * left - finetuning, budget.MOST_FINETUNING * epoch / budget.SLACK)
     return Schedule(
@@ -255,6 +278,43 @@ def _planned_reading(job: Job, ends: float | None) -> Reading:
     return Reading(rows, epochs)
 
 
+def _finetuned_twice(
+    job: Job, start: Start, plan: Plan | None, what: str
+) -> tuple[TrainedEncoder, FinetuningLog, int]:
+    """Fine-tune on the training part, and once more on all texts where the time is enough.
+
+    Returns:
+        The encoder, how the first fine-tuning went, and how many training texts the time was enough for.
+    """
+    found, used = _finetuned(job, start, plan, what)
+    logits = logits_of(found.model, job.task.test)
+
+    def again() -> tuple[SequenceClassifier, dict[str, Any]]:
+        model, epochs = found.model, found.log.kept
+        everything = job.everything if used == len(job.task.train) and len(job.task.test) else None
+        late = plan is not None and job.clock() + epochs * plan.seconds_per_epoch * _growth(job) > plan.ends
+        if everything is not None and not late:
+            model = finetune_until_best(
+                _with_weights(everything),
+                job.tokenizer,
+                start,
+                job.recipe.with_epochs(finetune=epochs),
+                seed=job.seed,
+                label=f"{job.name}: {last_of(what)}",
+                loss=loss_of(everything, job.class_weights),
+                stop=_is_over(job, plan.ends if plan else None),
+            ).model
+        return model, {"config": model.config.model_dump(mode="json")}
+
+    model, _ = remembered(job.kept(last_of(what)), again, lambda facts: _rebuilt(job, facts))
+    return TrainedEncoder(model, logits), found.log, used
+
+
+def _growth(job: Job) -> float:
+    """How much longer an epoch over all texts takes than one over the training part; 0 if it is not taken."""
+    return 0.0 if job.everything is None else len(job.everything.train) / len(job.task.train)
+
+
 def _finetuned(job: Job, start: Start, plan: Plan | None, what: str) -> tuple[Finetuning, int]:
     """The fine-tuned model, and how many training texts the time was enough for."""
 
@@ -266,11 +326,12 @@ def _finetuned(job: Job, start: Start, plan: Plan | None, what: str) -> tuple[Fi
             "used": used,
         }
 
-    def rebuild(facts: dict[str, Any]) -> SequenceClassifier:
-        return SequenceClassifier(ModelConfig.model_validate(facts["config"]), job.task.n_labels)
-
-    model, facts = remembered(job.kept(what), work, rebuild)
+    model, facts = remembered(job.kept(what), work, lambda facts: _rebuilt(job, facts))
     return Finetuning(model, FinetuningLog(**facts["log"])), facts["used"]
+
+
+def _rebuilt(job: Job, facts: dict[str, Any]) -> SequenceClassifier:
+    return SequenceClassifier(ModelConfig.model_validate(facts["config"]), job.task.n_labels)
 
 
 def _finetuned_now(job: Job, start: Start, plan: Plan | None, what: str) -> tuple[Finetuning, int]:
@@ -297,6 +358,8 @@ def _finetuned_now(job: Job, start: Start, plan: Plan | None, what: str) -> tupl
         seed=job.seed,
         label=f"{job.name}: {what}",
         loss=loss_of(task, job.class_weights),
+        # After pre-training the last epoch is the best one, as far as few validation texts can tell.
+        patience=None if what == FINETUNING else budget.PATIENCE,
         stop=_is_over(job, plan.ends if plan else None),
     )
     return found, len(task.train)

@@ -27,7 +27,7 @@ from tinylm.errors import UserError
 from tinylm.fit import budget
 from tinylm.fit.budget import MONOTONIC, Clock
 from tinylm.fit.distill import CORPUS_TEXTS, taught
-from tinylm.fit.member import History, Job, TrainedMember, train_member, train_student
+from tinylm.fit.member import History, Job, TrainedEncoder, TrainedMember, train_member, train_student
 from tinylm.fit.size import StorageForm, size_of, storage_forms, tfidf_rows
 from tinylm.infer.calibration import cross_entropy, fit_temperature, fit_thresholds, fit_weights
 from tinylm.infer.classifier import Classifier
@@ -142,6 +142,7 @@ class Encoded:
         taught: texts that a student learns from: the user's own, labelled ones but for the validation part
             and unlabelled ones, and some of the corpus.
         task: training part and validation part (as `test`) of the labelled texts.
+        everything: all labelled texts to train on.
         tokenizer: of all token ids.
         form: what the committee is stored as.
         configs: architecture of each encoder, largest first.
@@ -155,6 +156,7 @@ class Encoded:
     paragraphs: TokenIds
     taught: Sequence[str]
     task: EncodedTask
+    everything: EncodedTask
     tokenizer: Tokenizer
     form: StorageForm
     configs: list[ModelConfig]
@@ -237,18 +239,18 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
         begun = begin if settings.begun is None else settings.begun
         deadline = begun + (1 - budget.CALIBRATION_SHARE) * settings.seconds
         encoders_end = deadline - (budget.STUDENT_SHARE * settings.seconds if settings.student else 0)
-    encoders = train_encoders(encoded, labelled, settings, encoders_end)
-    models = [member.model for member in encoders]
-    calibrated = calibrate(models, tfidf, encoded, labelled)
+    members = train_encoders(encoded, labelled, settings, encoders_end)
+    encoders = [member.encoder for member in members]
+    calibrated = calibrate(encoders, tfidf, encoded, labelled)
     teacher = None
     if settings.student:
         teacher = calibrated.committee
-        student = distil(teacher, models[0], encoded, labelled, settings, deadline)
+        student = distil(teacher, encoders[0].model, encoded, labelled, settings, deadline)
         calibrated = calibrate([student], None, encoded, labelled)
     committee = calibrated.committee
     without = None
     if settings.compare:
-        rivals = [member.without for member in encoders if member.without is not None]
+        rivals = [member.without for member in members if member.without is not None]
         without = calibrate(rivals, tfidf, encoded, labelled).committee
     rows = split.validation
     validation = None
@@ -261,7 +263,7 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
         committee,
         teacher,
         without,
-        [member.history for member in encoders],
+        [member.history for member in members],
         encoded.form,
         split,
         encoded.corpus,
@@ -314,17 +316,12 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     else:
         tokenizer = tokenizer.reading(settings.long_texts)
         ids = tokenizer.encode(labelled.texts, max_tokens)
+    none = split.validation[:0]
     return Encoded(
         paragraphs,
         own + articles[: max(CORPUS_TEXTS, len(own))],
-        EncodedTask(
-            ids.take(split.train),
-            labelled.targets[split.train],
-            ids.take(split.validation),
-            labelled.targets[split.validation],
-            len(labelled.label_names),
-            None if labelled.weights is None else labelled.weights[split.train],
-        ),
+        _task(labelled, ids, split.train, split.validation),
+        _task(labelled, ids, np.arange(len(labelled.texts)), none),
         tokenizer,
         form,
         _configs(form, tokenizer, settings.recipe),
@@ -332,6 +329,14 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
         coverage(paragraphs, ids, len(tokenizer)),
         kept_out,
         int((one_more.lengths > max_tokens).sum()),
+    )
+
+
+def _task(labelled: LabelledTexts, ids: TokenIds, train: np.ndarray, test: np.ndarray) -> EncodedTask:
+    weights = None if labelled.weights is None else labelled.weights[train]
+    targets = labelled.targets
+    return EncodedTask(
+        ids.take(train), targets[train], ids.take(test), targets[test], len(labelled.label_names), weights
     )
 
 
@@ -465,6 +470,8 @@ def train_encoders(
             vectors=vectors,
             tokenizer=encoded.tokenizer,
             task=encoded.task,
+            # A student begins as an encoder and is measured on the validation texts.
+            everything=None if settings.student else encoded.everything,
             class_weights=labelled.class_weights,
             seed=seed,
             deadline=None,
@@ -554,7 +561,7 @@ def _prune(folder: Path) -> None:
 class Calibrated:
     """A committee, and the sum of its logits on the validation texts, `float32 [texts, labels]`.
 
-    Its TF-IDF member has learnt from these texts, but not the models whose logits are summed here.
+    Its members may have learnt from these texts, but not the models whose logits are summed here.
     """
 
     committee: Committee
@@ -562,23 +569,23 @@ class Calibrated:
 
 
 def calibrate(
-    models: Sequence[SequenceClassifier],
+    encoders: Sequence[TrainedEncoder],
     tfidf: FittedTfidf | None,
     encoded: Encoded,
     labelled: LabelledTexts,
 ) -> Calibrated:
-    """A committee of copies of the models, with weights and thresholds from the validation texts.
+    """A committee of copies of the encoders, with weights and thresholds from the validation texts.
 
     Each member's logits are multiplied by its weight, so that the committee is a plain sum. Of few
     validation texts the weights are nearly equal, but an encoder that does not even know its training
     texts as well as the TF-IDF member knows new ones is expected to be worthless.
     """
-    models = [copy.deepcopy(model) for model in models]
-    if encoded.form.int8:  # what is calibrated and measured is what will be stored
+    models = [copy.deepcopy(encoder.model) for encoder in encoders]
+    if encoded.form.int8:  # what is measured is what will be stored
         for model in models:
             round_weights(model)
     task, targets = encoded.task, encoded.task.test_labels
-    logits = [logits_of(model, task.test) for model in models]
+    logits = [encoder.validation_logits for encoder in encoders]
     expected = np.ones(len(models))
     if tfidf is not None:
         logits.append(tfidf.validation_logits)
@@ -611,8 +618,8 @@ def distil(
     labelled: LabelledTexts,
     settings: Settings,
     deadline: float | None,
-) -> SequenceClassifier:
-    """A student of the committee.
+) -> TrainedEncoder:
+    """A student of the committee, which has not read the validation texts.
 
     Args:
         committee: calibrated.
@@ -632,6 +639,7 @@ def distil(
         vectors=None,
         tokenizer=encoded.tokenizer,
         task=task,
+        everything=None,
         class_weights=None,
         seed=settings.seed,
         deadline=deadline,
@@ -640,7 +648,8 @@ def distil(
         unfinished=_unfinished(encoded, labelled, settings, start.config, settings.seed),
         clock=settings.clock,
     )
-    return train_student(job, start).model
+    model = train_student(job, start).model
+    return TrainedEncoder(model, logits_of(model, encoded.task.test))
 
 
 def _knows_its_texts(model: SequenceClassifier, task: EncodedTask, loss: float) -> bool:
