@@ -444,7 +444,7 @@ def test_the_card_tells_data_figures_and_limits(fitted: TinyTextClassifier, tmp_
     assert card.startswith("---\n") and "# news\n" in card
     for figure in ("W_S", "T_M", "ms median", "Limits", f"{facts['validation']['accuracy']:.3f}"):
         assert figure in card
-    assert "validation texts that chose the epoch" in card  # no test was made, and it says so
+    assert "validation texts that weighed the members" in card  # no test was made, and it says so
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -69,8 +69,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         budget: wall-clock time of `fit`, such as "90s", "5min" or "1h"; how many epochs fit into
             it is measured. None trains the recipe's epochs, and then the same `random_state` gives
             the same model on every machine.
-        validation: share of the labelled texts that chooses the epoch, the weights of the members and
-            the thresholds; 0 for none. The TF-IDF member learns from them, too.
+        validation: share of the labelled texts that chooses the weights of the members and the thresholds;
+            0 for none. In the end all members learn from them, too, where the time is enough.
         class_weight: "balanced", a dict from label to weight, or None, as in scikit-learn. Of
             texts with several labels, "balanced" weighs nothing: their thresholds do that.
         n_jobs: members that are trained at a time: None or -1 for one on each core, -2 for one on

@@ -179,7 +179,7 @@ class Fitted:
         form: what it is stored as.
         split: which labelled texts were validation texts.
         corpus, coverage, kept_out, cut: as in `Encoded`.
-        validation: on the validation texts, which chose the epoch; None where there are none.
+        validation: on the validation texts, by members that had not learnt from them; None without any.
         latency: of one text on one thread.
         all_members_latency: the same of the teacher where there is one, else of the committee.
         seconds: of everything.
