@@ -55,9 +55,10 @@ LEARNT = 0.9
 # With a budget, the epochs of a recipe are replaced. More than this do not help on small data.
 MOST_PRETRAINING, MOST_FINETUNING = 30, 30
 # A pre-trained encoder is fine-tuned for its recipe's epochs, and for more, up to MOST_EPOCHS, if those make
-# fewer steps than this: docs/recipe.md, "Epochs". Its rival without pre-training may take MOST_FINETUNING,
+# fewer steps than LEAST_STEPS (docs/recipe.md, "Epochs").
 LEAST_STEPS, MOST_EPOCHS = 150, 60
-# and ends after this many epochs without a better score on the validation texts.
+# Its rival without pre-training may take MOST_FINETUNING, so that the comparison is fair, and ends after this
+# many epochs without a better score on the validation texts.
 PATIENCE = 6
 # Fine-tuning gets this share of an encoder's time, as far as it can use it; pre-training the rest.
 # With a rival without pre-training both share half as much again, fine-tuning at most half of that.

@@ -294,7 +294,7 @@ def _finetuned_twice(
         everything = job.everything if used == len(job.task.train) and len(job.task.test) else None
         late = plan is not None and job.clock() + epochs * plan.seconds_per_epoch * _growth(job) > plan.ends
         if everything is not None and not late:
-            model = finetune_until_best(
+            last = finetune_until_best(
                 _with_weights(everything),
                 job.tokenizer,
                 start,
@@ -303,7 +303,9 @@ def _finetuned_twice(
                 label=f"{job.name}: {last_of(what)}",
                 loss=loss_of(everything, job.class_weights),
                 stop=_is_over(job, plan.ends if plan else None),
-            ).model
+            )
+            if len(last.log.epochs) == epochs:  # and it was not too slow
+                model = last.model
         return model, {"config": model.config.model_dump(mode="json")}
 
     model, _ = remembered(job.kept(last_of(what)), again, lambda facts: _rebuilt(job, facts))
