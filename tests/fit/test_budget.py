@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helpers.fitting import FakeClock, labelled, recipe
-from tinylm.fit import budget
+from tinylm.fit import budget, member
 from tinylm.fit.pipeline import Fitted, LabelledTexts, Settings, fit_committee, split_labelled
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.system.units import seconds_of
@@ -105,6 +105,22 @@ def test_pretraining_gets_the_time_that_finetuning_cannot_use(monkeypatch: pytes
     # A recipe that wants more takes more from pre-training, up to its share.
     pretraining, finetuning = seconds_of_phases(3200, recipe(finetune=30))
     assert 0.3 * 100 < finetuning < 0.45 * 100 and 0.45 * 100 < pretraining < 0.6 * 100
+
+
+@pytest.mark.parametrize(("seconds", "parts"), [(400, 2), (40, 1)])
+def test_both_arms_of_a_comparison_learn_all_texts_or_neither(
+    seconds: float, parts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, labels, work = FakeClock(), [], member.finetune_until_best
+    clock.work_takes(monkeypatch, lambda run: 0.05)
+    monkeypatch.setattr(
+        member,
+        "finetune_until_best",
+        lambda *a, label, **b: (labels.append(label), work(*a, label=label, **b))[1],
+    )
+    fit(clock, seconds, members=1, compare=True)
+    phases = [[phase, member.last_of(phase)][:parts] for phase in (member.WITHOUT, member.FINETUNING)]
+    assert labels == [f"member 1: {name}" for phase in phases for name in phase]
 
 
 def test_a_short_fit_validates_on_fewer_texts() -> None:

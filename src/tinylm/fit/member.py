@@ -163,11 +163,15 @@ def train_student(job: Job, start: SequenceClassifier) -> Finetuning:
 
 @dataclass(frozen=True)
 class Plan:
-    """A fine-tuning's largest number of epochs, seconds per epoch, and deadline."""
+    """A fine-tuning's largest number of epochs, seconds per epoch, and deadline.
+
+    `twice`: whether all texts are learned after it. Both arms of a comparison have that time, or neither.
+    """
 
     epochs: int
     seconds_per_epoch: float
     ends: float
+    twice: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,15 +189,17 @@ def make_schedule(job: Job, deadline: float) -> Schedule:
     now = job.clock()
     left = deadline - now
     share = budget.COMPARED_SHARE / 2 if job.compare else budget.FINETUNING_SHARE
-    once = enough * epoch / budget.SLACK
-    twice = once * (1 + _growth(job))
-    finetuning = twice if twice <= share * left else min(share * left, once)
+    per_epoch = epoch / budget.SLACK
+    twice = job.everything is not None and (1 + _growth(job)) * enough * per_epoch <= share * left
+    if twice:
+        per_epoch *= 1 + _growth(job)
+    finetuning = min(share * left, enough * per_epoch)
     # What fine-tuning leaves of the share of both is for the rival, which needs more epochs.
-    without = min(budget.COMPARED_SHARE * left - finetuning, budget.MOST_FINETUNING * epoch / budget.SLACK)
+    without = min(budget.COMPARED_SHARE * left - finetuning, budget.MOST_FINETUNING * per_epoch)
     return Schedule(
-        Plan(budget.MOST_FINETUNING, epoch, now + without),
+        Plan(budget.MOST_FINETUNING, epoch, now + without, twice),
         deadline - finetuning,
-        Plan(enough, epoch, deadline),
+        Plan(enough, epoch, deadline, twice),
     )
 
 
@@ -292,8 +298,10 @@ def _finetuned_twice(
     def again() -> tuple[SequenceClassifier, dict[str, Any]]:
         model, epochs = found.model, found.log.kept
         everything = job.everything if used == len(job.task.train) and len(job.task.test) else None
-        late = plan is not None and job.clock() + epochs * plan.seconds_per_epoch * _growth(job) > plan.ends
-        if everything is not None and not late:
+        if plan is not None:
+            ends = job.clock() + epochs * plan.seconds_per_epoch * _growth(job)
+            everything = everything if plan.twice and ends <= plan.ends else None
+        if everything is not None:
             last = finetune_until_best(
                 _with_weights(everything),
                 job.tokenizer,
@@ -339,8 +347,9 @@ def _rebuilt(job: Job, facts: dict[str, Any]) -> SequenceClassifier:
 def _finetuned_now(job: Job, start: Start, plan: Plan | None, what: str) -> tuple[Finetuning, int]:
     task, recipe = job.task, job.recipe
     if plan is not None:
+        left = plan.ends - job.clock()
         epochs, rows = budget.fit_into(
-            plan.ends - job.clock(),
+            left / (1 + _growth(job)) if plan.twice else left,
             plan.seconds_per_epoch,
             len(task.train),
             plan.epochs,
