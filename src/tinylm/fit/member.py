@@ -57,7 +57,8 @@ class Job:
         vectors: that pre-training starts from, see `token_vectors`; None for a recipe without them.
         tokenizer: of all token ids here.
         task: training part and validation part (as `test`) with labels, see `EncodedTask`.
-        everything: both parts, to be learned at the end; None for an encoder that must not know the second.
+        everything: both parts, to be learned at the end; None where there is no second part, or for an
+            encoder that must not know it.
         class_weights: `float32 [labels]`, or None for equal ones.
         seed: of everything.
         deadline: reading of `clock` at which it must be done; None trains the recipe's epochs.
@@ -297,7 +298,7 @@ def _finetuned_twice(
 
     def again() -> tuple[SequenceClassifier, dict[str, Any]]:
         model, epochs = found.model, found.log.kept
-        everything = job.everything if used == len(job.task.train) and len(job.task.test) else None
+        everything = job.everything if used == len(job.task.train) else None
         if plan is not None:
             ends = job.clock() + epochs * plan.seconds_per_epoch * _growth(job)
             everything = everything if plan.twice and ends <= plan.ends else None

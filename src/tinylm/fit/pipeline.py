@@ -471,7 +471,7 @@ def train_encoders(
             tokenizer=encoded.tokenizer,
             task=encoded.task,
             # A student begins as an encoder and is measured on the validation texts.
-            everything=None if settings.student else encoded.everything,
+            everything=encoded.everything if len(encoded.task.test) and not settings.student else None,
             class_weights=labelled.class_weights,
             seed=seed,
             deadline=None,
