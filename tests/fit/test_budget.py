@@ -31,6 +31,7 @@ def fit(
     members: int = 3,
     compare: bool = False,
     student: bool = False,
+    validation: float = 0.1,
     used: Recipe | None = None,
 ) -> Fitted:
     """Fit encoders one after the other on a clock; only training steps take time."""
@@ -44,7 +45,7 @@ def fit(
         tfidf_member=False,
         max_bytes=None,
         seconds=seconds,
-        validation=0.1,
+        validation=validation,
         seed=0,
         workers=1,
         compare=compare,
@@ -121,6 +122,19 @@ def test_both_arms_of_a_comparison_learn_all_texts_or_neither(
     fit(clock, seconds, members=1, compare=True)
     phases = [[phase, member.last_of(phase)][:parts] for phase in (member.WITHOUT, member.FINETUNING)]
     assert labels == [f"member 1: {name}" for phase in phases for name in phase]
+
+
+def test_without_validation_texts_no_time_is_kept_to_learn_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finetuning_steps(validation: float) -> int:
+        clock = FakeClock()
+        with monkeypatch.context() as patch:
+            clock.work_takes(patch, lambda run: 0.05)
+            fitted = fit(clock, 100, members=1, validation=validation)
+        assert fitted.seconds > 80  # pre-training has the rest
+        return sum(not isinstance(run.model, MaskedLanguageModel) for run in clock.steps)
+
+    # 10 batches of 32 need 15 epochs for 150 steps; 9 batches need 17, and as many over all texts follow.
+    assert 150 <= finetuning_steps(0.0) < 150 + 60 < 17 * (9 + 10) <= finetuning_steps(0.1)
 
 
 def test_a_short_fit_validates_on_fewer_texts() -> None:

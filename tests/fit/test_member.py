@@ -44,6 +44,7 @@ def test_the_last_finetuning_learns_all_texts_and_the_first_one_measures(trainin
     assert again.finetune.epochs == rival.log.kept and last.finetune.epochs == 12 == measured.log.kept
     accuracy, _ = score_and_loss(logits_of(measured.model, task.test), task.test_labels)
     assert fitted.validation.accuracy == pytest.approx(accuracy)
+    assert [history.labelled_used for history in fitted.histories] == [80]
     # The committee has the last one, whatever its weight in the sum.
     (ours,) = fitted.committee.member_logits(TEXTS)
     theirs = logits_of(kept.model, classifier.fitted_.committee.members[0].tokenizer.encode(TEXTS, 24))
@@ -51,6 +52,7 @@ def test_the_last_finetuning_learns_all_texts_and_the_first_one_measures(trainin
 
 
 def test_a_student_never_learns_the_validation_texts(trainings: Any) -> None:
-    tiny(members=1, student=True, validation=0.2, recipe=recipe(1, 2)).fit(TEXTS, LABELS)
+    fitted = tiny(members=1, student=True, validation=0.2, recipe=recipe(1, 2)).fit(TEXTS, LABELS).fitted_
+    assert [history.labelled_used for history in fitted.histories] == [64]
     assert [len(task.train) for task, *_ in trainings][:1] == [64]
     assert not {len(task.train) for task, *_ in trainings} & {80}

@@ -109,7 +109,8 @@ class History:
         pretraining: for each epoch its mean loss; empty if the weights came from the cache.
         finetuning: from the pre-trained weights.
         without: from random ones; None without `compare`.
-        labelled_used: training texts that the time was enough for.
+        labelled_used: labelled texts that the encoder learned; all of them, those of the validation part
+            included, where the time was enough for the second fine-tuning.
     """
 
     pretraining: list[dict[str, float]]
@@ -291,13 +292,13 @@ def _finetuned_twice(
     """Fine-tune on the training part, and once more on all texts where the time is enough.
 
     Returns:
-        The encoder, how the first fine-tuning went, and how many training texts the time was enough for.
+        The encoder, how the first fine-tuning went, and how many texts the encoder learned.
     """
     found, used = _finetuned(job, start, plan, what)
     logits = logits_of(found.model, job.task.test)
 
     def again() -> tuple[SequenceClassifier, dict[str, Any]]:
-        model, epochs = found.model, found.log.kept
+        model, learned, epochs = found.model, used, found.log.kept
         everything = job.everything if used == len(job.task.train) else None
         if plan is not None:
             ends = job.clock() + epochs * plan.seconds_per_epoch * _growth(job)
@@ -314,11 +315,11 @@ def _finetuned_twice(
                 stop=_is_over(job, plan.ends if plan else None),
             )
             if len(last.log.epochs) == epochs:  # and it was not too slow
-                model = last.model
-        return model, {"config": model.config.model_dump(mode="json")}
+                model, learned = last.model, len(everything.train)
+        return model, {"config": model.config.model_dump(mode="json"), "learned": learned}
 
-    model, _ = remembered(job.kept(last_of(what)), again, lambda facts: _rebuilt(job, facts))
-    return TrainedEncoder(model, logits), found.log, used
+    model, facts = remembered(job.kept(last_of(what)), again, lambda facts: _rebuilt(job, facts))
+    return TrainedEncoder(model, logits), found.log, facts["learned"]
 
 
 def _growth(job: Job) -> float:

@@ -126,6 +126,7 @@ def write_fit_report(results: FitResults, path: Path) -> None:
             for mistake in found.mistakes[:SHOWN_MISTAKES]
         ],
         rival_training=_rival_training(results.fitted),
+        last_training=_last_training(results.fitted),
     )
 
 
@@ -224,3 +225,15 @@ def _rival_training(fitted: Fitted) -> str | None:
     if (planned := min(log.planned for log in logs)) < MOST_FINETUNING:
         words += f" The budget was enough for {planned} epochs only, so more time might make it better."
     return words
+
+
+def _last_training(fitted: Fitted) -> str | None:
+    """Which encoders learned the validation texts, too, in the end; None if none did."""
+    parts = fitted.split
+    everything = len(parts.train) + len(parts.validation)
+    learned = sum(history.labelled_used == everything for history in fitted.histories)
+    if not learned or not len(parts.validation):
+        return None
+    members = len(fitted.histories)
+    who = "each member" if learned == members else f"{learned} of {members} members"
+    return f"Then {who} began again from the pre-trained weights and learned these texts, too."
