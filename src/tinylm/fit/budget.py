@@ -57,6 +57,9 @@ MOST_PRETRAINING, MOST_FINETUNING = 30, 30
 # A pre-trained encoder is fine-tuned for its recipe's epochs, and for more, up to MOST_EPOCHS, if those make
 # fewer steps than LEAST_STEPS (docs/recipe.md, "Epochs").
 LEAST_STEPS, MOST_EPOCHS = 150, 60
+# R-Drop reads every text twice. Where less than this part of its epochs fits, the same part of them without
+# it is better (docs/recipe.md, "R-Drop or more epochs").
+ENOUGH_PART = 0.75
 # Its rival without pre-training may take MOST_FINETUNING, so that the comparison is fair, and ends after this
 # many epochs without a better score on the validation texts.
 PATIENCE = 6

@@ -8,6 +8,7 @@ chooses the number of epochs.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -143,7 +144,10 @@ class TrainedMember:
 
 def train_member(job: Job) -> TrainedMember:
     """Pre-train and fine-tune one encoder; at module level, so that it can be sent to other processes."""
-    schedule = None if job.deadline is None or job.finished else make_schedule(job, job.deadline)
+    schedule = None
+    if job.deadline is not None and not job.finished:
+        schedule = make_schedule(job, job.deadline)
+        job = replace(job, recipe=schedule.recipe)
     without, without_log = None, None
     if job.compare:  # first, since it mostly stops early, and pre-training can use what it leaves
         plan = schedule.without if schedule else None
@@ -178,8 +182,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Schedule:
-    """When each phase of an encoder's training ends, in their order; readings of its clock."""
+    """When each phase of an encoder's training ends, in their order; readings of its clock.
 
+    `recipe` is how it is trained, in both arms of a comparison.
+    """
+
+    recipe: Recipe
     without: Plan
     pretraining_ends: float
     finetuning: Plan
@@ -187,11 +195,15 @@ class Schedule:
 
 def make_schedule(job: Job, deadline: float) -> Schedule:
     """Share the time between pre-training and fine-tuning, after measuring an epoch of fine-tuning."""
-    epoch, enough = _measured_epoch(job, job.config, deadline)
-    now = job.clock()
-    left = deadline - now
     share = budget.COMPARED_SHARE / 2 if job.compare else budget.FINETUNING_SHARE
-    per_epoch = epoch / budget.SLACK
+
+    epoch, enough = _measured_epoch(job, job.config, deadline)
+    least = budget.ENOUGH_PART * enough * epoch / budget.SLACK
+    if job.recipe.finetune.consistency and least > share * (deadline - job.clock()):
+        job = replace(job, recipe=_without_r_drop(job.recipe))
+        epoch, enough = _measured_epoch(job, job.config, deadline)
+    now, per_epoch = job.clock(), epoch / budget.SLACK
+    left = deadline - now
     twice = job.everything is not None and (1 + _growth(job)) * enough * per_epoch <= share * left
     if twice:
         per_epoch *= 1 + _growth(job)
@@ -199,10 +211,18 @@ def make_schedule(job: Job, deadline: float) -> Schedule:
     # What fine-tuning leaves of the share of both is for the rival, which needs more epochs.
     without = min(budget.COMPARED_SHARE * left - finetuning, budget.MOST_FINETUNING * per_epoch)
     return Schedule(
+        job.recipe,
         Plan(budget.MOST_FINETUNING, epoch, now + without, twice),
         deadline - finetuning,
         Plan(enough, epoch, deadline, twice),
     )
+
+
+def _without_r_drop(recipe: Recipe) -> Recipe:
+    """For times in which too few epochs with R-Drop fit, see `budget.ENOUGH_PART`."""
+    epochs = math.ceil(budget.ENOUGH_PART * recipe.finetune.epochs)
+    finetune = recipe.finetune.model_copy(update={"consistency": 0.0, "epochs": epochs})
+    return recipe.model_copy(update={"finetune": finetune})
 
 
 def _measured_epoch(job: Job, start: Start, deadline: float) -> tuple[float, int]:
