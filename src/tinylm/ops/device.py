@@ -38,14 +38,17 @@ def device_named(name: str, here: bool = True) -> torch.device:
 
 
 def processor_of(device: torch.device) -> str:
-    """Name of a GPU, or of this machine's processor."""
+    """Name of a GPU, or of this machine's processor with the widest instructions that training can use.
+
+    Virtual machines of unlike processors often give the same name.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
     with suppress(OSError):
         found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-        if found:
-            return found[1]
-    return platform.processor() or platform.machine()
+        name = found[1] if found else name
+    return f"{name} ({torch.backends.cpu.get_cpu_capability()}{', bf16' if supports_bf16() else ''})"
 
 
 def supports_bf16(device: torch.device = CPU) -> bool:
