@@ -7,10 +7,11 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from tinylm.text.tokenizer import Tokenizer, train_tokenizer
-from tinylm.train.cooccurrence import start_from, token_vectors
+from tinylm.train.cooccurrence import COLUMNS, largest_singular, start_from, token_vectors
 
 TEXTS = [
     "the cat drinks milk",
@@ -49,6 +50,22 @@ def test_vectors_span_the_positive_pointwise_mutual_information(tokenizer: Token
     left, strengths, _ = np.linalg.svd(information)
     expected = (left * strengths) @ left.T
     np.testing.assert_allclose(vectors @ vectors.T, expected, atol=1e-3)
+
+
+def test_the_largest_singular_vectors_are_those_of_the_full_decomposition() -> None:
+    random = np.random.default_rng(0)
+    full = np.zeros((400, 300), np.float32)
+    rows, columns = random.integers(0, 400, 4000), random.integers(0, 300, 4000)
+    np.add.at(full, (rows, columns), random.exponential(1 + 9 * (rows % 7 == 0)).astype(np.float32))
+    count = COLUMNS + 6  # more than one block of columns
+    left, strengths = largest_singular(sp.csr_matrix(full), count)
+    all_left, all_strengths, _ = np.linalg.svd(full)
+    assert left.shape == (400, count) and len(strengths) == count
+    np.testing.assert_allclose(strengths[:20], all_strengths[:20], rtol=1e-3)
+    np.testing.assert_allclose(left.T @ left, np.eye(count), atol=1e-4)
+    # Each of the largest vectors lies in the span of the true ones.
+    shares = np.linalg.norm(all_left[:, :30].T @ left[:, :20], axis=0)
+    assert shares.min() > 0.99
 
 
 def test_words_with_the_same_neighbours_are_close(tokenizer: Tokenizer) -> None:

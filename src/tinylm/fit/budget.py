@@ -29,9 +29,9 @@ CALIBRATION_SHARE = 0.05
 STUDENT_SHARE = 0.15  # for distillation, where a student is wanted
 
 # --- Text ---
-# Rows of a corpus per second of the budget, about as many as pre-training can read once. The minimum
-# is for small budgets: a vocabulary needs that much text.
-ROWS_PER_SECOND, LEAST_ROWS = 400, 20_000
+# Rows of a corpus per second of the budget, more than pre-training can read once. The minimum is for small
+# budgets: a vocabulary needs that much text.
+ROWS_PER_SECOND, LEAST_ROWS = 200, 10_000
 # Texts that the vocabulary is trained on, of the corpus and as many of the user's own; per second of the
 # budget, which takes about a tenth of it. More than 50,000 do not change which tokens are frequent.
 VOCABULARY_TEXTS, VOCABULARY_TEXTS_PER_SECOND = 50_000, 150
