@@ -164,7 +164,7 @@ def test_the_fused_step_on_masters_is_adamw(tensor_rate: bool) -> None:
     model.to(torch.bfloat16)
     ours = GpuAdamW(list(model.parameters()), phase, masters)
     if tensor_rate:
-        ours.param_groups[0]["lr"] = torch.tensor(0.0)
+        ours.keep_lr_on(torch.device("cpu"))
     theirs = torch.optim.AdamW(other.parameters(), 1e-2, weight_decay=phase.weight_decay)
     for step in range(5):
         set_lr_factor([ours], 1 - step / 5)

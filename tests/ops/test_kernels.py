@@ -202,13 +202,12 @@ def test_adamw_of_rows_that_wait_equals_torch(dtype: torch.dtype, monkeypatch: p
     reference = torch.optim.AdamW([theirs], 1e-2, weight_decay=phase.weight_decay)
     for step in range(40):
         rate = 1e-2 / (1 + step)
-        for each in (optimizer, reference):
-            each.param_groups[0]["lr"] = rate
+        optimizer.lr = reference.param_groups[0]["lr"] = rate
         ids = torch.randint(0, 30, (6,))  # rows from 30 on are never read
         read = embedding(ids)
         torch.testing.assert_close(read, theirs.data[ids].to(dtype), rtol=2**-7, atol=1e-6)
         grad = torch.randn(6, 64)
-        optimizer.zero_grad()
+        ours.grad = None
         read.backward(grad.to(dtype))
         theirs.grad = torch.zeros(40, 64).index_add(0, ids, grad.to(dtype).float())
         theirs.grad[0] = 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from tinylm.errors import MachineWarning, UserError
 from tinylm.model.config import Convolution, ModelConfig
@@ -22,6 +23,7 @@ from tinylm.ops.packed import Batch, make_batch
 from tinylm.text.store import TokenIds
 from tinylm.text.tasks import Task
 from tinylm.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from tinylm.train.adamw import CpuAdamW
 from tinylm.train.checkpoint import Checkpoint, TrainState
 from tinylm.train.finetune import (
     EncodedTask,
@@ -33,6 +35,8 @@ from tinylm.train.finetune import (
 )
 from tinylm.train.loop import Run, train
 from tinylm.train.masking import Inputs
+from tinylm.train.optimizer import Optimizer
+from tinylm.train.optimizers import make_optimizers
 from tinylm.train.pretrain import pretrain
 from tinylm.train.recipes import RECIPES, PhaseConfig, Recipe, recipe_named
 
@@ -245,7 +249,7 @@ def test_a_finished_checkpoint_gives_the_result_without_a_step(
     config = config_for(recipe, tokenizer)
     checkpoint = Checkpoint(tmp_path / "checkpoint", {}, every=0)
     expected, expected_history = pretrain(corpus, tokenizer, config, recipe, seed=1, checkpoint=checkpoint)
-    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: pytest.fail("a step was done"))
+    monkeypatch.setattr(CpuAdamW, "step", lambda self: pytest.fail("a step was done"))
     model, history = pretrain(corpus, tokenizer, config, recipe, seed=1, checkpoint=checkpoint)
     assert identical(model, expected)
     assert history == expected_history
@@ -255,7 +259,7 @@ def test_a_finished_checkpoint_gives_the_result_without_a_step(
 
 def written_checkpoint(folder: Path) -> tuple[Checkpoint, nn.Module, list[Optimizer]]:
     model = nn.Linear(30, 30)
-    optimizers: list[Optimizer] = [torch.optim.AdamW(model.parameters())]
+    optimizers = make_optimizers(model, RECIPES["paper"].pretrain, bf16=False)
     checkpoint = Checkpoint(folder / "checkpoint", {"seed": 1, "layers": 2, "heads": 4})
     checkpoint.save(model, optimizers, TrainState(step=5))
     return checkpoint, model, optimizers
@@ -332,7 +336,7 @@ def learning_rates(phase: PhaseConfig, steps_per_epoch: int, folder: Path) -> li
 
     class Recorder(Checkpoint):
         def save(self, model: nn.Module, optimizers: list[Optimizer], state: TrainState) -> None:
-            rates.append(optimizers[0].param_groups[0]["lr"])
+            rates.append(optimizers[0].lr)
 
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
@@ -582,3 +586,25 @@ def test_texts_so_short_that_nothing_is_masked_do_no_harm(tokenizer: Tokenizer) 
     model, history = pretrain(corpus, tokenizer, config_for(recipe, tokenizer), recipe, seed=1)
     assert [record["loss"] for record in history] == [0, 0, 0]
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())
+
+
+TRAINING = """
+import sys
+import torch
+from tinylm.model.config import ModelConfig
+from tinylm.model.heads import MaskedLanguageModel
+from tinylm.train.optimizers import make_optimizers
+from tinylm.train.recipes import RECIPES
+
+model = MaskedLanguageModel(ModelConfig(vocab_size=10, layers=1, heads=1))
+for optimizer in make_optimizers(model, RECIPES["fast"].pretrain, bf16=False):
+    for p in optimizer.parameters:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+assert len(sys.modules) > 500 and "torch._dynamo" not in sys.modules
+"""
+
+
+def test_training_does_not_import_pytorchs_compiler() -> None:
+    # It takes seconds, in every process of a fit.
+    subprocess.run([sys.executable, "-c", TRAINING], check=True)

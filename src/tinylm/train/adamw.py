@@ -7,12 +7,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.optim.adamw import adamw as fused_adamw
 from torch.utils.hooks import RemovableHandle
 
@@ -20,6 +18,7 @@ from tinylm.ops.embedding import Embedding
 from tinylm.ops.kernels import raw
 from tinylm.ops.scalar import ONE, f4, inline, kernel, load, store
 from tinylm.ops.threads import parallel
+from tinylm.train.optimizer import Optimizer
 from tinylm.train.recipes import PhaseConfig
 
 BETAS, EPS = (0.9, 0.999), 1e-8
@@ -50,23 +49,21 @@ class CpuAdamW(Optimizer):
         masters: dict[nn.Parameter, Tensor],
         embeddings: Sequence[Embedding] = (),
     ) -> None:
-        super().__init__(parameters, {"lr": phase.learning_rate})
-        self.decay = phase.weight_decay
+        super().__init__(parameters, phase.learning_rate, phase.weight_decay)
         self.embeddings = {embedding.weight: embedding for embedding in embeddings}
         self.behind: dict[nn.Parameter, Behind] = {}
         for p in parameters:
             self.state[p] = _moments(p, masters) | {"step": torch.zeros((), dtype=torch.int64)}
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Update all weights that have a gradient."""
-        (group,) = self.param_groups
-        for p in group["params"]:
+        for p in self.parameters:
             if p.grad is None:
                 continue
             state = self.state[p]
             state["step"] += 1
-            numbers = _numbers(int(state["step"]), group["lr"], self.decay)
+            numbers = _numbers(int(state["step"]), self.lr, self.decay)
             if p.grad.is_sparse:
                 self._step_rows(p, p.grad.coalesce(), numbers)
             else:
@@ -138,16 +135,14 @@ class GpuAdamW(Optimizer):
     def __init__(
         self, parameters: list[nn.Parameter], phase: PhaseConfig, masters: dict[nn.Parameter, Tensor]
     ) -> None:
-        super().__init__(parameters, {"lr": phase.learning_rate})
-        self.decay = phase.weight_decay
+        super().__init__(parameters, phase.learning_rate, phase.weight_decay)
         for p in parameters:
             self.state[p] = _moments(p, masters) | {"step": torch.zeros((), device=p.device)}
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Update all weights that have a gradient."""
-        (group,) = self.param_groups
-        updated = [p for p in group["params"] if p.grad is not None]
+        updated = [p for p in self.parameters if p.grad is not None]
         states = [self.state[p] for p in updated]
         # All gradients in fp32, in few launches: a model has a hundred tensors, most of them tiny.
         gradients = [torch.empty_like(p, dtype=torch.float32) for p in updated]
@@ -164,14 +159,14 @@ class GpuAdamW(Optimizer):
             amsgrad=False,
             beta1=BETAS[0],
             beta2=BETAS[1],
-            lr=group["lr"],
+            lr=self.lr,
             weight_decay=self.decay,
             eps=EPS,
             maximize=False,
         )
-        halves = [p for p in updated if "master" in self.state[p]]
+        halves: list[Tensor] = [p for p in updated if "master" in self.state[p]]
         if halves:
-            torch._foreach_copy_(halves, [self.state[p]["master"] for p in halves])
+            torch._foreach_copy_(halves, [state["master"] for state in states if "master" in state])
 
 
 def _moments(p: nn.Parameter, masters: dict[nn.Parameter, Tensor]) -> dict[str, Tensor]:

@@ -20,10 +20,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from tinylm.errors import MachineWarning, UserError
 from tinylm.system.files import new_file
+from tinylm.train.optimizer import Optimizer
 
 MODEL, OPTIMIZER = "model.", "optimizer."  # prefixes of names in the file
 SECONDS = "TINYLM_CHECKPOINT_SECONDS"  # environment variable: seconds between two checkpoints
@@ -186,7 +186,7 @@ def _optimizer_tensors(model: nn.Module, optimizers: list[Optimizer]) -> dict[st
 
 def _restore_optimizers(model: nn.Module, optimizers: list[Optimizer], tensors: dict[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
-    owner = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
+    owner = {id(p): o for o in optimizers for p in o.parameters}
     for full_name, value in tensors.items():
         if full_name.startswith(OPTIMIZER):
             name, key = full_name.removeprefix(OPTIMIZER).rsplit("/", 1)

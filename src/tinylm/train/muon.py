@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from tinylm.ops.device import supports_bf16
+from tinylm.train.optimizer import Optimizer
 from tinylm.train.recipes import PhaseConfig
 
 MOMENTUM = 0.95
@@ -28,24 +27,24 @@ class Muon(Optimizer):
     def __init__(
         self, parameters: list[nn.Parameter], phase: PhaseConfig, masters: dict[nn.Parameter, Tensor]
     ) -> None:
-        super().__init__(parameters, {"lr": phase.muon_lr})
-        self.decay = phase.weight_decay
+        assert phase.muon_lr is not None
+        super().__init__(parameters, phase.muon_lr, phase.weight_decay)
         for p in parameters:
             self.state[p] = {"momentum": torch.zeros_like(p, dtype=torch.float32)}
             if p.dtype == torch.bfloat16:
                 self.state[p]["master"] = masters[p]
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+    def step(self) -> None:
         """Update all matrices that have a gradient."""
-        (group,) = self.param_groups
         by_shape = defaultdict(list)
-        for p in group["params"]:
+        for p in self.parameters:
             if p.grad is not None:
                 by_shape[tuple(sorted(p.shape))].append(p)
         for matrices in by_shape.values():
             updates = []
             for p in matrices:
+                assert p.grad is not None
                 momentum, grad = self.state[p]["momentum"], p.grad.float()
                 momentum.lerp_(grad, 1 - MOMENTUM)
                 update = grad.lerp(momentum, MOMENTUM)
@@ -56,7 +55,7 @@ class Muon(Optimizer):
                 # A tall matrix has longer columns, so the same change of each output needs a larger update.
                 scale = max(1.0, p.shape[0] / p.shape[1]) ** 0.5
                 change = update.T if p.shape[0] > p.shape[1] else update
-                master.mul_(1 - group["lr"] * self.decay).sub_(change * (group["lr"] * scale))
+                master.mul_(1 - self.lr * self.decay).sub_(change * (self.lr * scale))
                 p.copy_(master)
 
 

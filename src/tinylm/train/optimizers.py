@@ -4,8 +4,6 @@ Where the processor multiplies bf16, the working weights are bf16 and each has a
 master: the optimizer updates the master and rounds it to the working weight. bf16 alone
 would lose every update smaller than 1/256 of a weight. Elsewhere the weights are fp32 and
 their own masters.
-
-On a GPU, learning rates are tensors, since a CUDA graph repeats a number as it was recorded.
 """
 
 from __future__ import annotations
@@ -14,12 +12,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from tinylm.model.encoder import Embeddings
 from tinylm.ops.embedding import Embedding
 from tinylm.train.adamw import CpuAdamW, GpuAdamW
 from tinylm.train.muon import Muon
+from tinylm.train.optimizer import Optimizer
 from tinylm.train.recipes import PhaseConfig
 
 
@@ -59,20 +57,14 @@ def make_optimizers(model: nn.Module, phase: PhaseConfig, *, bf16: bool) -> list
         optimizers.append(Muon([p for p in model.parameters() if p in matrices], phase, masters))
     if not on_cpu:
         for optimizer in optimizers:
-            (group,) = optimizer.param_groups
-            group["lr"] = torch.tensor(group["lr"], device=group["params"][0].device)
+            optimizer.keep_lr_on(optimizer.parameters[0].device)
     return optimizers
 
 
 def set_lr_factor(optimizers: Sequence[Optimizer], factor: float) -> None:
     """Set all learning rates to `factor` times their highest."""
     for optimizer in optimizers:
-        (group,) = optimizer.param_groups
-        rate = factor * optimizer.defaults["lr"]
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
-        else:
-            group["lr"] = rate
+        optimizer.set_lr_factor(factor)
 
 
 def settle(optimizers: Sequence[Optimizer]) -> None:
@@ -87,8 +79,7 @@ def masters_of(optimizers: Sequence[Optimizer]) -> dict[nn.Parameter, Tensor]:
     settle(optimizers)
     masters: dict[nn.Parameter, Tensor] = {}
     for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            masters |= {p: optimizer.state[p]["master"] for p in group["params"] if p.dtype == torch.bfloat16}
+        masters |= {p: s["master"] for p, s in optimizer.state.items() if p.dtype == torch.bfloat16}
     return masters
 
 
