@@ -46,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory):
     """A folder with a spec, a cache of its own, and a preset that learns the task in a few steps."""
     folder = tmp_path_factory.mktemp("tuning")
     (folder / "tiny.yaml").write_text(SPEC)
-    changes = {"max_train_texts": 120, "validation_per_label": 20, "finetune_epochs": 10}
+    changes = {"max_train_texts": 120, "validation_per_label": 20, "finetune_epochs": 20, "patience": 20}
     values = load_preset("smoke").model_dump() | changes
     preset = Preset.model_validate(values)
     recipe = preset.base_recipe()
@@ -228,7 +228,8 @@ def test_validation_rows_are_the_presets_or_a_share_of_the_training_rows(home: P
     source = prepared.source
     given = source.validation_task(spec, 0.1)
     assert given.test is source.of(spec).validation and given.train is source.of(spec).encoded.train
-    none = materials(prepared.preset.model_copy(update={"validation_per_label": 0}).model_dump_json())
+    without = prepared.preset.model_copy(update={"validation_per_label": 0, "patience": None})
+    none = materials(without.model_dump_json())
     held = none.validation_task(spec, 0.1)
     smaller, texts, labels = hold_out(none.of(spec).task, 120, 0.1)
     assert len(held.test) == len(texts) == 12 and len(held.train) == len(smaller.train_texts) == 108
