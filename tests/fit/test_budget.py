@@ -109,8 +109,11 @@ def test_pretraining_gets_the_time_that_finetuning_cannot_use(monkeypatch: pytes
     assert 0.3 * 100 < finetuning < 0.45 * 100 and 0.45 * 100 < pretraining < 0.6 * 100
 
 
-# 17 epochs of 9 steps, 150 steps at least, take 7.7 s; a comparison has 0.3 of the time for those of an arm.
-@pytest.mark.parametrize(("seconds", "parts", "consistency"), [(400, 2, 4.0), (40, 1, 4.0), (20, 1, 0.0)])
+# 17 epochs of 9 steps, 150 steps at least, take 7.7 s and are planned for 8.5 s; a comparison has 0.3 of the
+# time for those of an arm. Three quarters of them are enough, 6.4 s.
+@pytest.mark.parametrize(
+    ("seconds", "parts", "consistency"), [(400, 2, 4.0), (40, 1, 4.0), (26, 1, 4.0), (20, 1, 0.0)]
+)
 def test_both_arms_of_a_comparison_learn_all_texts_or_neither_and_have_r_drop_or_neither(
     seconds: float, parts: int, consistency: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

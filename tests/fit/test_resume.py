@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,34 @@ def test_the_budget_counts_the_time_before_the_interruption(
     assert clock.now - begin <= 95.1
     assert 0 < len(clock.steps) - before < before
     assert [bool(history.pretraining) for history in fitted.histories] == [True, True]
+
+
+def test_an_arm_that_is_resumed_with_little_time_keeps_r_drop_as_the_other_has_it(
+    tmp_path: Path, cache: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, used, work = FakeClock(), {}, member.finetune_until_best
+    clock.work_takes(monkeypatch, lambda run: 0.05)
+    texts, labels = labelled(320)
+    targets = np.array([label == "sea" for label in labels], np.int64)
+    settings = Settings(
+        corpus=None, unlabelled=[], recipe=recipe(), members=1, tfidf_member=False, max_bytes=None,
+        seconds=100, validation=0.1, seed=0, workers=1, compare=True, clock=clock, begun=clock.now,
+        unfinished=tmp_path / "unfinished",
+    )  # fmt: skip
+
+    def watched(
+        task: Any, tokenizer: Any, start: Any, used_recipe: Any, *, label: str, **options: Any
+    ) -> Any:
+        used[label] = used_recipe.finetune.consistency
+        return work(task, tokenizer, start, used_recipe, label=label, **options)
+
+    monkeypatch.setattr(member, "finetune_until_best", watched)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
+        patch.setattr(member, "pretrain", dying(member.pretrain, 0))  # between the two arms
+        fit_committee(LabelledTexts(texts, targets, ["farm", "sea"]), settings)
+    fit_committee(LabelledTexts(texts, targets, ["farm", "sea"]), replace(settings, begun=clock.now - 80))
+    arms = [f"member 1: {phase}" for phase in (member.WITHOUT, member.FINETUNING)]
+    assert [used[arm] for arm in arms] == [4.0, 4.0]
 
 
 # --- the folder of a fit under way ---

@@ -95,6 +95,16 @@ class Job:
         """Where the result of a phase is kept until all is done."""
         return None if self.unfinished is None else self.unfinished / f"{phase}.safetensors"
 
+    def planned(self, what: str, plan: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What measuring decided, in an earlier attempt or now, where `plan` says it (as JSON)."""
+        path = None if self.unfinished is None else self.unfinished / f"{what}.json"
+        if path is not None and path.is_file():
+            return dict(json.loads(path.read_text(encoding="utf-8")))
+        found = plan()
+        if path is not None:
+            write_json(path, found)
+        return found
+
     def checkpoint(self, phase: str, identity: dict[str, Any]) -> Checkpoint | None:
         """The checkpoint of a phase."""
         if self.unfinished is None:
@@ -196,12 +206,14 @@ class Schedule:
 def make_schedule(job: Job, deadline: float) -> Schedule:
     """Share the time between pre-training and fine-tuning, after measuring an epoch of fine-tuning."""
     share = budget.COMPARED_SHARE / 2 if job.compare else budget.FINETUNING_SHARE
-
     epoch, enough = _measured_epoch(job, job.config, deadline)
     least = budget.ENOUGH_PART * enough * epoch / budget.SLACK
-    if job.recipe.finetune.consistency and least > share * (deadline - job.clock()):
-        job = replace(job, recipe=_without_r_drop(job.recipe))
-        epoch, enough = _measured_epoch(job, job.config, deadline)
+    if job.recipe.finetune.consistency:
+        # An encoder that is resumed has less time left, but its two fine-tunings must be alike.
+        fits = least <= share * (deadline - job.clock())
+        if not job.planned("r-drop", lambda: {"fits": fits})["fits"]:
+            job = replace(job, recipe=_without_r_drop(job.recipe))
+            epoch, enough = _measured_epoch(job, job.config, deadline)
     now, per_epoch = job.clock(), epoch / budget.SLACK
     left = deadline - now
     twice = job.everything is not None and (1 + _growth(job)) * enough * per_epoch <= share * left
@@ -257,7 +269,7 @@ def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list
 def _pretrained_now(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, dict[str, Any]]:
     if job.cache is not None and job.cache.is_dir():
         return load_masked_language_model(job.cache), {"history": []}
-    reading = _reading(job, ends)
+    reading = Reading(**job.planned("plan", lambda: asdict(_reading(job, ends))))
     model, history = pretrain(
         job.paragraphs.take(budget.drawn_rows(len(job.paragraphs), reading.rows, job.seed)),
         job.tokenizer,
@@ -281,17 +293,6 @@ class Reading:
 
 
 def _reading(job: Job, ends: float | None) -> Reading:
-    """What pre-training reads, as an earlier attempt planned it or planned now."""
-    path = None if job.unfinished is None else job.unfinished / "plan.json"
-    if path is not None and path.is_file():
-        return Reading(**json.loads(path.read_text(encoding="utf-8")))
-    reading = _planned_reading(job, ends)
-    if path is not None:
-        write_json(path, asdict(reading))
-    return reading
-
-
-def _planned_reading(job: Job, ends: float | None) -> Reading:
     """As much of W_S as the time until `ends` is enough for."""
     n_texts = len(job.paragraphs)
     if ends is None:
