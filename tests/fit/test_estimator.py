@@ -321,6 +321,20 @@ def test_the_tfidf_member_is_validated_on_texts_that_it_has_not_seen(
     assert (right["train"] > 0.95) == (work > 1)
 
 
+def test_the_tfidf_member_counts_as_much_beside_three_encoders_as_beside_one() -> None:
+    texts, labels = labelled(60)
+    new, _ = labelled(20, seed=1)
+    one, three = (
+        tiny(members=count, recipe=recipe(1, 20), validation=0)
+        .fit(texts, labels)
+        .committee_.member_logits(new)
+        for count in (1, 3)
+    )
+    np.testing.assert_allclose(one[-1], three[-1], rtol=1e-5)
+    # And the three together as much as the one: they are as sure of these easy texts.
+    assert 0.5 < np.abs(three[:-1].sum(0)).mean() / np.abs(one[0]).mean() < 2
+
+
 @pytest.mark.parametrize("validation", [0, 0.1])
 def test_encoders_that_have_learnt_nothing_do_not_spoil_the_committee(validation: float) -> None:
     texts, labels = labelled(60)

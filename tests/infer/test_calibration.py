@@ -9,7 +9,13 @@ import pytest
 from scipy.special import expit, log_softmax
 from sklearn.metrics import log_loss
 
-from tinylm.infer.calibration import EXPECTATION, SMALLEST_WEIGHT, cross_entropy, fit_weights
+from tinylm.infer.calibration import (
+    SHARES_EXPECTATION,
+    SIZE_EXPECTATION,
+    SMALLEST_WEIGHT,
+    cross_entropy,
+    fit_weights,
+)
 
 GRID = np.linspace(SMALLEST_WEIGHT, 2, 41)
 
@@ -24,13 +30,16 @@ def members_of(texts: int, several: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("several", [False, True])
-@pytest.mark.parametrize("texts", [0, 3, 400])
+@pytest.mark.parametrize("texts", [0, 3, 4000])
 def test_weights_are_the_best_of_all(texts: int, several: bool) -> None:
     logits, targets = members_of(texts, several)
     expected = np.array([0.2, 0.3, 0.5])
 
     def loss(weights: np.ndarray) -> float:
-        away = EXPECTATION / 2 * ((weights - expected) ** 2).sum()
+        # Of the triangle that both make with the origin, one leg is along `expected`.
+        along = (weights @ expected / (expected @ expected) - 1) ** 2 * (expected @ expected)
+        across = ((weights - expected) ** 2).sum() - along
+        away = SIZE_EXPECTATION / 2 * along + SHARES_EXPECTATION / 2 * across
         return texts * cross_entropy(np.tensordot(weights, logits, 1), targets) + float(away)
 
     weights = fit_weights(logits, targets, expected)
@@ -38,7 +47,7 @@ def test_weights_are_the_best_of_all(texts: int, several: bool) -> None:
     assert loss(weights) <= best + 1e-6
     if not texts:
         np.testing.assert_allclose(weights, expected)
-    if texts == 400:
+    if texts == 4000:
         assert weights[0] > 2 * weights[1] and weights[2] < 0.15
         logits[2] *= -5  # a member that errs keeps the smallest weight, and its own decisions
         logits[2] -= 3 * logits[0]

@@ -576,9 +576,9 @@ def calibrate(
 ) -> Calibrated:
     """A committee of copies of the encoders, with weights and thresholds from the validation texts.
 
-    Each member's logits are multiplied by its weight, so that the committee is a plain sum. Of few
-    validation texts the weights are nearly equal, but an encoder that does not even know its training
-    texts as well as the TF-IDF member knows new ones is expected to be worthless.
+    Each member's logits are multiplied by its weight, so that the committee is a plain sum. The encoders err
+    alike, so all together are expected to count as much as the TF-IDF member. One that does not even know its
+    training texts as well as the TF-IDF member knows new ones is expected to be worthless.
     """
     models = [copy.deepcopy(encoder.model) for encoder in encoders]
     if encoded.form.int8:  # what is measured is what will be stored
@@ -589,8 +589,9 @@ def calibrate(
     expected = np.ones(len(models))
     if tfidf is not None:
         logits.append(tfidf.validation_logits)
-        expected = np.append([_knows_its_texts(model, task, tfidf.loss) for model in models], 1.0)
-    weights = fit_weights(np.stack(logits), targets, expected / max(expected.sum(), 1))
+        known = np.array([_knows_its_texts(model, task, tfidf.loss) for model in models])
+        expected = np.append(known / max(known.sum(), 1), 1.0)
+    weights = fit_weights(np.stack(logits), targets, expected / expected.sum())
     for model, weight in zip(models, weights, strict=False):
         _multiply_logits(model, weight)
     summed = np.tensordot(weights, np.stack(logits), 1).astype(np.float32)

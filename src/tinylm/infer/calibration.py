@@ -14,9 +14,11 @@ from scipy.special import expit, log_softmax, softmax
 BINS = 10
 # Logarithm of the temperatures that are tried.
 RANGE = (-3.0, 5.0)
-# How far the weights of members keep to what is expected of them: about as strongly as this many texts
-# say something else. From 10 to 100 it hardly matters on AG News and DBpedia with 8 to 128 texts per label.
-EXPECTATION = 30.0
+# How far the weights of members keep to what is expected of them, about as strongly as this many texts say
+# something else: their common size, and their shares in it. Validation texts say well how sure a committee
+# may be; the shares with the smallest cross-entropy there are not those with the best accuracy elsewhere
+# (docs/recipe.md, "How much each member counts").
+SIZE_EXPECTATION, SHARES_EXPECTATION = 30.0, 300.0
 SMALLEST_WEIGHT = 1e-3  # so that a member's own decisions are kept
 
 
@@ -43,7 +45,7 @@ def fit_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
 def fit_weights(logits: np.ndarray, targets: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """The weights of members whose sum has the smallest cross-entropy, on texts not trained on.
 
-    Few texts say little: the weights are drawn to `expected`, see `EXPECTATION`.
+    Few texts say little: the weights are drawn to `expected`, their shares more than their common size.
 
     Args:
         logits: `[members, texts, labels]`.
@@ -56,15 +58,18 @@ def fit_weights(logits: np.ndarray, targets: np.ndarray, expected: np.ndarray) -
     logits, expected = logits.astype(np.float64), np.maximum(expected, SMALLEST_WEIGHT)
     several = targets.ndim == 2
     truth = targets if several else np.eye(logits.shape[2])[targets]
+    direction = expected / np.linalg.norm(expected)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         summed = np.tensordot(weights, logits, 1)
         wrong = (expit(summed) if several else softmax(summed, axis=1)) - truth
         texts = len(truth)
         away = weights - expected
-        value = texts * cross_entropy(summed, targets) + EXPECTATION / 2 * away @ away
+        size = (away @ direction) * direction
+        pull = SIZE_EXPECTATION * size + SHARES_EXPECTATION * (away - size)
+        value = texts * cross_entropy(summed, targets) + pull @ away / 2
         scale = 1 / truth.shape[1] if several else 1
-        return value, scale * np.tensordot(logits, wrong, 2) + EXPECTATION * away
+        return value, scale * np.tensordot(logits, wrong, 2) + pull
 
     bounds = [(SMALLEST_WEIGHT, None)] * len(logits)
     return np.asarray(minimize(loss, expected, jac=True, bounds=bounds, method="L-BFGS-B").x)
