@@ -7,7 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from tinylm.bench.accuracy import CASES, FIT, MINUTES, PAPER, ROWS, STUDENT, TASKS, Split, read_splits
+from tinylm.bench.accuracy import (
+    CASES,
+    FIT,
+    MINUTES,
+    PAPER,
+    ROWS,
+    ROWS_MINUTES,
+    STUDENT,
+    TASKS,
+    Split,
+    read_splits,
+)
 from tinylm.paper.statistics import interval
 from tinylm.report.document import Grid
 from tinylm.report.format import mean_deviation, number, signed
@@ -97,7 +108,7 @@ def rows_table(fits: Fits) -> Grid:
     return _times_table(
         fits,
         {
-            f"{name}, {rows}": {_minutes(1): f"{task}-{rows}rows"}
+            f"{name}, {rows}": {_minutes(ROWS_MINUTES): f"{task}-{rows}rows"}
             for task, (name, _) in NAMES.items()
             for rows in ROWS
         },
