@@ -30,7 +30,7 @@ def members_of(texts: int, several: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("several", [False, True])
-@pytest.mark.parametrize("texts", [0, 3, 4000])
+@pytest.mark.parametrize("texts", [0, 3, 400, 4000])
 def test_weights_are_the_best_of_all(texts: int, several: bool) -> None:
     logits, targets = members_of(texts, several)
     expected = np.array([0.2, 0.3, 0.5])
