@@ -12,8 +12,10 @@ import pytest
 
 from helpers.fitting import FakeClock, labelled, recipe
 from tinylm.fit import budget, member
-from tinylm.fit.pipeline import Fitted, LabelledTexts, Settings, fit_committee, split_labelled
+from tinylm.fit.pipeline import Fitted, fit_committee, split_labelled
+from tinylm.fit.settings import LabelledTexts, Settings
 from tinylm.model.heads import MaskedLanguageModel
+from tinylm.system.paths import cache_folder
 from tinylm.system.units import seconds_of
 from tinylm.train.loop import Run
 from tinylm.train.recipes import RECIPES, Recipe
@@ -22,6 +24,8 @@ from tinylm.train.recipes import RECIPES, Recipe
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "cache"))
+    lines = [f"text number {i} of the sea" for i in range(2000)]
+    (tmp_path / "sea.txt").write_text("\n".join(lines))
 
 
 def fit(
@@ -39,8 +43,8 @@ def fit(
     column, names = labelled(texts)
     targets = np.array([["farm", "sea"].index(name) for name in names])
     settings = Settings(
-        corpus=None,
-        unlabelled=[f"text number {i} of the sea" for i in range(2000)],
+        corpus=str(cache_folder().parent / "sea.txt"),
+        unlabelled=[],
         recipe=used or recipe(),
         members=members,
         tfidf_member=False,

@@ -27,7 +27,7 @@ from helpers.fitting import NOUNS, labelled, recipe, several_labels, tiny
 from helpers.toys import torch_logits
 from tinylm import TinyTextClassifier
 from tinylm.errors import UserError
-from tinylm.fit import member, pipeline
+from tinylm.fit import member, tfidf_member
 from tinylm.fit import size as sizing
 from tinylm.system.cores import cores
 from tinylm.train.tfidf import work_of
@@ -305,7 +305,7 @@ def test_the_tfidf_member_is_validated_on_texts_that_it_has_not_seen(
     chance = np.random.default_rng(0)
     texts = [" ".join(f"w{number}" for number in row) for row in chance.integers(0, 10_000, (200, 8))]
     labels = chance.choice(["a", "b"], 200)
-    monkeypatch.setattr(pipeline, "MOST_WORK", int(work * work_of(texts, 2).sum()))
+    monkeypatch.setattr(tfidf_member, "MOST_WORK", int(work * work_of(texts, 2).sum()))
     classifier = tiny(validation=0.4, recipe=recipe(1, 1)).fit(texts, labels)
     fitted, tfidf = classifier.fitted_, classifier.committee_.members[-1]
     assert fitted.validation is not None and 0.3 < fitted.validation.accuracy < 0.7

@@ -17,8 +17,9 @@ from helpers.fitting import FakeClock, labelled, recipe, tiny
 from tinylm import TinyTextClassifier
 from tinylm.errors import MachineWarning, UserError
 from tinylm.fit import member, resume
-from tinylm.fit.pipeline import LabelledTexts, Settings, fit_committee
+from tinylm.fit.pipeline import fit_committee
 from tinylm.fit.resume import under_way
+from tinylm.fit.settings import LabelledTexts, Settings
 from tinylm.infer.tfidf import TfidfMember
 from tinylm.train.checkpoint import Checkpoint
 from tinylm.train.loop import Run

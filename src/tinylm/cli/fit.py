@@ -74,7 +74,9 @@ def fit_command(
     unlabelled: Annotated[
         str | None,
         typer.Option(
-            help="More texts of your own for pre-training, without labels: a file, hf:NAME or -.",
+            help="More texts of your own, without labels: a file, hf:NAME or -. Pre-training reads them. If"
+            " they are at least as many as those with labels, the committee labels some of them and learns"
+            " from that.",
             metavar="TEXTS",
             rich_help_panel=TRAINING,
         ),

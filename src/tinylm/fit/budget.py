@@ -27,6 +27,8 @@ SYSTEM: Clock = time.time
 REPORT_SHARE = 0.06
 CALIBRATION_SHARE = 0.05
 STUDENT_SHARE = 0.15  # for distillation, where a student is wanted
+# For self-training, where there are texts without labels; each arm of a comparison has half of it.
+SELF_TRAINING_SHARE = 0.3
 
 # --- Text ---
 # Rows of a corpus per second of the budget, more than pre-training can read once. The minimum is for small
@@ -40,6 +42,10 @@ VECTOR_TOKENS_PER_SECOND = 15_000
 # Texts, and texts per second of the budget. They are evaluated after every epoch, and once more to weigh the
 # members; more would not choose better.
 MOST_VALIDATION, VALIDATION_PER_SECOND = 20_000, 30
+
+# Texts without labels that the members learn from, of those that there are, and texts per second of the
+# budget: reading and labelling them takes about a twentieth of it (docs/recipe.md, "Texts without labels").
+MOST_SELF_TRAINING, SELF_TRAINING_PER_SECOND = 5_000, 15
 
 # --- TF-IDF member ---
 # Work of `train/tfidf.work_of` per second of the budget. That takes about a fifth of it where the task is so

@@ -29,7 +29,8 @@ from tinylm.fit.columns import (
     texts_of,
     weights_of,
 )
-from tinylm.fit.pipeline import Fitted, LabelledTexts, Settings, fit_committee
+from tinylm.fit.pipeline import Fitted, fit_committee
+from tinylm.fit.settings import LabelledTexts, Settings
 from tinylm.infer.committee import Committee
 from tinylm.infer.predictor import decide
 from tinylm.system.cores import worker_count
@@ -52,7 +53,10 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     Args:
         corpus: text for pre-training beside the user's own, as `tinylm.text.corpus.open_corpus`
             takes it ("vital", "wikipedia", "hf:NAME", a file, folder or glob), or None for none.
-        unlabelled: more of the user's own text for pre-training, a column as X is.
+        unlabelled: more of the user's own text, a column as X is. Pre-training reads it. If these are at
+            least as many texts as those with labels, the committee labels some of them, up to 5,000 and 15
+            for each second of the budget, and its members learn from these labels, too. The validation texts
+            are then not learned in the end.
         recipe: "fast", "paper" or a `Recipe`.
         members: encoders of the committee.
         tfidf_member: whether the committee has one member more, a linear SVM on the TF-IDF of words,
@@ -70,7 +74,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             it is measured. None trains the recipe's epochs, and then the same `random_state` gives
             the same model on every machine.
         validation: share of the labelled texts that chooses the weights of the members and the thresholds;
-            0 for none. In the end all members learn from them, too, where the time is enough.
+            0 for none. In the end all members learn from them, too, where the time is enough and nothing
+            is learned from `unlabelled` or by a student.
         class_weight: "balanced", a dict from label to weight, or None, as in scikit-learn. Of
             texts with several labels, "balanced" weighs nothing: their thresholds do that.
         n_jobs: members that are trained at a time: None or -1 for one on each core, -2 for one on

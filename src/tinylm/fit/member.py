@@ -38,7 +38,7 @@ from tinylm.train.recipes import Recipe
 Loss = Callable[[Tensor, Tensor], Tensor]
 # Phases of a training.
 WITHOUT, PRETRAINING, FINETUNING = "no pre-training", "pre-training", "fine-tuning"
-DISTILLATION = "distillation"
+DISTILLATION, SELF_TRAINING = "distillation", "self-training"
 
 
 def last_of(phase: str) -> str:
@@ -168,13 +168,13 @@ def train_member(job: Job) -> TrainedMember:
     return TrainedMember(encoder, without, History(pretraining, log, without_log, used))
 
 
-def train_student(job: Job, start: SequenceClassifier) -> Finetuning:
+def train_student(job: Job, start: SequenceClassifier, phase: str) -> Finetuning:
     """Let an encoder of the committee become its student (see `distill.py`); all the time is for that."""
     plan = None
     if job.deadline is not None:
         epoch, enough = _measured_epoch(job, start, job.deadline)
         plan = Plan(enough, epoch, job.deadline)
-    return _finetuned(job, start, plan, DISTILLATION)[0]
+    return _finetuned(job, start, plan, phase)[0]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 What `TinyTextClassifier` does, without scikit-learn's conventions, in five steps: split the labelled
 texts, collect and encode the text, train the members side by side, calibrate them on the validation
-part, distil them into one if that is wanted, measure.
+part, let them teach: one student if that is wanted, or themselves where there are texts without labels.
 
 The test part of a cross-validation is not passed in, so nothing here sees it. The validation part is
 kept out of pre-training too.
@@ -25,11 +25,23 @@ import torch
 
 from tinylm.errors import UserError
 from tinylm.fit import budget
-from tinylm.fit.budget import MONOTONIC, Clock
 from tinylm.fit.distill import CORPUS_TEXTS, taught
-from tinylm.fit.member import History, Job, TrainedEncoder, TrainedMember, train_member, train_student
+from tinylm.fit.member import (
+    DISTILLATION,
+    FINETUNING,
+    SELF_TRAINING,
+    WITHOUT,
+    History,
+    Job,
+    TrainedEncoder,
+    TrainedMember,
+    train_member,
+    train_student,
+)
+from tinylm.fit.settings import LabelledTexts, Settings
 from tinylm.fit.size import StorageForm, size_of, storage_forms, tfidf_rows
-from tinylm.infer.calibration import cross_entropy, fit_temperature, fit_thresholds, fit_weights
+from tinylm.fit.tfidf_member import FittedTfidf, fit_tfidf, retrain_tfidf
+from tinylm.infer.calibration import cross_entropy, fit_thresholds, fit_weights
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
 from tinylm.infer.evaluation import Evaluation, evaluate
@@ -39,10 +51,9 @@ from tinylm.model.config import ModelConfig
 from tinylm.model.heads import SequenceClassifier
 from tinylm.model.huggingface import round_weights
 from tinylm.model.logits import logits_of
-from tinylm.model.tfidf import TfidfModel, count_ngrams
 from tinylm.system.files import key_of
 from tinylm.system.paths import cache_folder, cached
-from tinylm.system.processes import LOCAL, Engine, run_side_by_side
+from tinylm.system.processes import run_side_by_side
 from tinylm.system.progress import progress_log
 from tinylm.text.corpus import open_corpus
 from tinylm.text.coverage import Coverage, coverage, token_counts
@@ -54,15 +65,6 @@ from tinylm.text.tokenizer import BERT, HEAD, Tokenizer, load_tokenizer, train_t
 from tinylm.train.cooccurrence import MOST_TOKENS, token_vectors
 from tinylm.train.finetune import EncodedTask
 from tinylm.train.recipes import Recipe
-from tinylm.train.tfidf import (
-    FOLDS,
-    MOST_WORK,
-    TfidfTask,
-    folds,
-    held_out_logits,
-    train_tfidf,
-    work_of,
-)
 
 # Heads of the encoders in turn: two workers get the same load. All have one block: the paper's committee
 # is one of shallow models, and deeper ones learn less in the same time (docs/recipe.md, "scale").
@@ -76,73 +78,18 @@ KEPT_PRETRAININGS = 60  # there; the oldest are deleted
 
 
 @dataclass(frozen=True)
-class LabelledTexts:
-    """The texts that a committee learns from.
-
-    Attributes:
-        texts: strings of Unicode.
-        targets: `int64 [texts]`, or `float32 [texts, labels]` of 0 and 1 for several labels per text.
-        label_names: at least two.
-        class_weights: `float32 [labels]`, or None for equal ones.
-        weights: `float32 [texts]` with a mean of 1, which multiply the loss of each text; None for equal
-            ones.
-    """
-
-    texts: Sequence[str]
-    targets: np.ndarray
-    label_names: Sequence[str]
-    class_weights: np.ndarray | None = None
-    weights: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to fit; see `TinyTextClassifier`, whose parameters these are.
-
-    Attributes:
-        seconds: the budget; None trains the recipe's epochs.
-        compare: also train a committee without pre-training.
-        student: distil the committee into one encoder.
-        held_out: texts that pre-training must not read, in the corpus or elsewhere.
-        begun: reading of `clock` at which the budget began; None for the start of the fit.
-        unfinished: folder for what is finished, should the fit be interrupted; None keeps nothing.
-        cache: whether pre-trained weights of an earlier fit on the same text are taken from the cache folder,
-            and new ones kept there.
-        engine: what trains the members.
-        clock: returns the time, in all processes that train them.
-    """
-
-    corpus: str | None
-    unlabelled: Sequence[str]
-    recipe: Recipe
-    members: int
-    tfidf_member: bool
-    max_bytes: float | None
-    seconds: float | None
-    validation: float
-    seed: int
-    workers: int | None = None
-    compare: bool = False
-    student: bool = False
-    held_out: Sequence[str] = ()
-    begun: float | None = None
-    unfinished: Path | None = None
-    cache: bool = True
-    long_texts: str = HEAD
-    engine: Engine = LOCAL
-    clock: Clock = MONOTONIC
-
-
-@dataclass(frozen=True)
 class Encoded:
     """All text as token ids, and the shape of the committee that reads them.
 
     Attributes:
         paragraphs: for pre-training, W_S.
-        taught: texts that a student learns from: the user's own, labelled ones but for the validation part
-            and unlabelled ones, and some of the corpus.
+        own: the labelled texts but for the validation part.
+        unlabelled: as many of the user's texts without labels as members can learn from; none where there are
+            fewer than labelled ones, which then say more.
+        more: some texts of the corpus, which a student learns from, too.
         task: training part and validation part (as `test`) of the labelled texts.
-        everything: all labelled texts to train on.
+        everything: all labelled texts to train on; None where none may learn the validation part, since it
+            measures those that are taught.
         tokenizer: of all token ids.
         form: what the committee is stored as.
         configs: architecture of each encoder, largest first.
@@ -154,9 +101,11 @@ class Encoded:
     """
 
     paragraphs: TokenIds
-    taught: Sequence[str]
+    own: Sequence[str]
+    unlabelled: Sequence[str]
+    more: Sequence[str]
     task: EncodedTask
-    everything: EncodedTask
+    everything: EncodedTask | None
     tokenizer: Tokenizer
     form: StorageForm
     configs: list[ModelConfig]
@@ -174,6 +123,7 @@ class Fitted:
         committee: calibrated, with thresholds where a text has several labels; of the student alone where
             one was trained.
         teacher: the committee that the student learnt from; None without a student.
+        self_taught: texts without labels that the committee labelled itself, and its members learned.
         without: the committee without pre-training; None without `compare`.
         histories: of its encoders, in the committee's order.
         form: what it is stored as.
@@ -187,6 +137,7 @@ class Fitted:
 
     committee: Committee
     teacher: Committee | None
+    self_taught: int
     without: Committee | None
     histories: list[History]
     form: StorageForm
@@ -211,6 +162,7 @@ class Fitted:
             "int8": self.form.int8,
             "parameters": sum(member.parameters for member in members),
             "labelled_texts": len(self.split.train) + len(self.split.validation),
+            "self_taught_texts": self.self_taught,
             "validation_texts": len(self.split.validation),
             "corpus": self.corpus,
             "coverage": asdict(self.coverage),
@@ -233,35 +185,44 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
     begin = settings.clock()
     split = split_labelled(labelled, settings)
     encoded = encode(labelled, split, settings)
-    tfidf = fit_tfidf(labelled, split, encoded.form.tfidf_rows, settings)
+    rows_of_tfidf, learn_all = encoded.form.tfidf_rows, encoded.everything is not None
+    tfidf = fit_tfidf(labelled, split, rows_of_tfidf, settings, learn_all=learn_all)
+    self_training = bool(encoded.unlabelled) and not settings.student
     deadline = encoders_end = None
     if settings.seconds is not None:
         begun = begin if settings.begun is None else settings.begun
         deadline = begun + (1 - budget.CALIBRATION_SHARE) * settings.seconds
-        encoders_end = deadline - (budget.STUDENT_SHARE * settings.seconds if settings.student else 0)
+        share = budget.STUDENT_SHARE if settings.student else self_training * budget.SELF_TRAINING_SHARE
+        encoders_end = deadline - share * settings.seconds
     members = train_encoders(encoded, labelled, settings, encoders_end)
-    encoders = [member.encoder for member in members]
-    calibrated = calibrate(encoders, tfidf, encoded, labelled)
-    teacher = None
-    if settings.student:
-        teacher = calibrated.committee
-        student = distil(teacher, encoders[0].model, encoded, labelled, settings, deadline)
-        calibrated = calibrate([student], None, encoded, labelled)
-    committee = calibrated.committee
-    without = None
+    arms = {FINETUNING: [member.encoder for member in members]}
     if settings.compare:
-        rivals = [member.without for member in members if member.without is not None]
-        without = calibrate(rivals, tfidf, encoded, labelled).committee
+        arms[WITHOUT] = [member.without for member in members if member.without is not None]
+    calibrated = {arm: calibrate(encoders, tfidf, encoded, labelled) for arm, encoders in arms.items()}
+    ours, teacher = calibrated[FINETUNING], None
+    if settings.student:
+        teacher = ours.committee
+        ours = distil(teacher, arms[FINETUNING][0].model, encoded, labelled, settings, deadline)
+    elif self_training:
+        ends = _rounds(len(arms), settings, deadline)
+        for arm, end in zip(arms, ends, strict=True):
+            calibrated[arm] = self_train(
+                calibrated[arm].committee, arm, arms[arm], tfidf, encoded, labelled, split, settings, end
+            )
+        ours = calibrated[FINETUNING]
+    committee = ours.committee
+    without = calibrated[WITHOUT].committee if settings.compare else None
     rows = split.validation
     validation = None
     if len(rows):
         texts = [labelled.texts[i] for i in rows.tolist()]
-        validation = evaluate(committee, texts, labelled.targets[rows], calibrated.validation_logits)
+        validation = evaluate(committee, texts, labelled.targets[rows], ours.validation_logits)
     predictors = [committee] if teacher is None else [committee, teacher]
     latencies = measure_latency([each.predict for each in predictors], labelled.texts[:LATENCY_TEXTS])
     return Fitted(
         committee,
         teacher,
+        len(encoded.unlabelled) if self_training else 0,
         without,
         [member.history for member in members],
         encoded.form,
@@ -302,11 +263,16 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     articles = others[0]
     own = [labelled.texts[i] for i in split.train.tolist()]
     characters = sum(map(len, own))
-    own = [text for text in own + others[1] if not why_unusable(text)]
-    tokenizer, form = _tokenizer_and_form(articles, own, characters, len(labelled.label_names), settings)
+    own, unlabelled = ([text for text in part if not why_unusable(text)] for part in (own, others[1]))
+    most = budget.affordable(settings.seconds, budget.MOST_SELF_TRAINING, budget.SELF_TRAINING_PER_SECOND)
+    drawn = np.random.default_rng([settings.seed, 5]).permutation(len(unlabelled))[:most]
+    learnt = [unlabelled[i] for i in drawn.tolist()] if len(drawn) >= len(own) else []
+    characters += sum(map(len, learnt))
+    known = own + unlabelled
+    tokenizer, form = _tokenizer_and_form(articles, known, characters, len(labelled.label_names), settings)
     max_tokens = settings.recipe.max_tokens
     # dict: a text that occurs twice, such as an unlabelled copy of a labelled one, counts once.
-    paragraphs = tokenizer.encode(list(dict.fromkeys(articles + own)), max(CORPUS_TOKENS, max_tokens))
+    paragraphs = tokenizer.encode(list(dict.fromkeys(articles + known)), max(CORPUS_TOKENS, max_tokens))
     paragraphs = paragraphs.take(np.flatnonzero(paragraphs.lengths > 2))
     if not len(paragraphs):
         raise UserError("there is no text to pre-train on: the texts hold no token and there is no corpus.")
@@ -316,12 +282,16 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     else:
         tokenizer = tokenizer.reading(settings.long_texts)
         ids = tokenizer.encode(labelled.texts, max_tokens)
-    none = split.validation[:0]
+    validation, everything = split.validation, None
+    if len(validation) and not settings.student and not learnt:
+        everything = _task(labelled, ids, np.arange(len(labelled.texts)), validation[:0])
     return Encoded(
         paragraphs,
-        own + articles[: max(CORPUS_TEXTS, len(own))],
-        _task(labelled, ids, split.train, split.validation),
-        _task(labelled, ids, np.arange(len(labelled.texts)), none),
+        own,
+        learnt,
+        articles[: max(CORPUS_TEXTS, len(known))],
+        _task(labelled, ids, split.train, validation),
+        everything,
         tokenizer,
         form,
         _configs(form, tokenizer, settings.recipe),
@@ -400,57 +370,6 @@ def _configs(form: StorageForm, tokenizer: Tokenizer, recipe: Recipe) -> list[Mo
 # --- 3. Train ---
 
 
-@dataclass(frozen=True)
-class FittedTfidf:
-    """The TF-IDF member and how good it is on texts that it has not seen.
-
-    Attributes:
-        model: trained on training and validation texts, divided by its temperature.
-        validation_logits: of the validation texts, by models that were not trained on them.
-        loss: cross-entropy of such logits.
-    """
-
-    model: TfidfModel
-    validation_logits: np.ndarray
-    loss: float
-
-
-def fit_tfidf(labelled: LabelledTexts, split: Split, n_rows: int, settings: Settings) -> FittedTfidf | None:
-    """Train the TF-IDF member and fit its temperature; None if the committee has none (`n_rows` is 0).
-
-    Where the time is enough, it learns from the validation texts too: their logits come from models that
-    did not.
-    """
-    if not n_rows:
-        return None
-    n_labels = len(labelled.label_names)
-    most = budget.affordable(settings.seconds, MOST_WORK, budget.TFIDF_WORK_PER_SECOND)
-    random = np.random.default_rng([settings.seed, 4])
-    order = np.concatenate([split.validation, random.permutation(split.train)])
-    work = work_of([labelled.texts[i] for i in order.tolist()], n_labels).cumsum()
-    used = np.sort(order[: max(len(split.validation) + 1, int((work <= most).sum()))])
-    texts, targets = [labelled.texts[i] for i in used.tolist()], labelled.targets[used]
-    weights = None if labelled.weights is None else labelled.weights[used]
-    counts = count_ngrams(texts, n_rows)
-    task = TfidfTask(counts, targets, n_labels, labelled.class_weights, weights)
-    validation = np.searchsorted(used, split.validation)
-    if len(validation) < budget.TFIDF_CALIBRATION_TEXTS and (FOLDS + 1) * work[-1] <= most:
-        parts = folds(texts, targets, settings.seed)
-    else:
-        parts = [validation if len(validation) else random.permutation(len(used))[: max(1, len(used) // 10)]]
-    held = np.concatenate(parts)
-    if 2 * work[-1] <= most:
-        logits, model = held_out_logits(task, parts), train_tfidf(task)
-    else:
-        model = train_tfidf(task, np.setdiff1d(np.arange(len(used)), held))
-        logits = np.zeros((len(used), n_labels), np.float32)
-        logits[held] = model.logits([texts[i] for i in held.tolist()])
-    temperature = np.float32(fit_temperature(logits[held], targets[held]))
-    logits /= temperature
-    loss = cross_entropy(logits[held], targets[held])
-    return FittedTfidf(model.cooled(float(temperature)), logits[validation], loss)
-
-
 def train_encoders(
     encoded: Encoded, labelled: LabelledTexts, settings: Settings, deadline: float | None
 ) -> list[TrainedMember]:
@@ -470,8 +389,7 @@ def train_encoders(
             vectors=vectors,
             tokenizer=encoded.tokenizer,
             task=encoded.task,
-            # A student begins as an encoder and is measured on the validation texts.
-            everything=encoded.everything if len(encoded.task.test) and not settings.student else None,
+            everything=encoded.everything,
             class_weights=labelled.class_weights,
             seed=seed,
             deadline=None,
@@ -545,6 +463,14 @@ def _unfinished(
     return settings.unfinished / key_of(identity)
 
 
+def _rounds(count: int, settings: Settings, deadline: float | None) -> list[float | None]:
+    """When each of some trainings, one after the other and equally long, must be done."""
+    if deadline is None:
+        return [None] * count
+    now = settings.clock()
+    return [now + (deadline - now) * number / count for number in range(1, count + 1)]
+
+
 def _prune(folder: Path) -> None:
     """Delete the oldest pre-trained weights of the cache."""
     found = sorted(folder.glob("*/model.safetensors"), key=lambda file: file.stat().st_mtime)
@@ -609,7 +535,7 @@ def calibrate(
     return Calibrated(Committee(members, thresholds=thresholds, token_counts=counts), summed)
 
 
-# --- 5. Distil ---
+# --- 5. Teach ---
 
 
 def distil(
@@ -619,7 +545,7 @@ def distil(
     labelled: LabelledTexts,
     settings: Settings,
     deadline: float | None,
-) -> TrainedEncoder:
+) -> Calibrated:
     """A student of the committee, which has not read the validation texts.
 
     Args:
@@ -630,27 +556,89 @@ def distil(
         settings: likewise.
         deadline: when the student must be done.
     """
-    ids = encoded.tokenizer.encode(encoded.taught, start.config.max_tokens)
-    task = taught(committee, encoded.taught, ids, encoded.task.test, encoded.task.test_labels)
-    job = Job(
-        name="student",
-        config=start.config,
-        recipe=settings.recipe,
-        paragraphs=encoded.paragraphs,
-        vectors=None,
-        tokenizer=encoded.tokenizer,
-        task=task,
-        everything=None,
-        class_weights=None,
-        seed=settings.seed,
-        deadline=deadline,
-        cache=None,
-        compare=False,
-        unfinished=_unfinished(encoded, labelled, settings, start.config, settings.seed),
-        clock=settings.clock,
-    )
-    model = train_student(job, start).model
-    return TrainedEncoder(model, logits_of(model, encoded.task.test))
+    texts = [*encoded.own, *encoded.unlabelled, *encoded.more]
+    task = _taught(committee, texts, encoded, start.config)
+    students = _students(task, [start], DISTILLATION, encoded, labelled, settings, deadline)
+    return calibrate(students, None, encoded, labelled)
+
+
+def self_train(
+    committee: Committee,
+    arm: str,
+    encoders: Sequence[TrainedEncoder],
+    tfidf: FittedTfidf | None,
+    encoded: Encoded,
+    labelled: LabelledTexts,
+    split: Split,
+    settings: Settings,
+    deadline: float | None,
+) -> Calibrated:
+    """The same committee after its members have learned how all together label the texts without labels.
+
+    What one member knows of a text reaches the others that way (docs/recipe.md, "Texts without labels").
+
+    Args:
+        committee: calibrated; none of its members has read the validation texts.
+        arm: FINETUNING or WITHOUT pre-training.
+        encoders: of the committee.
+        tfidf: its TF-IDF member, if it has one.
+        encoded: what they were trained on.
+        labelled: as in `fit_committee`.
+        split: of them.
+        settings: as in `fit_committee`.
+        deadline: when all must be done.
+    """
+    texts = [*encoded.own, *encoded.unlabelled]
+    task = _taught(committee, texts, encoded, encoders[0].model.config)
+    if tfidf is not None:
+        probabilities = task.train_labels[len(encoded.own) :]
+        thresholds = committee.thresholds
+        tfidf = retrain_tfidf(tfidf, labelled, split, encoded.unlabelled, probabilities, thresholds, settings)
+    starts = [encoder.model for encoder in encoders]
+    phase = SELF_TRAINING if arm == FINETUNING else f"{SELF_TRAINING}, {arm}"
+    students = _students(task, starts, phase, encoded, labelled, settings, deadline)
+    return calibrate(students, tfidf, encoded, labelled)
+
+
+def _taught(committee: Committee, texts: Sequence[str], encoded: Encoded, config: ModelConfig) -> EncodedTask:
+    ids = encoded.tokenizer.encode(texts, config.max_tokens)
+    return taught(committee, texts, ids, encoded.task.test, encoded.task.test_labels)
+
+
+def _students(
+    task: EncodedTask,
+    starts: Sequence[SequenceClassifier],
+    phase: str,
+    encoded: Encoded,
+    labelled: LabelledTexts,
+    settings: Settings,
+    deadline: float | None,
+) -> list[TrainedEncoder]:
+    """Encoders that learn a task from their present weights, side by side; all are done at `deadline`."""
+    ends = _deadlines([start.config.heads for start in starts], settings, deadline)
+    jobs = [
+        Job(
+            name=f"member {number + 1}",
+            config=start.config,
+            recipe=settings.recipe,
+            paragraphs=encoded.paragraphs,
+            vectors=None,
+            tokenizer=encoded.tokenizer,
+            task=task,
+            everything=None,
+            class_weights=None,
+            seed=settings.seed + number,
+            deadline=end,
+            cache=None,
+            compare=False,
+            unfinished=_unfinished(encoded, labelled, settings, start.config, settings.seed + number),
+            clock=settings.clock,
+        )
+        for number, (start, end) in enumerate(zip(starts, ends, strict=True))
+    ]
+    arguments = [(job, start, phase) for job, start in zip(jobs, starts, strict=True)]
+    found = run_side_by_side(train_student, arguments, settings.workers, settings.engine)
+    return [TrainedEncoder(one.model, logits_of(one.model, encoded.task.test)) for one in found]
 
 
 def _knows_its_texts(model: SequenceClassifier, task: EncodedTask, loss: float) -> bool:
