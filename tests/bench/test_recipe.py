@@ -373,6 +373,21 @@ def test_a_page_shows_students_beside_their_teachers(tmp_path):
     )
 
 
+def test_a_page_shows_what_texts_without_labels_bring(tmp_path):
+    """In a line stand the splits that both fits have, by hand."""
+    more = {"unlabelled": 5_000, "self_trained_svm": 0.87}
+    fits = {
+        "agnews-8rows": [{"accuracy": 0.9}, {"seed": 43, "accuracy": 0.8}],
+        "agnews-8rows-unlabelled": [{"accuracy": 0.95} | more],
+        "dbpedia-8rows-unlabelled": [{"accuracy": 0.95} | more],
+    }
+    write_fits(tmp_path, "small", fits)
+    assert shown(tmp_path, "unlabelled")[2:3] == [
+        "| AG News, 8 | 1 | 5,000 | 0.860 | 0.870 | 0.900 | 0.950 |"
+    ]
+    assert "| agnews-8rows-unlabelled | 1 | 0.950 |" in "\n".join(shown(tmp_path, "all"))
+
+
 def test_a_table_of_minutes_has_no_empty_cell(tmp_path):
     """Columns that all tasks have; in a line, the splits that all its fits have."""
     assert shown(tmp_path, "minutes") == ["Not measured yet."]

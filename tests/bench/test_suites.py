@@ -558,10 +558,12 @@ def toy_fits(monkeypatch, tmp_path) -> None:
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("\n\n".join(texts))
     cases = {"toy": accuracy.Case("toy", 0.03), "toy-student": accuracy.Case("toy", 0.03, kind="student")}
+    cases["toy-unlabelled"] = accuracy.Case("toy", 0.03, kind="unlabelled")
     monkeypatch.setattr(accuracy, "CASES", cases)
     for kind, parameters in accuracy.PARAMETERS.items():  # processes of their own would take seconds
         monkeypatch.setitem(accuracy.PARAMETERS, kind, parameters | {"n_jobs": 1})
-    monkeypatch.setattr(accuracy, "split", lambda task, rows, seed: toy)
+    more = SimpleNamespace(train_texts=[*texts[:10], *(f"{text} here" for text in labelled(60, seed=2)[0])])
+    monkeypatch.setattr(accuracy, "split", lambda task, rows, seed: more if rows else toy)
     monkeypatch.setattr(accuracy, "find_local", lambda name: corpus)
     monkeypatch.setattr(accuracy, "fasttext_accuracy", lambda task: 0.5)
     monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "cache"))
@@ -597,6 +599,13 @@ def test_accuracy_of_a_student_and_its_teacher(toy_fits, monkeypatch):
     toy = accuracy.split("toy", None, 42)
     assert found["accuracy"] == np.mean(fitted[0].predict(toy.test_texts) == toy.test_labels)
     assert min(found["milliseconds"], found["teacher_milliseconds"]) > 0
+
+
+def test_accuracy_with_texts_without_labels(toy_fits):
+    found = accuracy.measure_split("toy-unlabelled", 0, MACHINE)
+    assert found["unlabelled"] == 60  # not those that the split has drawn
+    assert found["self_trained_svm"] == pytest.approx(0.9)
+    assert 0 <= found["self_taught"] <= 60 and len(found["members"]) == 4
 
 
 @pytest.mark.parametrize("kind", accuracy.PARAMETERS)

@@ -1,8 +1,9 @@
 """Suite `accuracy`: what `TinyTextClassifier` reaches within a time, beside linear models on the same splits.
 
 A case is a task with the paper's training rows and a time, or with fewer rows of each label and the default
-time. A round is a split: seed 42 is the paper's, others follow. Measured is the share of test texts that are
-wrong. Nothing is chosen by it: settings are those of the recipe, all are reported.
+time, where the task's other training rows can be texts without labels. A round is a split: seed 42 is the
+paper's, others follow. Measured is the share of test texts that are wrong. Nothing is chosen by it: settings
+are those of the recipe, all are reported.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from tinylm.bench.measure import WRONG, Machine, Measured, summarise
 from tinylm.bench.recipe.data import TEN
 from tinylm.errors import UserError
 from tinylm.fit.estimator import TinyTextClassifier
-from tinylm.infer.baselines import fasttext_accuracy, linear_svm_on
+from tinylm.infer.baselines import fasttext_accuracy, linear_svm, linear_svm_on
 from tinylm.system.cores import cores
 from tinylm.system.paths import find_local
 from tinylm.system.plain_json import read_json
-from tinylm.text.tasks import Task, load_task
+from tinylm.text.tasks import Task, copy_key, load_task
 
 TASKS: dict[str, dict[str, Any]] = {
     "agnews": {"name": "agnews"},
@@ -34,11 +35,12 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 MINUTES, ROWS = (1, 5, 10, 20, 60), (8, 32, 128)
 ROWS_MINUTES = 5  # the default of `fit`
-# What is fitted: the default; with a student of the committee, which then predicts in its place; or one
-# encoder by the recipe of the paper, as far as the time is enough for its epochs.
-FIT, STUDENT, PAPER = "fit", "student", "paper"
+# What is fitted: the default; the same with texts without labels; with a student of the committee, which then
+# predicts in its place; or one encoder by the recipe of the paper, as far as its epochs fit into the time.
+FIT, UNLABELLED, STUDENT, PAPER = "fit", "unlabelled", "student", "paper"
 PARAMETERS: dict[str, dict[str, Any]] = {
     FIT: {},
+    UNLABELLED: {},
     STUDENT: {"student": True},
     PAPER: {"recipe": "paper", "members": 1, "tfidf_member": False},
 }
@@ -46,6 +48,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 # built-in sample where they are not there.
 LEADS, ALL_TEXT, HOUR = "wikipedia/en_leads.parquet", "wikipedia", 60
 FIRST_SEED = 42
+ALL_ROWS = 1_000_000  # of each label; more than any task has
 
 Split = dict[str, Any]  # what `measure_split` found
 Splits = dict[str, dict[int, Split]]  # by case and number of the round
@@ -71,7 +74,8 @@ class Case:
 CASES = (
     {f"{task}-{minutes}min": Case(task, minutes) for task in TASKS for minutes in MINUTES}
     | {
-        f"{task}-{rows}rows": Case(task, ROWS_MINUTES, rows)
+        f"{task}-{rows}rows{end}": Case(task, ROWS_MINUTES, rows, kind)
+        for kind, end in ((FIT, ""), (UNLABELLED, f"-{UNLABELLED}"))
         for task in ("agnews", "dbpedia")
         for rows in ROWS
     }
@@ -107,14 +111,34 @@ def rivals(task: str, rows: int | None, seed: int) -> dict[str, float]:
     }
 
 
+def other_rows(case: Case, seed: int) -> list[str]:
+    """Training texts of a task that a split of it has not drawn, in random order."""
+    drawn = set(map(copy_key, split(case.task, case.rows, seed).train_texts))
+    texts = split(case.task, ALL_ROWS, seed).train_texts
+    return [text for text in texts if copy_key(text) not in drawn]
+
+
+def self_trained_svm(task: Task, unlabelled: Sequence[str]) -> float:
+    """Test accuracy of the strong linear model after it has learned its own labels of more texts, too."""
+    svm = linear_svm().fit(task.train_texts, task.train_labels)
+    labels = np.concatenate([task.train_labels, svm.predict(unlabelled)])
+    svm.fit([*task.train_texts, *unlabelled], labels)
+    return float(svm.score(task.test_texts, task.test_labels))
+
+
 def measure_split(name: str, number: int, machine: Machine) -> Split:
     """Measure one of CASES on the split of that number, from 0."""
     case, seed = CASES[name], FIRST_SEED + number
     texts = split(case.task, case.rows, seed)
     beside = rivals(case.task, case.rows, seed)
     corpus, path = _corpus(case.minutes)
+    unlabelled = other_rows(case, seed) if case.kind == UNLABELLED else None
     classifier = TinyTextClassifier(
-        budget=f"{case.minutes}min", corpus=path, random_state=seed, **PARAMETERS[case.kind]
+        budget=f"{case.minutes}min",
+        corpus=path,
+        unlabelled=unlabelled,
+        random_state=seed,
+        **PARAMETERS[case.kind],
     )
     begin = time.monotonic()
     # What an earlier fit left in the cache folder would save this one its pre-training.
@@ -134,6 +158,9 @@ def measure_split(name: str, number: int, machine: Machine) -> Split:
         "processor": machine.processor,
         "cores": cores(),
     }
+    if unlabelled is not None:
+        found |= {"unlabelled": len(unlabelled), "self_taught": fitted.self_taught}
+        found["self_trained_svm"] = self_trained_svm(texts, unlabelled)
     if fitted.teacher is not None:
         found["teacher"] = _accuracy(members.sum(0), texts)
         found["teacher_milliseconds"] = fitted.all_members_latency.p50

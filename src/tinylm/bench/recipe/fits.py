@@ -16,6 +16,7 @@ from tinylm.bench.accuracy import (
     ROWS_MINUTES,
     STUDENT,
     TASKS,
+    UNLABELLED,
     Split,
     read_splits,
 )
@@ -113,6 +114,25 @@ def rows_table(fits: Fits) -> Grid:
             for rows in ROWS
         },
     )
+
+
+def unlabelled_table(fits: Fits) -> Grid:
+    """Few training rows of each label, with and without texts that have no label: means over equal splits."""
+    chosen = {case: fits[case] for case in fits if CASES[case].kind == UNLABELLED}
+    rows = []
+    for case, splits in chosen.items():
+        plain = fits.get(case.removesuffix(f"-{UNLABELLED}"), {})
+        both = sorted(set(splits) & set(plain))
+        if both:
+            ours, without = ([of[number] for number in both] for of in (splits, plain))
+            name, _ = NAMES[CASES[case].task]
+            cells = [mean_deviation(_values(ours, rival)) for rival in (LINEAR, "self_trained_svm")]
+            cells += [mean_deviation(_values(of, "accuracy")) for of in (without, ours)]
+            texts = f"{np.mean(_values(ours, 'unlabelled')):,.0f}"
+            rows.append([f"{name}, {CASES[case].rows}", str(len(both)), texts, *cells])
+    head = ["task, training rows per label", "splits", "texts without labels", "linear SVM", "self-trained"]
+    note = _machines({case: list(splits.values()) for case, splits in chosen.items()})
+    return Grid([*head, "fit without them", "fit with them"], rows, note)
 
 
 def _minutes(number: int) -> str:

@@ -23,6 +23,7 @@ from tinylm.bench.recipe.fits import (
     read_fits,
     rows_table,
     students_table,
+    unlabelled_table,
 )
 from tinylm.bench.recipe.questions import QUESTIONS, Question, questions_named
 from tinylm.bench.recipe.runs import Runs, settings_of
@@ -44,7 +45,13 @@ SERIES = {
 # What is written stands between such comments, so that it can be written again without the words around it.
 PLACE = re.compile(r"(<!-- ((?:recipe|fits): \w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 FITS_FOLDER = "bench"  # of the records of the suite `accuracy`, beside the folder of the cells
-FITS_TABLES = {"all": fits_table, "students": students_table, "minutes": minutes_table, "rows": rows_table}
+FITS_TABLES = {
+    "all": fits_table,
+    "students": students_table,
+    "minutes": minutes_table,
+    "rows": rows_table,
+    "unlabelled": unlabelled_table,
+}
 DEVICES = ("cpu", "cuda")
 ENCODER, TOGETHER = "accuracy", "with_linear"  # as cells have them
 Results = Mapping[str, Mapping[int, Content]]  # as `Runs.by_settings` gives them
