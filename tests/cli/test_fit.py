@@ -156,6 +156,21 @@ def test_a_small_model_that_has_read_unlabelled_text(home: Path) -> None:
     done("predict small test.csv --out small-predictions.csv")
 
 
+def test_what_a_fit_says_of_texts_that_it_labelled_itself(home: Path) -> None:
+    texts = [f"{sentence(('farm', 'sea')[i % 2], random.Random(i))} today" for i in range(300)]
+    (home / "many.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    done(f"fit train.csv --test test.csv --out taught {FIT} --no-compare --unlabelled many.txt")
+    count = record_of(home / "taught")["facts"]["self_taught_texts"]
+    assert 100 < count <= 300  # not those that are test or validation texts
+    shown = {
+        "README.md": f"| texts without labels | {count:,}, which the committee labelled itself",
+        "report.html": f"<td>{count:,}</td><td>texts that the committee labelled itself",
+    }
+    for name, words in shown.items():
+        assert words in (home / "taught" / name).read_text(encoding="utf-8")
+        assert "labelled itself" not in (home / "model" / name).read_text(encoding="utf-8")
+
+
 def test_without_a_budget_a_fit_gives_the_same_model_again(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

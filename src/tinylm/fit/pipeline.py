@@ -123,7 +123,7 @@ class Fitted:
         committee: calibrated, with thresholds where a text has several labels; of the student alone where
             one was trained.
         teacher: the committee that the student learnt from; None without a student.
-        self_taught: texts without labels that the committee labelled itself, and its members learned.
+        self_taught: texts without labels that the committee labelled itself, for its members to learn from.
         without: the committee without pre-training; None without `compare`.
         histories: of its encoders, in the committee's order.
         form: what it is stored as.
