@@ -188,7 +188,7 @@ def findings(results: FitResults) -> list[str]:
         sentences.append(f"{taught} The committee takes {time} ms a text.")
     if results.linear_svm:
         sentences.append(
-            against(results.linear_svm.accuracy, "A linear SVM on words and characters of the same texts")
+            against(results.linear_svm.accuracy, "A linear SVM on words and characters of the labelled texts")
         )
     if results.without:
         sentences.append(
