@@ -97,6 +97,24 @@ def test_few_texts_without_labels_are_only_read() -> None:
     assert fitted.self_taught == 0 and [history.labelled_used for history in fitted.histories] == [40]
 
 
+def test_a_student_learns_few_texts_without_labels_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    learned: list[int] = []
+    work = member.finetune_until_best
+
+    def finetuned(task: Any, *arguments: Any, **options: Any) -> Any:
+        learned.append(len(task.train))
+        return work(task, *arguments, **options)
+
+    monkeypatch.setattr(member, "finetune_until_best", finetuned)
+    texts, labels = labelled(40)
+    more = [f"{text} today" for text in labelled(20, seed=1)[0]]
+    fitted = (
+        tiny(student=True, unlabelled=more, validation=0.2, recipe=recipe(1, 2)).fit(texts, labels).fitted_
+    )
+    train = len(fitted.split.train)
+    assert learned == [train, train + 20] and fitted.self_taught == 0
+
+
 def test_labels_are_drawn_by_their_probabilities() -> None:
     rows = 20_000
     one = drawn_labels(np.tile(np.array([0.2, 0.5, 0.3], np.float32), (rows, 1)), 0, several=False)

@@ -84,8 +84,8 @@ class Encoded:
     Attributes:
         paragraphs: for pre-training, W_S.
         own: the labelled texts but for the validation part.
-        unlabelled: as many of the user's texts without labels as members can learn from; none where there are
-            fewer than labelled ones, which then say more.
+        unlabelled: as many of the user's texts without labels as members can learn from; where there is no
+            student, none if they are fewer than the labelled ones, which then say more.
         more: some texts of the corpus, which a student learns from, too.
         task: training part and validation part (as `test`) of the labelled texts.
         everything: all labelled texts to train on; None where none may learn the validation part, since it
@@ -204,7 +204,7 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
         teacher = ours.committee
         ours = distil(teacher, arms[FINETUNING][0].model, encoded, labelled, settings, deadline)
     elif self_training:
-        ends = _rounds(len(arms), settings, deadline)
+        ends = _deadlines([1] * len(arms), settings, deadline, workers=1)
         for arm, end in zip(arms, ends, strict=True):
             calibrated[arm] = self_train(
                 calibrated[arm].committee, arm, arms[arm], tfidf, encoded, labelled, split, settings, end
@@ -266,7 +266,8 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     own, unlabelled = ([text for text in part if not why_unusable(text)] for part in (own, others[1]))
     most = budget.affordable(settings.seconds, budget.MOST_SELF_TRAINING, budget.SELF_TRAINING_PER_SECOND)
     drawn = np.random.default_rng([settings.seed, 5]).permutation(len(unlabelled))[:most]
-    learnt = [unlabelled[i] for i in drawn.tolist()] if len(drawn) >= len(own) else []
+    enough = settings.student or len(drawn) >= len(own)
+    learnt = [unlabelled[i] for i in drawn.tolist()] if enough else []
     characters += sum(map(len, learnt))
     known = own + unlabelled
     tokenizer, form = _tokenizer_and_form(articles, known, characters, len(labelled.label_names), settings)
@@ -407,12 +408,14 @@ def train_encoders(
     return trained
 
 
-def _deadlines(sizes: Sequence[int], settings: Settings, deadline: float | None) -> list[float | None]:
-    """When each encoder must be done, so that all are at `deadline`."""
+def _deadlines(
+    sizes: Sequence[int], settings: Settings, deadline: float | None, workers: int | None = None
+) -> list[float | None]:
+    """When each training must be done, so that all are at `deadline`; by default all side by side."""
     if deadline is None or not sizes:
         return [None] * len(sizes)
     now = settings.clock()
-    workers = min(settings.engine.places(settings.workers), len(sizes))
+    workers = workers or min(settings.engine.places(settings.workers), len(sizes))
     return [now + end for end in budget.slots(sizes, workers, max(deadline - now, 0))]
 
 
@@ -461,14 +464,6 @@ def _unfinished(
         "compare": settings.compare,
     }
     return settings.unfinished / key_of(identity)
-
-
-def _rounds(count: int, settings: Settings, deadline: float | None) -> list[float | None]:
-    """When each of some trainings, one after the other and equally long, must be done."""
-    if deadline is None:
-        return [None] * count
-    now = settings.clock()
-    return [now + (deadline - now) * number / count for number in range(1, count + 1)]
 
 
 def _prune(folder: Path) -> None:

@@ -114,12 +114,12 @@ def retrain_tfidf(
     if not held:
         return first
     unlabelled, probabilities = unlabelled[:count], probabilities[:count]
-    given = decide(probabilities, thresholds)
+    decisions = decide(probabilities, thresholds)
     sure = np.maximum(probabilities, 1 - probabilities).mean(1) if several else probabilities.max(1)
     weights = np.ones(len(own)) if labelled.weights is None else labelled.weights[split.train]
     task = TfidfTask(
         count_ngrams([*own, *unlabelled], len(first.model.idf)),
-        np.concatenate([labelled.targets[split.train], given if several else given.argmax(1)]),
+        np.concatenate([labelled.targets[split.train], decisions if several else decisions.argmax(1)]),
         n_labels,
         labelled.class_weights,
         np.concatenate([weights, TRUST * sure]).astype(np.float32),
