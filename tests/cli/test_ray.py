@@ -23,7 +23,7 @@ from helpers.inputs import TINY_SPEC
 from helpers.runner import Here
 from tinylm.cli import predict
 from tinylm.errors import InputError, UserError
-from tinylm.fit import pipeline
+from tinylm.fit import encoders
 from tinylm.paper import execute, runner
 from tinylm.paper.records import Records
 from tinylm.paper.results import Folder, Results
@@ -251,7 +251,7 @@ def test_members_are_the_local_ones_where_a_worker_is_killed(
     for name in ("local", "ray"):
         monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / name))
         if name == "ray":
-            monkeypatch.setattr(pipeline, "train_member", ray_jobs.member_killed_once)
+            monkeypatch.setattr(encoders, "train_member", ray_jobs.member_killed_once)
         fitted.append(tiny(members=2, engine=name, budget=None, random_state=0).fit(texts, labels))
     assert (tmp_path / "ray/pretrained/killed.partial").exists()
     here, there = (one.committee_.member_logits(texts) for one in fitted)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.fitting import FakeClock, labelled, recipe
+from helpers.fitting import FakeClock, labelled_texts, recipe, settings
 from tinylm.fit import budget, member
-from tinylm.fit.pipeline import Fitted, fit_committee, split_labelled
-from tinylm.fit.settings import LabelledTexts, Settings
+from tinylm.fit.encode import split_labelled
+from tinylm.fit.pipeline import Fitted, fit_committee
+from tinylm.fit.settings import LabelledTexts
 from tinylm.model.heads import MaskedLanguageModel
 from tinylm.system.paths import cache_folder
 from tinylm.system.units import seconds_of
@@ -40,24 +40,12 @@ def fit(
     used: Recipe | None = None,
 ) -> Fitted:
     """Fit encoders one after the other on a clock; only training steps take time."""
-    column, names = labelled(texts)
-    targets = np.array([["farm", "sea"].index(name) for name in names])
-    settings = Settings(
-        corpus=str(cache_folder().parent / "sea.txt"),
-        unlabelled=[],
-        recipe=used or recipe(),
-        members=members,
-        tfidf_member=False,
-        max_bytes=None,
-        seconds=seconds,
-        validation=validation,
-        seed=0,
-        workers=1,
-        compare=compare,
-        student=student,
-        clock=clock,
-    )
-    return fit_committee(LabelledTexts(column, targets, ["farm", "sea"]), settings)
+    corpus = str(cache_folder().parent / "sea.txt")
+    given = settings(
+        corpus=corpus, recipe=used or recipe(), members=members, seconds=seconds, validation=validation,
+        compare=compare, student=student, clock=clock,
+    )  # fmt: skip
+    return fit_committee(labelled_texts(texts), given)
 
 
 @pytest.mark.parametrize(("compare", "student"), [(False, False), (True, False), (False, True)])
@@ -151,12 +139,8 @@ def test_without_validation_texts_no_time_is_kept_to_learn_them(monkeypatch: pyt
 
 def test_a_short_fit_validates_on_fewer_texts() -> None:
     texts, targets = [f"text number {number}" for number in range(10_000)], np.arange(10_000) % 2
-    settings = Settings(
-        corpus=None, unlabelled=[], recipe=recipe(), members=1, tfidf_member=False, max_bytes=None,
-        seconds=None, validation=0.1, seed=0,
-    )  # fmt: skip
     parts = [
-        split_labelled(LabelledTexts(texts, targets, ["even", "odd"]), replace(settings, seconds=seconds))
+        split_labelled(LabelledTexts(texts, targets, ["even", "odd"]), settings(seconds=seconds))
         for seconds in (None, 3600, 10)
     ]
     assert [len(part.validation) for part in parts] == [1000, 1000, 300]

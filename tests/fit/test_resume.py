@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from helpers.fitting import FakeClock, labelled, recipe, tiny
+from helpers.fitting import FakeClock, labelled, labelled_texts, recipe, settings, tiny
 from tinylm import TinyTextClassifier
 from tinylm.errors import MachineWarning, UserError
 from tinylm.fit import member, resume
@@ -139,13 +139,9 @@ def test_a_damaged_phase_is_trained_again(tmp_path: Path, cache: Callable[[], No
 
 def within_100_seconds(clock: FakeClock, members: int, unfinished: Path) -> tuple[LabelledTexts, Settings]:
     """A fit with both arms that begins now."""
-    texts, labels = labelled(320)
-    targets = np.array([label == "sea" for label in labels], np.int64)
-    return LabelledTexts(texts, targets, ["farm", "sea"]), Settings(
-        corpus=None, unlabelled=[], recipe=recipe(), members=members, tfidf_member=False, max_bytes=None,
-        seconds=100, validation=0.1, seed=0, workers=1, compare=True, clock=clock, begun=clock.now,
-        unfinished=unfinished,
-    )  # fmt: skip
+    return labelled_texts(320), settings(
+        members=members, seconds=100, compare=True, clock=clock, begun=clock.now, unfinished=unfinished
+    )
 
 
 def test_the_budget_counts_the_time_before_the_interruption(
@@ -153,14 +149,14 @@ def test_the_budget_counts_the_time_before_the_interruption(
 ) -> None:
     clock = FakeClock()
     clock.work_takes(monkeypatch, lambda run: 0.05)
-    texts, settings = within_100_seconds(clock, 2, tmp_path / "unfinished")
+    texts, given = within_100_seconds(clock, 2, tmp_path / "unfinished")
     begin = clock.now
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
         patch.setattr(member, "finetune_until_best", dying(member.finetune_until_best, 4))
-        fit_committee(texts, settings)
+        fit_committee(texts, given)
     assert 40 < clock.now - begin < 95  # the second member was not finished
     before = len(clock.steps)
-    fitted = fit_committee(texts, settings)
+    fitted = fit_committee(texts, given)
     assert clock.now - begin <= 95.1
     assert 0 < len(clock.steps) - before < before
     assert [bool(history.pretraining) for history in fitted.histories] == [True, True]
@@ -171,7 +167,7 @@ def test_an_arm_that_is_resumed_with_little_time_keeps_r_drop_as_the_other_has_i
 ) -> None:
     clock, used, work = FakeClock(), {}, member.finetune_until_best
     clock.work_takes(monkeypatch, lambda run: 0.05)
-    texts, settings = within_100_seconds(clock, 1, tmp_path / "unfinished")
+    texts, given = within_100_seconds(clock, 1, tmp_path / "unfinished")
 
     def watched(
         task: Any, tokenizer: Any, start: Any, used_recipe: Any, *, label: str, **options: Any
@@ -182,8 +178,8 @@ def test_an_arm_that_is_resumed_with_little_time_keeps_r_drop_as_the_other_has_i
     monkeypatch.setattr(member, "finetune_until_best", watched)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
         patch.setattr(member, "pretrain", dying(member.pretrain, 0))  # between the two arms
-        fit_committee(texts, settings)
-    fit_committee(texts, replace(settings, begun=clock.now - 80))
+        fit_committee(texts, given)
+    fit_committee(texts, replace(given, begun=clock.now - 80))
     arms = [f"member 1: {phase}" for phase in (member.WITHOUT, member.FINETUNING)]
     assert [used[arm] for arm in arms] == [4.0, 4.0]
 

@@ -9,14 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.fitting import NOUNS, FakeClock, labelled, recipe, several_labels, tiny
-from tinylm.fit import member, pipeline, tfidf_member
+from helpers.fitting import (
+    NOUNS,
+    FakeClock,
+    labelled,
+    labelled_texts,
+    recipe,
+    settings,
+    several_labels,
+    tiny,
+)
+from tinylm.fit import member, teach, tfidf_member
+from tinylm.fit.encode import encode, split_labelled
 from tinylm.fit.pipeline import fit_committee
-from tinylm.fit.settings import LabelledTexts, Settings
 from tinylm.fit.tfidf_member import drawn_labels, retrain_tfidf
 from tinylm.infer.tfidf import TfidfMember
 from tinylm.model.tfidf import TfidfModel
-from tinylm.text.tasks import Split
 from tinylm.train.tfidf import TfidfTask
 
 TOPICS = ("farm", "sea")
@@ -126,46 +134,34 @@ def test_labels_are_drawn_by_their_probabilities() -> None:
 
 @pytest.mark.parametrize("sure", [0.6, 0.95])
 def test_the_linear_model_is_as_sure_as_the_committee_that_taught_it(sure: float) -> None:
-    texts, labels = labelled(40)
-    more, topics = labelled(600, seed=1)
-    targets = np.array([TOPICS.index(label) for label in labels])
-    right = np.array([TOPICS.index(topic) for topic in topics])
-    probabilities = np.where(right[:, None] == np.arange(2), sure, 1 - sure).astype(np.float32)
-    split = Split(np.arange(30), np.arange(30, 40))
-    task, given = LabelledTexts(texts, targets, TOPICS), settings([])
-    first = tfidf_member.fit_tfidf(task, split, 2**14, given, learn_all=False)
+    given = settings(tfidf_member=True, validation=0.25, unlabelled=labelled(600, seed=1)[0])
+    task = labelled_texts(40)
+    encoded = encode(task, split_labelled(task, given), given)
+    first = tfidf_member.fit_tfidf(encoded)
     assert first is not None
-    found = retrain_tfidf(first, task, split, more, probabilities, None, given)
+    sea = np.array([any(noun in text.split() for noun in NOUNS["sea"]) for text in encoded.unlabelled], int)
+    probabilities = np.where(sea[:, None] == np.arange(2), sure, 1 - sure).astype(np.float32)
+    found = retrain_tfidf(first, encoded, probabilities, None)
     logits = found.model.logits(labelled(200, seed=2)[0])
     chances = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     assert chances.max(1).mean() == pytest.approx(sure, abs=0.07)
-    np.testing.assert_allclose(found.validation_logits, found.model.logits(texts[30:]), atol=1e-4)
-
-
-def settings(unlabelled: list[str], clock: FakeClock | None = None, seconds: float | None = None) -> Settings:
-    clock = clock or FakeClock()
-    return Settings(
-        corpus=None, unlabelled=unlabelled, recipe=recipe(), members=2, tfidf_member=False, max_bytes=None,
-        seconds=seconds, validation=0.1, seed=0, workers=1, compare=True, clock=clock,
-    )  # fmt: skip
+    validation = found.model.logits([task.texts[i] for i in encoded.split.validation])
+    np.testing.assert_allclose(found.validation_logits, validation, atol=1e-4)
 
 
 def test_it_keeps_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
     clock.work_takes(monkeypatch, lambda run: 0.05)
-    texts, labels = labelled(100)
-    targets = np.array([TOPICS.index(label) for label in labels])
+    given = settings(members=2, unlabelled=labelled(3000, seed=1)[0], seconds=100, compare=True, clock=clock)
     begin, ends = clock.now, []
-    work = pipeline._students
+    work = teach.train_students
 
     def watched(*arguments: Any) -> Any:
         ends.append(clock.now - begin)
         return work(*arguments)
 
-    monkeypatch.setattr(pipeline, "_students", watched)
-    fit_committee(
-        LabelledTexts(texts, targets, TOPICS), settings(labelled(3000, seed=1)[0], clock, seconds=100)
-    )
+    monkeypatch.setattr(teach, "train_students", watched)
+    fit_committee(labelled_texts(100), given)
     assert 55 < ends[0] <= 65.1 and 70 < ends[1] <= 80.1  # after both arms, and after the first one's
     assert 85 < clock.now - begin <= 95.1
 

@@ -6,12 +6,14 @@ import random
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from helpers.inputs import WORDS
 from tinylm import TinyTextClassifier
+from tinylm.fit.settings import LabelledTexts, Settings
 from tinylm.train.loop import Run
 from tinylm.train.recipes import RECIPES, Recipe
 
@@ -29,6 +31,13 @@ def tiny(**parameters: Any) -> TinyTextClassifier:
     return TinyTextClassifier(**(settings | {"random_state": 0} | parameters))
 
 
+def settings(**changes: Any) -> Settings:
+    """Those of a fit of one encoder, below the estimator."""
+    base = {"corpus": None, "unlabelled": [], "recipe": recipe(), "members": 1, "tfidf_member": False}
+    base |= {"max_bytes": None, "seconds": None, "validation": 0.1, "seed": 0, "workers": 1}
+    return Settings(**(base | changes))
+
+
 def sentence(topic: str, chance: random.Random) -> str:
     subject, thing = chance.choices(NOUNS[topic], k=2)
     return f"the {subject} meets the {thing}"
@@ -40,6 +49,12 @@ def labelled(
     chance = random.Random(seed)
     labels = [topics[i % len(topics)] for i in range(count)]
     return [sentence(label, chance) for label in labels], labels
+
+
+def labelled_texts(count: int) -> LabelledTexts:
+    """What `labelled` returns, below the estimator."""
+    texts, labels = labelled(count)
+    return LabelledTexts(texts, np.array([label == "sea" for label in labels], np.int64), ["farm", "sea"])
 
 
 def several_labels(count: int, seed: int = 0) -> tuple[list[str], list[list[str]]]:

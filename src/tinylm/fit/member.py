@@ -55,13 +55,13 @@ class Job:
         config: the architecture.
         recipe: how it is trained; with `deadline`, its epochs are replaced.
         paragraphs: for pre-training.
-        vectors: that pre-training starts from, see `token_vectors`; None for a recipe without them.
         tokenizer: of all token ids here.
         task: training part and validation part (as `test`) with labels, see `EncodedTask`.
+        seed: of everything.
+        vectors: that pre-training starts from, see `token_vectors`; None for a recipe without them.
         everything: both parts, to be learned at the end; None where there is no second part, or for an
             encoder that must not know it.
         class_weights: `float32 [labels]`, or None for equal ones.
-        seed: of everything.
         deadline: reading of `clock` at which it must be done; None trains the recipe's epochs.
         cache: folder of the pre-trained weights; None keeps none.
         compare: also fine-tune without pre-training.
@@ -73,15 +73,15 @@ class Job:
     config: ModelConfig
     recipe: Recipe
     paragraphs: TokenIds
-    vectors: np.ndarray | None
     tokenizer: Tokenizer
     task: EncodedTask
-    everything: EncodedTask | None
-    class_weights: np.ndarray | None
     seed: int
-    deadline: float | None
-    cache: Path | None
-    compare: bool
+    vectors: np.ndarray | None = None
+    everything: EncodedTask | None = None
+    class_weights: np.ndarray | None = None
+    deadline: float | None = None
+    cache: Path | None = None
+    compare: bool = False
     unfinished: Path | None = None
     clock: Clock = MONOTONIC
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinylm.fit import budget
-from tinylm.fit.settings import LabelledTexts, Settings
+from tinylm.fit.encode import Encoded
 from tinylm.infer.calibration import cross_entropy, fit_temperature
 from tinylm.infer.predictor import decide
 from tinylm.model.tfidf import TfidfModel, count_ngrams
-from tinylm.text.tasks import Split
 from tinylm.train.tfidf import (
     FOLDS,
     MOST_WORK,
@@ -45,16 +43,16 @@ class FittedTfidf:
     loss: float
 
 
-def fit_tfidf(
-    labelled: LabelledTexts, split: Split, n_rows: int, settings: Settings, *, learn_all: bool
-) -> FittedTfidf | None:
-    """Train the TF-IDF member and fit its temperature; None if the committee has none (`n_rows` is 0).
+def fit_tfidf(encoded: Encoded) -> FittedTfidf | None:
+    """Train the TF-IDF member and fit its temperature; None if the committee has none.
 
-    With `learn_all` and where the time is enough, it learns from the validation texts too: their logits come
-    from models that did not.
+    Where members may learn the validation texts and the time is enough, it does: their logits come from
+    models that did not.
     """
+    n_rows = encoded.form.tfidf_rows
     if not n_rows:
         return None
+    labelled, split, settings = encoded.labelled, encoded.split, encoded.settings
     n_labels = len(labelled.label_names)
     most = budget.affordable(settings.seconds, MOST_WORK, budget.TFIDF_WORK_PER_SECOND)
     random = np.random.default_rng([settings.seed, 4])
@@ -72,7 +70,7 @@ def fit_tfidf(
         parts = [validation if len(validation) else random.permutation(len(used))[: max(1, len(used) // 10)]]
     held = np.concatenate(parts)
     if 2 * work[-1] <= most:
-        left_out = validation[:0] if learn_all else validation
+        left_out = validation if encoded.everything is None else validation[:0]
         model = train_tfidf(task, np.setdiff1d(np.arange(len(used)), left_out))
         logits = held_out_logits(task, parts)
     else:
@@ -86,25 +84,19 @@ def fit_tfidf(
 
 
 def retrain_tfidf(
-    first: FittedTfidf,
-    labelled: LabelledTexts,
-    split: Split,
-    unlabelled: Sequence[str],
-    probabilities: np.ndarray,
-    thresholds: np.ndarray | None,
-    settings: Settings,
+    first: FittedTfidf, encoded: Encoded, probabilities: np.ndarray, thresholds: np.ndarray | None
 ) -> FittedTfidf:
     """The TF-IDF member again, from the training part and texts that the committee has labelled.
 
     Args:
         first: the member of the committee that labelled them; returned where the time is not enough for more.
-        labelled: as in `fit_committee`.
-        split: of them.
-        unlabelled: the texts without labels, in random order.
+        encoded: what it was trained on; its texts without labels are in random order.
         probabilities: that the committee gives them, `float32 [unlabelled, labels]`.
         thresholds: of the committee, see `decide`.
-        settings: as in `fit_committee`.
     """
+    labelled, split, settings, unlabelled = (
+        encoded.labelled, encoded.split, encoded.settings, encoded.unlabelled
+    )  # fmt: skip
     n_labels, several = len(labelled.label_names), labelled.targets.ndim == 2
     own = [labelled.texts[i] for i in split.train.tolist()]
     work = work_of([*own, *unlabelled], n_labels).cumsum()
