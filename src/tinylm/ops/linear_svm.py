@@ -51,6 +51,7 @@ def train_linear_svm(
     features = features[:, by_frequency]
     features.sort_indices()
     entries = features.data, features.indices, features.indptr.astype(np.int64)
+    squared = features.power(2)
     weight, intercept = np.zeros((rows, labels), np.float32), np.zeros(labels, np.float32)
 
     def train(part: int, first: int, end: int) -> None:
@@ -61,7 +62,7 @@ def train_linear_svm(
             # Arrays of their own, whose rows are dense in memory.
             w, b = weight[:, chosen].copy(), intercept[chosen].copy()
             ease = ease_by_naive_bayes(features, is_label[:, chosen], cost)
-            squares = features.power(2) @ ease + ONE
+            squares = squared @ ease + ONE
             random = np.random.default_rng(0)
             for _ in range(MOST_PASSES):
                 order = random.permutation(texts)
@@ -104,7 +105,7 @@ def ease_by_naive_bayes(features: sp.csr_matrix, is_label: np.ndarray, cost: np.
         rows /= rows.sum(0) - unseen
     ease /= other
     np.abs(np.log(ease, out=ease), out=ease)
-    squares = np.asarray(features.power(2).sum(0)).ravel()
+    squares = np.bincount(features.indices, features.data**2, len(ease)).astype(np.float32)
     ease *= squares.sum() / np.maximum(squares @ ease, SMALLEST)  # no row may tell anything
     return np.asarray(ease)
 
