@@ -152,7 +152,7 @@ def measure_split(name: str, number: int, machine: Machine) -> Split:
         "members": [_accuracy(logits, texts) for logits in members],  # of a student, those of its teacher
         **beside,
         "seconds": seconds,
-        "paragraphs": fitted.coverage.paragraphs,
+        "paragraphs": fitted.coverage.paragraphs if fitted.coverage else 0,
         "milliseconds": fitted.latency.p50,
         "corpus": corpus,
         "processor": machine.processor,

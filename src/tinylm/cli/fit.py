@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -71,6 +72,15 @@ def fit_command(
             rich_help_panel=TRAINING,
         ),
     ] = "vital",
+    pretrained: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a model from 'tinylm pretrain' (or a BERT of HuggingFace) that all encoders begin"
+            " with. Then nothing is pre-trained, and all of the time is for fine-tuning.",
+            metavar="FOLDER",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None,
     unlabelled: Annotated[
         str | None,
         typer.Option(
@@ -149,6 +159,7 @@ def fit_command(
         tested = read_labelled(test, texts, labels, separator, encoding) if test else None
         classifier = TinyTextClassifier(
             corpus=None if corpus == "none" else corpus,
+            pretrained=pretrained,
             unlabelled=read_texts(unlabelled, texts, encoding) if unlabelled else None,
             recipe=recipe,
             members=members,

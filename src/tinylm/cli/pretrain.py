@@ -95,6 +95,7 @@ def pretrain_command(
     from tinylm.model.huggingface import save_model
     from tinylm.ops.device import device_named
     from tinylm.system.files import new_folder, write_record
+    from tinylm.text.coverage import token_counts, write_token_counts
     from tinylm.text.prepare import prepare
     from tinylm.text.select import random_rows
     from tinylm.text.store import is_store
@@ -141,6 +142,7 @@ def pretrain_command(
             return
         save_model(trained, folder)
         source.tokenizer.save(folder, config.max_tokens)
+        write_token_counts(folder, token_counts(paragraphs, len(source.tokenizer)))
         write_record(folder, "pretrained", settings=settings_of(context), **identity, history=history)
     checkpoint.remove()
     losses = f"{history[0]['loss']:.3f} to {history[-1]['loss']:.3f}"

@@ -20,7 +20,6 @@ from tinylm.infer.tfidf import TfidfMember
 from tinylm.model.heads import SequenceClassifier
 from tinylm.model.huggingface import round_weights
 from tinylm.model.logits import logits_of
-from tinylm.text.coverage import token_counts
 from tinylm.train.finetune import EncodedTask
 
 
@@ -73,8 +72,7 @@ def calibrate(encoders: Sequence[TrainedEncoder], tfidf: FittedTfidf | None, enc
     ]
     if tfidf is not None:
         members.append(TfidfMember(tfidf.model.cooled(1 / weights[-1]), label_names))
-    counts = token_counts(encoded.paragraphs, len(encoded.tokenizer))
-    committee = Committee(members, thresholds=thresholds, token_counts=counts)
+    committee = Committee(members, thresholds=thresholds, token_counts=encoded.token_counts)
     return Calibrated(committee, summed, encoders, tfidf)
 
 

@@ -14,17 +14,22 @@ from tinylm.errors import UserError
 from tinylm.fit import budget
 from tinylm.fit.distill import CORPUS_TEXTS
 from tinylm.fit.settings import LabelledTexts, Settings
-from tinylm.fit.size import StorageForm, size_of, storage_forms, tfidf_rows
+from tinylm.fit.size import (
+    StorageForm,
+    size_of,
+    storage_forms,
+    storage_forms_of_one_vocabulary,
+    tfidf_rows,
+)
 from tinylm.model.config import ModelConfig
 from tinylm.text.corpus import open_corpus
-from tinylm.text.coverage import Coverage, coverage
+from tinylm.text.coverage import Coverage, coverage, coverage_by, token_counts
 from tinylm.text.prepare import held_out_titles
 from tinylm.text.store import TokenIds
 from tinylm.text.tables import why_unusable
 from tinylm.text.tasks import Split, copy_key, split_rows
 from tinylm.text.tokenizer import BERT, HEAD, Tokenizer, load_tokenizer, train_tokenizer
 from tinylm.train.finetune import EncodedTask
-from tinylm.train.recipes import Recipe
 
 # Heads of the encoders in turn: two workers get the same load. All have one block: the paper's committee
 # is one of shallow models, and deeper ones learn less in the same time (docs/recipe.md, "scale").
@@ -41,7 +46,7 @@ class Encoded:
     Attributes:
         labelled, settings: what was given.
         split: the training and the validation part of the labelled texts.
-        paragraphs: for pre-training, W_S.
+        paragraphs: for pre-training, W_S; none where the encoders begin with a pre-trained model.
         own: the labelled texts but for the validation part.
         unlabelled: as many of the user's texts without labels as members can learn from; where there is no
             student, none if they are fewer than the labelled ones, which then say more.
@@ -52,8 +57,11 @@ class Encoded:
         tokenizer: of all token ids.
         form: what the committee is stored as.
         configs: architecture of each encoder, largest first.
-        corpus: name, fingerprint, licence and number of rows of the corpus; empty without one.
-        coverage: of the labelled texts by the paragraphs (W_S, T_W, T_C, T_M).
+        corpus: name, fingerprint, licence and number of rows of the text that pre-training read beside the
+            user's own; empty without such.
+        coverage: of the labelled texts by the paragraphs (W_S, T_W, T_C, T_M); None where nothing says what
+            the pre-trained model has read.
+        token_counts: how often the encoders read each token, `int64 [vocab]`; None likewise.
         kept_out: number of corpus and unlabelled texts that pre-training did not read, since they are
             validation texts or held out.
         cut: number of labelled texts that are longer than `max_tokens`.
@@ -72,7 +80,8 @@ class Encoded:
     form: StorageForm
     configs: list[ModelConfig]
     corpus: dict[str, Any]
-    coverage: Coverage
+    coverage: Coverage | None
+    token_counts: np.ndarray | None
     kept_out: int
     cut: int
 
@@ -88,7 +97,8 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     """Read the corpus, train the vocabulary, and turn all text into token ids."""
     held_out = {copy_key(labelled.texts[i]) for i in split.validation.tolist()}
     held_out |= {copy_key(text) for text in settings.held_out}
-    articles, corpus = _corpus_texts(settings)
+    pretrained = settings.pretrained
+    articles, corpus = _corpus_texts(settings) if pretrained is None or settings.student else ([], {})
     others = [
         [text for text in part if copy_key(text) not in held_out] for part in (articles, settings.unlabelled)
     ]
@@ -106,9 +116,10 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     tokenizer, form = _tokenizer_and_form(articles, known, characters, len(labelled.label_names), settings)
     max_tokens = settings.recipe.max_tokens
     # dict: a text that occurs twice, such as an unlabelled copy of a labelled one, counts once.
-    paragraphs = tokenizer.encode(list(dict.fromkeys(articles + known)), max(CORPUS_TOKENS, max_tokens))
+    read = list(dict.fromkeys(articles + known)) if pretrained is None else []
+    paragraphs = tokenizer.encode(read, max(CORPUS_TOKENS, max_tokens))
     paragraphs = paragraphs.take(np.flatnonzero(paragraphs.lengths > 2))
-    if not len(paragraphs):
+    if pretrained is None and not len(paragraphs):
         raise UserError("there is no text to pre-train on: the texts hold no token and there is no corpus.")
     one_more = tokenizer.encode(labelled.texts, max_tokens + 1)  # shows which texts are cut
     if settings.long_texts == HEAD:
@@ -119,6 +130,15 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     validation, everything = split.validation, None
     if len(validation) and not settings.student and not learnt:
         everything = _task(labelled, ids, np.arange(len(labelled.texts)), validation[:0])
+    task = _task(labelled, ids, split.train, validation)
+    if pretrained is None:
+        known_tokens: np.ndarray | None = token_counts(paragraphs, len(tokenizer))
+        covered: Coverage | None = coverage(paragraphs, ids, len(tokenizer))
+    else:
+        known_tokens, covered, corpus = pretrained.token_counts, None, pretrained.corpus
+        if known_tokens is not None:
+            covered = coverage_by(known_tokens, pretrained.w_s, ids)
+            known_tokens = known_tokens + token_counts(task.train, len(tokenizer))
     return Encoded(
         labelled,
         settings,
@@ -127,13 +147,14 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
         own,
         learnt,
         articles[: max(CORPUS_TEXTS, len(known))],
-        _task(labelled, ids, split.train, validation),
+        task,
         everything,
         tokenizer,
         form,
-        _configs(form, tokenizer, settings.recipe),
+        _configs(form, tokenizer, settings),
         corpus,
-        coverage(paragraphs, ids, len(tokenizer)),
+        covered,
+        known_tokens,
         kept_out,
         int((one_more.lengths > max_tokens).sum()),
     )
@@ -166,16 +187,20 @@ def _tokenizer_and_form(
     rows: Sequence[str], own: Sequence[str], characters: int, n_labels: int, settings: Settings
 ) -> tuple[Tokenizer, StorageForm]:
     """The vocabulary, and the first form of the committee that fits into `max_bytes`."""
-    recipe, most = settings.recipe, settings.max_bytes
+    most, pretrained, size = settings.max_bytes, settings.pretrained, 0
     rows_of_tfidf = tfidf_rows(characters, n_labels, most) if settings.tfidf_member else 0
-    wanted = storage_forms(settings.members, recipe.vocabulary or sys.maxsize, rows_of_tfidf)
-    tokenizer, size = None, 0
+    if pretrained is None:
+        tokenizer, vocabulary = None, settings.recipe.vocabulary or sys.maxsize
+        wanted = storage_forms(settings.members, vocabulary, rows_of_tfidf)
+    else:
+        tokenizer = pretrained.tokenizer
+        wanted = storage_forms_of_one_vocabulary(settings.members, len(tokenizer), rows_of_tfidf)
     for form in wanted:
         if tokenizer is None or form.vocabulary < len(tokenizer):
             tokenizer = _tokenizer(rows, own, form.vocabulary, settings)
         if most is None:
             return tokenizer, form
-        size = size_of(form, tokenizer, _configs(form, tokenizer, recipe), n_labels)
+        size = size_of(form, tokenizer, _configs(form, tokenizer, settings), n_labels)
         if size <= most:
             return tokenizer, form
     raise UserError(
@@ -199,6 +224,9 @@ def _some(texts: Sequence[str], most: int, random: np.random.Generator) -> Seque
     return [texts[i] for i in random.permutation(len(texts))[:most].tolist()]
 
 
-def _configs(form: StorageForm, tokenizer: Tokenizer, recipe: Recipe) -> list[ModelConfig]:
+def _configs(form: StorageForm, tokenizer: Tokenizer, settings: Settings) -> list[ModelConfig]:
+    if settings.pretrained is not None:
+        return [settings.pretrained.config] * form.encoders
     heads = sorted(itertools.islice(itertools.cycle(HEADS), form.encoders), reverse=True)
+    recipe = settings.recipe
     return [recipe.model_config_for(len(tokenizer), layers=1, heads=count) for count in heads]

@@ -108,11 +108,13 @@ def _token_vectors(encoded: Encoded) -> np.ndarray | None:
 
 
 def _cache(job: Job, encoded: Encoded) -> Path | None:
-    """Where the pre-trained weights of one encoder are kept, if they are.
+    """Where the pre-trained weights of one encoder lie, or are kept for another fit.
 
     The key holds the budget in place of the number of epochs, which follows from the budget and the
     machine's speed.
     """
+    if encoded.settings.pretrained is not None:
+        return encoded.settings.pretrained.folder
     if not encoded.settings.cache:
         return None
     text = hashlib.sha256(job.paragraphs.ids.tobytes() + job.paragraphs.offsets.tobytes())
@@ -137,6 +139,7 @@ def _unfinished(encoded: Encoded, config: ModelConfig, seed: int) -> Path | None
         "texts": texts.hexdigest(),
         "tokenizer": encoded.tokenizer.fingerprint,
         "config": config.model_dump(mode="json"),
+        "pretrained": settings.pretrained.fingerprint if settings.pretrained else None,
         "recipe": settings.recipe.model_dump(mode="json"),
         "seed": seed,
         "seconds": settings.seconds,

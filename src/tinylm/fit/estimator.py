@@ -30,6 +30,7 @@ from tinylm.fit.columns import (
     weights_of,
 )
 from tinylm.fit.pipeline import Fitted, fit_committee
+from tinylm.fit.pretrained import read_pretrained
 from tinylm.fit.settings import LabelledTexts, Settings
 from tinylm.infer.committee import Committee
 from tinylm.infer.predictor import decide
@@ -53,6 +54,10 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
     Args:
         corpus: text for pre-training beside the user's own, as `tinylm.text.corpus.open_corpus`
             takes it ("vital", "wikipedia", "hf:NAME", a file, folder or glob), or None for none.
+        pretrained: folder of a pre-trained model that all encoders begin with, from `tinylm pretrain` or a
+            `BertForMaskedLM` of HuggingFace. Then nothing is pre-trained, and all of the time is for
+            fine-tuning: `corpus` is read by a student alone, and `vocabulary` is that of the model. Whether
+            it has read the texts that it will be tested on is not known here.
         unlabelled: more of the user's own text, a column as X is. Pre-training reads it. If these are at
             least as many texts as those with labels, the committee labels some of them, up to 5,000 and 15
             for each second of the budget, and its members learn from these labels, too. The validation texts
@@ -107,6 +112,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         self,
         *,
         corpus: str | None = "vital",
+        pretrained: str | Path | None = None,
         unlabelled: Any = None,
         recipe: str | Recipe = "fast",
         members: int = 3,
@@ -125,6 +131,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         verbose: bool = False,
     ) -> None:
         self.corpus = corpus
+        self.pretrained = pretrained
         self.unlabelled = unlabelled
         self.recipe = recipe
         self.members = members
@@ -212,6 +219,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         weights = weights_of(sample_weight, len(texts))
         labelled = LabelledTexts(texts, labels.targets, label_names, class_weights, weights)
         shared = [] if self.engine == "local" else [cache_folder()]
+        if settings.pretrained is not None and shared:
+            shared.append(settings.pretrained.folder)
         with engine_named(self.engine, shared=shared) as engine:
             self.fitted_ = fit_committee(labelled, replace(settings, engine=engine))
         self.committee_: Committee = self.fitted_.committee
@@ -384,6 +393,9 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             if recipe.vocabulary is not None:
                 check_vocabulary_size(self.vocabulary)
                 values["vocabulary"] = self.vocabulary
+            pretrained = None
+            if self.pretrained is not None:
+                pretrained = read_pretrained(self.pretrained, int(self.max_tokens))
             recipe = Recipe.model_validate(values)
         except UserError as error:
             raise InputError(str(error)) from error
@@ -395,6 +407,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             tfidf_member=self.tfidf_member,
             max_bytes=max_bytes,
             seconds=seconds,
+            pretrained=pretrained,
             validation=self.validation,
             seed=int(check_random_state(self.random_state).randint(2**31 - 1000)),
             workers=worker_count(self.n_jobs) if local else max(self.n_jobs or 0, 0) or None,
@@ -435,7 +448,8 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
 
 
 def _reached(fitted: Fitted) -> str:
-    reached = f"pre-trained on {fitted.coverage.paragraphs:,} paragraphs, fitted in {fitted.seconds:.0f} s"
+    read = f" on {fitted.coverage.paragraphs:,} paragraphs" if fitted.coverage else ""
+    reached = f"pre-trained{read}, fitted in {fitted.seconds:.0f} s"
     if (found := fitted.validation) is not None:
         reached += f", accuracy {found.accuracy:.3f} on {found.texts:,} validation texts"
     return reached
@@ -454,6 +468,8 @@ def _stored(parameters: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
     return value.item() if isinstance(value, np.generic) else value
 
 

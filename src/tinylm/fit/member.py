@@ -25,7 +25,7 @@ from tinylm.fit.early_stopping import Finetuning, FinetuningLog, finetune_until_
 from tinylm.fit.resume import remembered
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import MaskedLanguageModel, SequenceClassifier
-from tinylm.model.huggingface import load_masked_language_model, save_model
+from tinylm.model.huggingface import for_shorter_texts, load_masked_language_model, save_model
 from tinylm.model.logits import logits_of
 from tinylm.system.files import keep, write_json
 from tinylm.text.store import TokenIds
@@ -54,7 +54,7 @@ class Job:
         name: shown beside its progress bars.
         config: the architecture.
         recipe: how it is trained; with `deadline`, its epochs are replaced.
-        paragraphs: for pre-training.
+        paragraphs: for pre-training; none where `cache` holds the model that it begins with.
         tokenizer: of all token ids here.
         task: training part and validation part (as `test`) with labels, see `EncodedTask`.
         seed: of everything.
@@ -205,7 +205,10 @@ class Schedule:
 
 def make_schedule(job: Job, deadline: float) -> Schedule:
     """Share the time between pre-training and fine-tuning, after measuring an epoch of fine-tuning."""
-    share = budget.COMPARED_SHARE / 2 if job.compare else budget.FINETUNING_SHARE
+    both = budget.COMPARED_SHARE if job.compare else budget.FINETUNING_SHARE
+    if not len(job.paragraphs):  # and so no pre-training, which would have the rest
+        both = 1.0
+    share = both / 2 if job.compare else both
     epoch, enough = _measured_epoch(job, job.config, deadline)
     least = budget.ENOUGH_PART * enough * epoch / budget.SLACK
     if job.recipe.finetune.consistency:
@@ -221,7 +224,7 @@ def make_schedule(job: Job, deadline: float) -> Schedule:
         per_epoch *= 1 + _growth(job)
     finetuning = min(share * left, enough * per_epoch)
     # What fine-tuning leaves of the share of both is for the rival, which needs more epochs.
-    without = min(budget.COMPARED_SHARE * left - finetuning, budget.MOST_FINETUNING * per_epoch)
+    without = min(both * left - finetuning, budget.MOST_FINETUNING * per_epoch)
     return Schedule(
         job.recipe,
         Plan(budget.MOST_FINETUNING, epoch, now + without, twice),
@@ -268,7 +271,8 @@ def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list
 
 def _pretrained_now(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, dict[str, Any]]:
     if job.cache is not None and job.cache.is_dir():
-        return load_masked_language_model(job.cache), {"history": []}
+        model = load_masked_language_model(job.cache)
+        return for_shorter_texts(model, job.config.max_tokens), {"history": []}
     reading = Reading(**job.planned("plan", lambda: asdict(_reading(job, ends))))
     model, history = pretrain(
         job.paragraphs.take(budget.drawn_rows(len(job.paragraphs), reading.rows, job.seed)),

@@ -11,6 +11,7 @@ kept out of pre-training too.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from tinylm.fit import budget
@@ -45,6 +46,7 @@ class Fitted:
         histories: of its encoders, in the committee's order.
         form: what it is stored as.
         split: which labelled texts were validation texts.
+        pretrained: what the encoders began with; None if they were pre-trained here.
         corpus, coverage, kept_out, cut: as in `Encoded`.
         validation: on the validation texts, by members that had not learnt from them; None without any.
         latency: of one text on one thread.
@@ -59,8 +61,9 @@ class Fitted:
     histories: list[History]
     form: StorageForm
     split: Split
+    pretrained: Path | None
     corpus: dict[str, Any]
-    coverage: Coverage
+    coverage: Coverage | None
     kept_out: int
     cut: int
     validation: Evaluation | None
@@ -81,8 +84,9 @@ class Fitted:
             "labelled_texts": len(self.split.train) + len(self.split.validation),
             "self_taught_texts": self.self_taught,
             "validation_texts": len(self.split.validation),
+            "pretrained": self.pretrained and self.pretrained.name,
             "corpus": self.corpus,
-            "coverage": asdict(self.coverage),
+            "coverage": self.coverage and asdict(self.coverage),
             "validation": self.validation.summary() if self.validation else None,
             "latency": asdict(self.latency),
             "seconds": self.seconds,
@@ -141,6 +145,7 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
         [member.history for member in members],
         encoded.form,
         split,
+        settings.pretrained.folder if settings.pretrained else None,
         encoded.corpus,
         encoded.coverage,
         encoded.kept_out,

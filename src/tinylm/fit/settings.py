@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tinylm.fit.budget import MONOTONIC, Clock
+from tinylm.fit.pretrained import Pretrained
 from tinylm.system.processes import LOCAL, Engine
 from tinylm.text.tokenizer import HEAD
 from tinylm.train.recipes import Recipe
@@ -40,6 +41,7 @@ class Settings:
 
     Attributes:
         seconds: the budget; None trains the recipe's epochs.
+        pretrained: what all encoders begin with; None pre-trains them.
         compare: also train a committee without pre-training.
         student: distil the committee into one encoder.
         held_out: texts that pre-training must not read, in the corpus or elsewhere.
@@ -60,6 +62,7 @@ class Settings:
     seconds: float | None
     validation: float
     seed: int
+    pretrained: Pretrained | None = None
     workers: int | None = None
     compare: bool = False
     student: bool = False

@@ -91,6 +91,12 @@ def storage_forms(encoders: int, vocabulary: int, tfidf_rows: int = 0) -> list[S
     return [StorageForm(encoders, vocabulary, int8, tfidf_rows) for int8 in (False, True)] + smaller
 
 
+def storage_forms_of_one_vocabulary(encoders: int, vocabulary: int, tfidf_rows: int = 0) -> list[StorageForm]:
+    """`storage_forms` where the vocabulary is that of a pre-trained model, and cannot be smaller."""
+    fewer = [StorageForm(count, vocabulary, True, tfidf_rows) for count in range(encoders, 0, -1)]
+    return [StorageForm(encoders, vocabulary, False, tfidf_rows), *fewer]
+
+
 def size_of(form: StorageForm, tokenizer: Tokenizer, configs: list[ModelConfig], n_labels: int) -> int:
     """Bytes on disk at most of a committee in a form.
 

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from tinylm.errors import UserError
 from tinylm.infer.classifier import Classifier
@@ -25,9 +23,10 @@ from tinylm.model.config import TfidfConfig
 from tinylm.model.storage import read_classifier
 from tinylm.system.files import RECORD, read_record
 from tinylm.system.plain_json import read_json
+from tinylm.text.coverage import read_token_counts, write_token_counts
 from tinylm.text.tokenizer import load_tokenizer
 
-MEMBERS, TOKEN_COUNTS = "committee.json", "token_counts.safetensors"
+MEMBERS = "committee.json"
 RARE = 5  # occurrences in pre-training below which a token means little to the model
 
 
@@ -139,7 +138,7 @@ class Committee(Predictor):
         }
         (folder / MEMBERS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
         if self.token_counts is not None:
-            save_file({"counts": self.token_counts}, folder / TOKEN_COUNTS)
+            write_token_counts(folder, self.token_counts)
 
 
 def load_committee(folder: Path) -> Committee:
@@ -168,7 +167,8 @@ def load_committee(folder: Path) -> Committee:
         raise UserError(
             f"{path} has thresholds of shape {thresholds.shape} for {len(members[0].label_names)} labels."
         )
-    counts = _read_counts(folder / TOKEN_COUNTS, members)
+    sizes = [len(member.tokenizer) for member in members if isinstance(member, Classifier)]
+    counts = read_token_counts(folder, sizes[0]) if sizes else None
     committee = Committee(members, temperature=temperature, thresholds=thresholds, token_counts=counts)
     return _ready(committee, folder)
 
@@ -208,16 +208,3 @@ def _ready(committee: Committee, folder: Path) -> Committee:
         raise UserError(f"{folder / RECORD} is damaged ({error!r}); save the committee again.") from error
     committee._engines = committee._new_engines(mapped=True)
     return committee
-
-
-def _read_counts(path: Path, members: Sequence[Classifier | TfidfMember]) -> np.ndarray | None:
-    if not path.is_file():
-        return None
-    try:
-        counts = np.asarray(load_file(path)["counts"], np.int64)
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); save the committee again.") from error
-    tokens = next((len(member.tokenizer) for member in members if isinstance(member, Classifier)), None)
-    if tokens is not None and counts.shape != (tokens,):
-        raise UserError(f"{path} counts {counts.size:,} tokens; the vocabulary has {tokens:,}.")
-    return counts

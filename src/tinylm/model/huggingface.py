@@ -88,6 +88,17 @@ def load_masked_language_model(folder: Path) -> MaskedLanguageModel:
     return model.eval()
 
 
+def for_shorter_texts(model: MaskedLanguageModel, max_tokens: int) -> MaskedLanguageModel:
+    """The same model without the position embeddings beyond `max_tokens`; itself if it has none there."""
+    if max_tokens == model.config.max_tokens:
+        return model
+    shorter = MaskedLanguageModel(model.config.model_copy(update={"max_tokens": max_tokens}))
+    weights = model.state_dict()
+    (positions,) = (name for name in weights if name.endswith("embeddings.position.weight"))
+    shorter.load_state_dict(weights | {positions: weights[positions][:max_tokens]})
+    return shorter.eval()
+
+
 def module_of(stored: StoredClassifier) -> SequenceClassifier:
     """The PyTorch module of a stored BERT-n, to train it or to compare with."""
     assert isinstance(stored.config, ModelConfig)

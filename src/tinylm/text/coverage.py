@@ -11,14 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from tinylm.errors import UserError
 from tinylm.text.store import TokenIds, batches_of
 
 # numpy widens ids to 8 bytes to index with them: 2^20 tokens keep that at 8 MB.
 CHUNK_TOKENS = 1 << 20
+TOKEN_COUNTS = "token_counts.safetensors"  # beside a model: how often pre-training read each token
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,27 @@ def coverage(w_s: TokenIds, task: TokenIds, vocab_size: int) -> Coverage:
     Raises:
         UserError: an id outside the vocabulary, or a task without texts.
     """
+    return coverage_by(token_counts(w_s, vocab_size), len(w_s), task)
+
+
+def coverage_by(counts: np.ndarray, paragraphs: int, task: TokenIds) -> Coverage:
+    """`coverage` where the paragraphs themselves are not at hand.
+
+    Args:
+        counts: their `token_counts`.
+        paragraphs: their number, W_S.
+        task: as in `coverage`.
+
+    Raises:
+        UserError: as in `coverage`.
+    """
     if not len(task):
         raise UserError("The classification data hold no text, so token coverage cannot be measured.")
-    in_w_s = distinct_tokens(w_s, vocab_size)
-    task_counts = token_counts(task, vocab_size)
+    in_w_s = counts > 0
+    task_counts = token_counts(task, len(counts))
     in_task = task_counts > 0
     return Coverage(
-        paragraphs=len(w_s),
+        paragraphs=paragraphs,
         t_w=int(in_w_s.sum()),
         t_c=int(in_task.sum()),
         t_m=int((in_task & ~in_w_s).sum()),
@@ -89,6 +107,29 @@ def token_counts(paragraphs: TokenIds, vocab_size: int) -> np.ndarray:
     counts = np.zeros(vocab_size, np.int64)
     for _, _, ids in chunks(paragraphs, vocab_size):
         counts += np.bincount(ids, minlength=vocab_size)
+    return counts
+
+
+def write_token_counts(folder: Path, counts: np.ndarray) -> None:
+    """Write `token_counts` into the folder of a model."""
+    save_file({"counts": counts}, folder / TOKEN_COUNTS)
+
+
+def read_token_counts(folder: Path, vocab_size: int) -> np.ndarray | None:
+    """What `write_token_counts` wrote, `int64 [vocab_size]`; None where it did not.
+
+    Raises:
+        UserError: a damaged file, or counts of another vocabulary.
+    """
+    path = folder / TOKEN_COUNTS
+    if not path.is_file():
+        return None
+    try:
+        counts = np.asarray(load_file(path)["counts"], np.int64)
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); write its folder again.") from error
+    if counts.shape != (vocab_size,):
+        raise UserError(f"{path} counts {counts.size:,} tokens; the vocabulary has {vocab_size:,}.")
     return counts
 
 
