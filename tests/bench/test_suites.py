@@ -20,7 +20,8 @@ import typer.main
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from helpers.command import done, refused, tinylm
+from helpers import command
+from helpers.command import done, record_of, refused, tinylm
 from helpers.fitting import labelled
 from tinylm import TinyTextClassifier
 from tinylm.bench import ablation, accuracy, corpus, inference, int8, scale, select, suites, tfidf, training
@@ -559,6 +560,7 @@ def toy_fits(monkeypatch, tmp_path) -> None:
     corpus.write_text("\n\n".join(texts))
     cases = {"toy": accuracy.Case("toy", 0.03), "toy-student": accuracy.Case("toy", 0.03, kind="student")}
     cases["toy-unlabelled"] = accuracy.Case("toy", 0.03, kind="unlabelled")
+    cases["toy-pretrained"] = accuracy.Case("toy", 0.03, kind="pretrained")
     monkeypatch.setattr(accuracy, "CASES", cases)
     for kind, parameters in accuracy.PARAMETERS.items():  # processes of their own would take seconds
         monkeypatch.setitem(accuracy.PARAMETERS, kind, parameters | {"n_jobs": 1})
@@ -606,6 +608,14 @@ def test_accuracy_with_texts_without_labels(toy_fits):
     assert found["unlabelled"] == 60  # not those that the split has drawn
     assert found["self_trained_svm"] == pytest.approx(0.9)
     assert 0 <= found["self_taught"] <= 60 and len(found["members"]) == 4
+
+
+def test_accuracy_from_a_pretrained_model(toy_fits, tmp_path, monkeypatch):
+    monkeypatch.setattr(accuracy, "PRETRAINING", f"{command.TINY} --size 30")
+    found = [accuracy.measure_split("toy-pretrained", 0, MACHINE) for _ in range(2)]
+    assert [one["paragraphs"] for one in found] == [30, 30] and len(found[0]["members"]) == 4
+    (folder,) = (tmp_path / "cache" / "bench").glob("*/")  # it is pre-trained once
+    assert record_of(folder)["corpus"]["w_s"] == 30
 
 
 @pytest.mark.parametrize("kind", accuracy.PARAMETERS)

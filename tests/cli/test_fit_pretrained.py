@@ -162,6 +162,15 @@ def test_the_largest_committee_that_fits_keeps_the_vocabulary(home: Path, tmp_pa
     assert sizes["140KB"][0] < sizes["250KB"][0] and sizes["140KB"][2] <= 140_000
 
 
+def test_few_texts_without_labels_are_said_to_be_unused(home: Path) -> None:
+    texts, labels = labelled(60)
+    for count, unused in ((20, True), (80, False)):
+        more, _ = labelled(count, seed=1)
+        classifier = tiny(pretrained="pretrained", unlabelled=more, recipe=recipe(1, 1)).fit(texts, labels)
+        said = any("nothing was learned from them" in sentence for sentence in classifier.data_warnings_)
+        assert said == unused == (classifier.fitted_.self_taught == 0)
+
+
 def test_a_student_learns_from_the_corpus_too(home: Path) -> None:
     texts, labels = labelled(60)
     fitted = (

@@ -8,6 +8,8 @@ are those of the recipe, all are reported.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +25,10 @@ from tinylm.errors import UserError
 from tinylm.fit.estimator import TinyTextClassifier
 from tinylm.infer.baselines import fasttext_accuracy, linear_svm, linear_svm_on
 from tinylm.system.cores import cores
-from tinylm.system.paths import find_local
+from tinylm.system.files import key_of
+from tinylm.system.paths import cached, find_local
 from tinylm.system.plain_json import read_json
+from tinylm.text.corpus import open_corpus
 from tinylm.text.tasks import Task, copy_key, load_task
 
 TASKS: dict[str, dict[str, Any]] = {
@@ -35,18 +39,22 @@ TASKS: dict[str, dict[str, Any]] = {
 }
 MINUTES, ROWS = (1, 5, 10, 20, 60), (8, 32, 128)
 ROWS_MINUTES = 5  # the default of `fit`
-# What is fitted: the default; the same with texts without labels; with a student of the committee, which then
-# predicts in its place; or one encoder by the recipe of the paper, as far as its epochs fit into the time.
-FIT, UNLABELLED, STUDENT, PAPER = "fit", "unlabelled", "student", "paper"
+# What is fitted: the default; the same with texts without labels; the same from a model that was pre-trained
+# before; with a student of the committee, which then predicts in its place; or one encoder by the recipe of the
+# paper, as far as its epochs fit into the time.
+FIT, UNLABELLED, PRETRAINED, STUDENT, PAPER = "fit", "unlabelled", "pretrained", "student", "paper"
 PARAMETERS: dict[str, dict[str, Any]] = {
     FIT: {},
     UNLABELLED: {},
+    PRETRAINED: {},
     STUDENT: {"student": True},
     PAPER: {"recipe": "paper", "members": 1, "tfidf_member": False},
 }
 # Text for pre-training: openings of articles, or all paragraphs where there is an hour to read them. The
 # built-in sample where they are not there.
 LEADS, ALL_TEXT, HOUR = "wikipedia/en_leads.parquet", "wikipedia", 60
+# How the model for PRETRAINED is made, of the same text.
+PRETRAINING = "--size 40000 --layers 1 --heads 2 --recipe fast --epochs 5"
 FIRST_SEED = 42
 ALL_ROWS = 1_000_000  # of each label; more than any task has
 
@@ -75,13 +83,13 @@ CASES = (
     {f"{task}-{minutes}min": Case(task, minutes) for task in TASKS for minutes in MINUTES}
     | {
         f"{task}-{rows}rows{end}": Case(task, ROWS_MINUTES, rows, kind)
-        for kind, end in ((FIT, ""), (UNLABELLED, f"-{UNLABELLED}"))
+        for kind, end in ((FIT, ""), (UNLABELLED, f"-{UNLABELLED}"), (PRETRAINED, f"-{PRETRAINED}"))
         for task in ("agnews", "dbpedia")
         for rows in ROWS
     }
     | {
         f"{task}-{minutes}min-{kind}": Case(task, minutes, kind=kind)
-        for kind in (STUDENT, PAPER)
+        for kind in (PRETRAINED, STUDENT, PAPER)
         for task in TASKS
         for minutes in MINUTES
     }
@@ -136,6 +144,7 @@ def measure_split(name: str, number: int, machine: Machine) -> Split:
     classifier = TinyTextClassifier(
         budget=f"{case.minutes}min",
         corpus=path,
+        pretrained=pretrained_model(path) if case.kind == PRETRAINED else None,
         unlabelled=unlabelled,
         random_state=seed,
         **PARAMETERS[case.kind],
@@ -165,6 +174,17 @@ def measure_split(name: str, number: int, machine: Machine) -> Split:
         found["teacher"] = _accuracy(members.sum(0), texts)
         found["teacher_milliseconds"] = fitted.all_members_latency.p50
     return found
+
+
+def pretrained_model(corpus: str) -> Path:
+    """A model that PRETRAINING has made of a corpus, by the command: now, or earlier in the cache folder."""
+    identity = {"corpus": open_corpus(corpus).fingerprint, "options": PRETRAINING}
+    folder = cached(f"bench/{key_of(identity)}")
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "tinylm", "pretrain", "--corpus", corpus, *PRETRAINING.split()]
+        subprocess.run([*command, "--out", str(folder)], check=True)
+    return folder
 
 
 def _corpus(minutes: float) -> tuple[str, str]:

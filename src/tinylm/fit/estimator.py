@@ -250,6 +250,10 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
                 f"{fitted.kept_out:,} of the texts without labels are test or validation texts;"
                 " pre-training did not read them."
             )
+        if fitted.pretrained and self.unlabelled is not None and not (fitted.self_taught or self.student):
+            sentences.append(
+                "The texts without labels are fewer than those with labels, so nothing was learned from them."
+            )
         if self.tfidf_member and not fitted.form.tfidf_rows:
             sentences.append(
                 f"The committee has no TF-IDF member: for {len(self.classes_):,} labels it would be too"

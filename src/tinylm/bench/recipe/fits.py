@@ -12,6 +12,7 @@ from tinylm.bench.accuracy import (
     FIT,
     MINUTES,
     PAPER,
+    PRETRAINED,
     ROWS,
     ROWS_MINUTES,
     STUDENT,
@@ -112,6 +113,19 @@ def rows_table(fits: Fits) -> Grid:
             f"{name}, {rows}": {_minutes(ROWS_MINUTES): f"{task}-{rows}rows"}
             for task, (name, _) in NAMES.items()
             for rows in ROWS
+        },
+    )
+
+
+def pretrained_table(fits: Fits) -> Grid:
+    """Fits that pre-train, and a short one from a model that was pre-trained before."""
+    columns = {_minutes(minutes): f"{minutes}min" for minutes in (1, 5)}
+    columns["from a pre-trained model, 1 minute"] = f"1min-{PRETRAINED}"
+    return _times_table(
+        fits,
+        {
+            f"{name}, {rows:,}": {column: f"{task}-{end}" for column, end in columns.items()}
+            for task, (name, rows) in NAMES.items()
         },
     )
 

@@ -20,6 +20,7 @@ from tinylm.bench.recipe.fits import (
     fits_table,
     minutes_table,
     points,
+    pretrained_table,
     read_fits,
     rows_table,
     students_table,
@@ -50,6 +51,7 @@ FITS_TABLES = {
     "students": students_table,
     "minutes": minutes_table,
     "rows": rows_table,
+    "pretrained": pretrained_table,
     "unlabelled": unlabelled_table,
 }
 DEVICES = ("cpu", "cuda")
