@@ -40,8 +40,8 @@ TASKS: dict[str, dict[str, Any]] = {
 MINUTES, ROWS = (1, 5, 10, 20, 60), (8, 32, 128)
 ROWS_MINUTES = 5  # the default of `fit`
 # What is fitted: the default; the same with texts without labels; the same from a model that was pre-trained
-# before; with a student of the committee, which then predicts in its place; or one encoder by the recipe of the
-# paper, as far as its epochs fit into the time.
+# before; with a student of the committee, which then predicts in its place; or one encoder by the recipe of
+# the paper, as far as its epochs fit into the time.
 FIT, UNLABELLED, PRETRAINED, STUDENT, PAPER = "fit", "unlabelled", "pretrained", "student", "paper"
 PARAMETERS: dict[str, dict[str, Any]] = {
     FIT: {},
