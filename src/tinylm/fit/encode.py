@@ -95,28 +95,11 @@ def split_labelled(labelled: LabelledTexts, settings: Settings) -> Split:
 
 def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded:
     """Read the corpus, train the vocabulary, and turn all text into token ids."""
-    held_out = {copy_key(labelled.texts[i]) for i in split.validation.tolist()}
-    held_out |= {copy_key(text) for text in settings.held_out}
-    pretrained = settings.pretrained
-    articles, corpus = _corpus_texts(settings) if pretrained is None or settings.student else ([], {})
-    others = [
-        [text for text in part if copy_key(text) not in held_out] for part in (articles, settings.unlabelled)
-    ]
-    kept_out = len(articles) + len(settings.unlabelled) - sum(map(len, others))
-    articles = others[0]
-    own = [labelled.texts[i] for i in split.train.tolist()]
-    characters = sum(map(len, own))
-    own, unlabelled = ([text for text in part if not why_unusable(text)] for part in (own, others[1]))
-    most = budget.affordable(settings.seconds, budget.MOST_SELF_TRAINING, budget.SELF_TRAINING_PER_SECOND)
-    drawn = np.random.default_rng([settings.seed, 5]).permutation(len(unlabelled))[:most]
-    enough = settings.student or len(drawn) >= len(own)
-    learnt = [unlabelled[i] for i in drawn.tolist()] if enough else []
-    characters += sum(map(len, learnt))
-    known = own + unlabelled
-    tokenizer, form = _tokenizer_and_form(articles, known, characters, len(labelled.label_names), settings)
+    texts, pretrained = _collect(labelled, split, settings), settings.pretrained
+    tokenizer, form = _tokenizer_and_form(texts, len(labelled.label_names), settings)
     max_tokens = settings.recipe.max_tokens
     # dict: a text that occurs twice, such as an unlabelled copy of a labelled one, counts once.
-    read = list(dict.fromkeys(articles + known)) if pretrained is None else []
+    read = list(dict.fromkeys(texts.articles + texts.known)) if pretrained is None else []
     paragraphs = tokenizer.encode(read, max(CORPUS_TOKENS, max_tokens))
     paragraphs = paragraphs.take(np.flatnonzero(paragraphs.lengths > 2))
     if pretrained is None and not len(paragraphs):
@@ -128,36 +111,77 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
         tokenizer = tokenizer.reading(settings.long_texts)
         ids = tokenizer.encode(labelled.texts, max_tokens)
     validation, everything = split.validation, None
-    if len(validation) and not settings.student and not learnt:
+    if len(validation) and not settings.student and not texts.learnt:
         everything = _task(labelled, ids, np.arange(len(labelled.texts)), validation[:0])
-    task = _task(labelled, ids, split.train, validation)
     if pretrained is None:
-        known_tokens: np.ndarray | None = token_counts(paragraphs, len(tokenizer))
+        counts: np.ndarray | None = token_counts(paragraphs, len(tokenizer))
         covered: Coverage | None = coverage(paragraphs, ids, len(tokenizer))
     else:
-        known_tokens, covered, corpus = pretrained.token_counts, None, pretrained.corpus
-        if known_tokens is not None:
-            covered = coverage_by(known_tokens, pretrained.w_s, ids)
-            known_tokens = known_tokens + token_counts(task.train, len(tokenizer))
+        counts, covered = pretrained.token_counts, None
+        if counts is not None:
+            covered = coverage_by(counts, pretrained.w_s, ids)
+            counts = counts + token_counts(ids.take(split.train), len(tokenizer))
     return Encoded(
         labelled,
         settings,
         split,
         paragraphs,
-        own,
-        learnt,
-        articles[: max(CORPUS_TEXTS, len(known))],
-        task,
+        texts.own,
+        texts.learnt,
+        texts.articles[: max(CORPUS_TEXTS, len(texts.known))],
+        _task(labelled, ids, split.train, validation),
         everything,
         tokenizer,
         form,
         _configs(form, tokenizer, settings),
-        corpus,
+        texts.corpus if pretrained is None else pretrained.corpus,
         covered,
-        known_tokens,
-        kept_out,
+        counts,
+        texts.kept_out,
         int((one_more.lengths > max_tokens).sum()),
     )
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """All texts of a fit but those for validation and test, of which `kept_out` were met elsewhere.
+
+    `characters` are those that the TF-IDF member learns from; the other attributes are as in `Encoded`.
+    """
+
+    articles: list[str]
+    own: list[str]
+    unlabelled: list[str]
+    learnt: list[str]
+    characters: int
+    corpus: dict[str, Any]
+    kept_out: int
+
+    @property
+    def known(self) -> list[str]:
+        """The user's own texts."""
+        return self.own + self.unlabelled
+
+
+def _collect(labelled: LabelledTexts, split: Split, settings: Settings) -> _Texts:
+    """Read the corpus, and keep the validation and test texts out of all that is read."""
+    held_out = {copy_key(labelled.texts[i]) for i in split.validation.tolist()}
+    held_out |= {copy_key(text) for text in settings.held_out}
+    reads_corpus = settings.pretrained is None or settings.student
+    corpus_texts, corpus = _corpus_texts(settings) if reads_corpus else ([], {})
+    articles, unlabelled = (
+        [text for text in part if copy_key(text) not in held_out]
+        for part in (corpus_texts, settings.unlabelled)
+    )
+    kept_out = len(corpus_texts) + len(settings.unlabelled) - len(articles) - len(unlabelled)
+    train = [labelled.texts[i] for i in split.train.tolist()]
+    own, unlabelled = ([text for text in part if not why_unusable(text)] for part in (train, unlabelled))
+    most = budget.affordable(settings.seconds, budget.MOST_SELF_TRAINING, budget.SELF_TRAINING_PER_SECOND)
+    drawn = np.random.default_rng([settings.seed, 5]).permutation(len(unlabelled))[:most]
+    enough = settings.student or len(drawn) >= len(own)
+    learnt = [unlabelled[i] for i in drawn.tolist()] if enough else []
+    characters = sum(map(len, train)) + sum(map(len, learnt))
+    return _Texts(articles, own, unlabelled, learnt, characters, corpus, kept_out)
 
 
 def _task(labelled: LabelledTexts, ids: TokenIds, train: np.ndarray, test: np.ndarray) -> EncodedTask:
@@ -183,12 +207,10 @@ def _corpus_texts(settings: Settings) -> tuple[list[str], dict[str, Any]]:
     return rows, facts | {"rows": len(rows)}
 
 
-def _tokenizer_and_form(
-    rows: Sequence[str], own: Sequence[str], characters: int, n_labels: int, settings: Settings
-) -> tuple[Tokenizer, StorageForm]:
+def _tokenizer_and_form(texts: _Texts, n_labels: int, settings: Settings) -> tuple[Tokenizer, StorageForm]:
     """The vocabulary, and the first form of the committee that fits into `max_bytes`."""
     most, pretrained, size = settings.max_bytes, settings.pretrained, 0
-    rows_of_tfidf = tfidf_rows(characters, n_labels, most) if settings.tfidf_member else 0
+    rows_of_tfidf = tfidf_rows(texts.characters, n_labels, most) if settings.tfidf_member else 0
     if pretrained is None:
         tokenizer, vocabulary = None, settings.recipe.vocabulary or sys.maxsize
         wanted = storage_forms(settings.members, vocabulary, rows_of_tfidf)
@@ -197,7 +219,7 @@ def _tokenizer_and_form(
         wanted = storage_forms_of_one_vocabulary(settings.members, len(tokenizer), rows_of_tfidf)
     for form in wanted:
         if tokenizer is None or form.vocabulary < len(tokenizer):
-            tokenizer = _tokenizer(rows, own, form.vocabulary, settings)
+            tokenizer = _tokenizer(texts.articles, texts.known, form.vocabulary, settings)
         if most is None:
             return tokenizer, form
         size = size_of(form, tokenizer, _configs(form, tokenizer, settings), n_labels)
