@@ -140,6 +140,7 @@ def test_the_command_says_what_was_read_and_resumes(home: Path, tmp_path: Path, 
     assert facts["corpus"]["corpus"] == "corpus.txt"
     page = (tmp_path / "model" / "report.html").read_text(encoding="utf-8")
     assert "corpus.txt, read by the model that the encoders began with" in page
+    assert "The recipe has 4 epochs only" in page and "budget was enough" not in page
     again = TinyTextClassifier.from_pretrained(tmp_path / "model")
     assert again.pretrained == "pretrained"
 

@@ -125,7 +125,7 @@ def write_fit_report(results: FitResults, path: Path) -> None:
             replace(mistake, text=cut(mistake.text, MISTAKE_LENGTH))
             for mistake in found.mistakes[:SHOWN_MISTAKES]
         ],
-        rival_training=_rival_training(results.fitted),
+        rival_training=_rival_training(results.fitted, results.budget),
         last_training=_last_training(results.fitted),
     )
 
@@ -212,7 +212,7 @@ def findings(results: FitResults) -> list[str]:
     return sentences
 
 
-def _rival_training(fitted: Fitted) -> str | None:
+def _rival_training(fitted: Fitted, budget: str | float | None) -> str | None:
     """How the committee without pre-training was trained; None where there is none."""
     logs = [history.without for history in fitted.histories if history.without]
     if not logs:
@@ -223,7 +223,8 @@ def _rival_training(fitted: Fitted) -> str | None:
         f" {PATIENCE} epochs, within at most {MOST_FINETUNING} epochs; the epochs kept are {kept}."
     )
     if (planned := min(log.planned for log in logs)) < MOST_FINETUNING:
-        words += f" The budget was enough for {planned} epochs only, so more time might make it better."
+        why = "The recipe has" if budget is None else "The budget was enough for"
+        words += f" {why} {planned} epochs only, so more time might make it better."
     return words
 
 
