@@ -154,6 +154,7 @@ def measure_split(name: str, number: int, machine: Machine) -> Split:
     classifier.fit_for_report(texts.train_texts, texts.train_labels, compare=False, cache=False)
     seconds = time.monotonic() - begin
     fitted = classifier.fitted_
+    assert fitted.coverage is not None  # `tinylm pretrain` says what a model has read
     members = (fitted.teacher or fitted.committee).member_logits(texts.test_texts)
     found = {
         "seed": seed,
@@ -161,7 +162,7 @@ def measure_split(name: str, number: int, machine: Machine) -> Split:
         "members": [_accuracy(logits, texts) for logits in members],  # of a student, those of its teacher
         **beside,
         "seconds": seconds,
-        "paragraphs": fitted.coverage.paragraphs if fitted.coverage else 0,
+        "paragraphs": fitted.coverage.paragraphs,
         "milliseconds": fitted.latency.p50,
         "corpus": corpus,
         "processor": machine.processor,

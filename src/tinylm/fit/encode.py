@@ -23,7 +23,7 @@ from tinylm.fit.size import (
 )
 from tinylm.model.config import ModelConfig
 from tinylm.text.corpus import open_corpus
-from tinylm.text.coverage import Coverage, coverage, coverage_by, token_counts
+from tinylm.text.coverage import Coverage, coverage_by, token_counts
 from tinylm.text.prepare import held_out_titles
 from tinylm.text.store import TokenIds
 from tinylm.text.tables import why_unusable
@@ -113,14 +113,13 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
     validation, everything = split.validation, None
     if len(validation) and not settings.student and not texts.learnt:
         everything = _task(labelled, ids, np.arange(len(labelled.texts)), validation[:0])
-    if pretrained is None:
-        counts: np.ndarray | None = token_counts(paragraphs, len(tokenizer))
-        covered: Coverage | None = coverage(paragraphs, ids, len(tokenizer))
-    else:
-        counts, covered = pretrained.token_counts, None
-        if counts is not None:
-            covered = coverage_by(counts, pretrained.w_s, ids)
-            counts = counts + token_counts(ids.take(split.train), len(tokenizer))
+    counts: np.ndarray | None = token_counts(paragraphs, len(tokenizer))
+    w_s, corpus = len(paragraphs), texts.corpus
+    if pretrained is not None:
+        counts, w_s, corpus = pretrained.token_counts, pretrained.w_s, pretrained.corpus
+    covered = None if counts is None else coverage_by(counts, w_s, ids)
+    if pretrained is not None and counts is not None:  # its encoders meet the labelled texts later
+        counts = counts + token_counts(ids.take(split.train), len(tokenizer))
     return Encoded(
         labelled,
         settings,
@@ -134,7 +133,7 @@ def encode(labelled: LabelledTexts, split: Split, settings: Settings) -> Encoded
         tokenizer,
         form,
         _configs(form, tokenizer, settings),
-        texts.corpus if pretrained is None else pretrained.corpus,
+        corpus,
         covered,
         counts,
         texts.kept_out,

@@ -96,13 +96,7 @@ def students_table(fits: Fits) -> Grid:
 
 def minutes_table(fits: Fits) -> Grid:
     """Accuracy on each task after some minutes; the longest times come last."""
-    return _times_table(
-        fits,
-        {
-            f"{name}, {rows:,}": {_minutes(minutes): f"{task}-{minutes}min" for minutes in MINUTES}
-            for task, (name, rows) in NAMES.items()
-        },
-    )
+    return _tasks_table(fits, {_minutes(minutes): f"{minutes}min" for minutes in MINUTES})
 
 
 def rows_table(fits: Fits) -> Grid:
@@ -120,14 +114,7 @@ def rows_table(fits: Fits) -> Grid:
 def pretrained_table(fits: Fits) -> Grid:
     """Fits that pre-train, and a short one from a model that was pre-trained before."""
     columns = {_minutes(minutes): f"{minutes}min" for minutes in (1, 5)}
-    columns["from a pre-trained model, 1 minute"] = f"1min-{PRETRAINED}"
-    return _times_table(
-        fits,
-        {
-            f"{name}, {rows:,}": {column: f"{task}-{end}" for column, end in columns.items()}
-            for task, (name, rows) in NAMES.items()
-        },
-    )
+    return _tasks_table(fits, columns | {"from a pre-trained model, 1 minute": f"1min-{PRETRAINED}"})
 
 
 def unlabelled_table(fits: Fits) -> Grid:
@@ -151,6 +138,17 @@ def unlabelled_table(fits: Fits) -> Grid:
 
 def _minutes(number: int) -> str:
     return f"fit, {number} minute{'s' if number > 1 else ''}"
+
+
+def _tasks_table(fits: Fits, columns: Mapping[str, str]) -> Grid:
+    """`_times_table` with a line for each task; `columns` have what follows its name in that of the case."""
+    return _times_table(
+        fits,
+        {
+            f"{name}, {rows:,}": {column: f"{task}-{end}" for column, end in columns.items()}
+            for task, (name, rows) in NAMES.items()
+        },
+    )
 
 
 def _times_table(fits: Fits, wanted: Mapping[str, Mapping[str, str]]) -> Grid:
