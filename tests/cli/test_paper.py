@@ -129,10 +129,13 @@ def test_run_refuses_what_it_does_not_know(tmp_path: Path):
     assert "table 'table99' is unknown; there are figure1, table1" in refused(
         tinylm("paper run table99 --preset smoke --results", tmp_path)
     )
-    for command in ("run table5 --rows 5", "tune table5 --row 5"):
+    for command in ("run table5 --rows 5", "plan table5 --rows 5", "tune table5 --row 5"):
         assert "row '5' is unknown; table5 has all, 90000" in refused(
             tinylm(f"paper {command} --preset smoke --results", tmp_path)
         )
+    assert "panel 'x' is unknown; table3 has a, c." in refused(
+        tinylm("paper run table3 --panels x --preset smoke --results", tmp_path)
+    )
     assert "no learning rates found for table5; search first" in refused(
         tinylm("paper run table5 --tuned --preset smoke --results", tmp_path)
     )

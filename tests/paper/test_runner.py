@@ -137,6 +137,23 @@ def test_only_the_rows_asked_for_are_run(home: Path, tmp_path: Path):
         run(home, tmp_path / "r", rows=["plain-3"])
 
 
+def test_only_the_panels_asked_for_are_run(home: Path, tmp_path: Path):
+    """Rows of one name in two panels, each with another task, are told apart by the panel."""
+    head, rest = TINY_SPEC.split("panels:\n")
+    second = rest.replace("- title: topics", "- name: b\n    title: b").replace("[0, 1, 2]", "[3, 4]")
+    first = rest.replace("- title: topics", "- name: a\n    title: a")
+    (home / "two.yaml").write_text(f"{head}panels:\n{first}{second}")
+    both = {job.key for job in plan(home, tmp_path, "two").jobs}
+    a, b = ({job.key for job in plan(home, tmp_path, "two", panels=[name]).jobs} for name in "ab")
+    # Two pre-trainings, shared by both panels; of each two trials with and two without, three baselines.
+    assert (len(a), len(b), len(a & b), len(both)) == (2 + 4 + 3, 2 + 4 + 3, 2, 2 + 2 * (4 + 3))
+    assert a | b == both
+    with pytest.raises(UserError, match="panel 'c' is unknown; two has a, b"):
+        plan(home, tmp_path, "two", panels=["c"])
+    with pytest.raises(UserError, match="panel 'a' is unknown; tiny has none with a name"):
+        plan(home, tmp_path, panels=["a"])
+
+
 def test_planning_only_reads(home: Path, ran: Path, tmp_path: Path):
     def content() -> dict[Path, bytes]:
         return {path: path.read_bytes() for path in ran.rglob("*") if path.is_file()}

@@ -62,6 +62,10 @@ Trials = Annotated[
         metavar="N",
     ),
 ]
+Rows = Annotated[str | None, typer.Option(help="Only these rows, such as 90000,5000.", metavar="NAMES")]
+Panels = Annotated[
+    str | None, typer.Option(help="Only these panels, such as a,b ('tinylm paper list').", metavar="NAMES")
+]
 Corpus = Annotated[
     str | None,
     typer.Option(
@@ -107,9 +111,8 @@ def run_command(
     tables: Tables,
     preset: Preset = "cpu",
     trials: Trials = None,
-    rows: Annotated[
-        str | None, typer.Option(help="Run only these rows, such as 90000,5000.", metavar="NAMES")
-    ] = None,
+    rows: Rows = None,
+    panels: Panels = None,
     tuned: Annotated[
         bool,
         typer.Option(
@@ -137,14 +140,14 @@ def run_command(
     from tinylm.system.ray_engine import engine_named
 
     folder = _chosen_folder(results, preset)
-    chosen = None if rows is None else [name.strip() for name in rows.split(",")]
     where = device_named(device, here=engine == "local")
     prepared = plan_tables(
         tables,
         preset_name=preset,
         folder=folder,
         trials=trials,
-        rows=chosen,
+        rows=_names(rows),
+        panels=_names(panels),
         corpus=corpus,
         tuned=tuned,
     )
@@ -234,6 +237,8 @@ def plan_command(
     tables: Tables,
     preset: Preset = "cpu",
     trials: Trials = None,
+    rows: Rows = None,
+    panels: Panels = None,
     results: ResultsFolder = None,
     corpus: Corpus = None,
     store: Annotated[
@@ -252,7 +257,15 @@ def plan_command(
     from tinylm.paper.runner import plan_tables
 
     folder = _chosen_folder(results, preset)
-    prepared = plan_tables(tables, preset_name=preset, folder=folder, trials=trials, corpus=corpus)
+    prepared = plan_tables(
+        tables,
+        preset_name=preset,
+        folder=folder,
+        trials=trials,
+        rows=_names(rows),
+        panels=_names(panels),
+        corpus=corpus,
+    )
     if store:
         prepared.store()
     grid = Table("cells", "to run", "hours of one core")
@@ -314,6 +327,11 @@ def report_command(
     for sentence in written.notes:
         remark(sentence)
     say(f"report in {written.markdown} and {written.page}")
+
+
+def _names(given: str | None) -> list[str] | None:
+    """Names that commas part."""
+    return None if given is None else [name.strip() for name in given.split(",")]
 
 
 def _folder(given: str) -> Folder:

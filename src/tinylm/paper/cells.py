@@ -163,9 +163,13 @@ class TablePlan:
     panels: list[PanelPlan]
     corpus: dict[str, Any]
 
-    def cells(self, rows: list[str] | None = None) -> Iterator[FinetuningCell | BaselineCell]:
-        """All cells but the pre-trainings, which are the `start` of others; or those of these rows."""
+    def cells(
+        self, rows: Sequence[str] | None = None, panels: Sequence[str] | None = None
+    ) -> Iterator[FinetuningCell | BaselineCell]:
+        """All cells but the pre-trainings, the `start` of others; or those of these rows and panels."""
         for panel in self.panels:
+            if panels is not None and panel.panel.name not in panels:
+                continue
             yield from panel.baselines
             for row in panel.rows:
                 if rows is None or row.row.name in rows:

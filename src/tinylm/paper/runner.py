@@ -8,7 +8,7 @@ files, which vanish with the process that holds them, keep two runners from the 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -130,6 +130,7 @@ def plan_tables(
     folder: Folder,
     trials: int | None = None,
     rows: Sequence[str] | None = None,
+    panels: Sequence[str] | None = None,
     corpus: str | None = None,
     tuned: bool = False,
 ) -> Prepared:
@@ -142,11 +143,12 @@ def plan_tables(
         folder: of the results: a path, or a URL such as `s3://bucket/path`.
         trials: of each row; the preset's when None.
         rows: only the rows of these names are to be run.
+        panels: only the panels of these names are to be run.
         corpus: a corpus in place of the preset's, as `open_corpus` takes it.
         tuned: with the hyper-parameters that `tinylm paper tune` found, as tables of their own.
 
     Raises:
-        UserError: an unknown table, row or preset, a bad spec, a missing data set, a folder that
+        UserError: an unknown table, row, panel or preset, a bad spec, a missing data set, a folder that
             holds other results or cannot be reached, or no hyper-parameters found.
     """
     preset = load_preset(preset_name)
@@ -159,18 +161,15 @@ def plan_tables(
     if tuned:
         preset = preset.model_copy(update={"spec_hyperparameters": True})
         tables = dict(tuned_table(name, table, results) for name, table in tables.items() if table.panels)
-    wanted = None if rows is None else list(rows)
-    if wanted is not None:
-        known = [row.name for table in tables.values() for panel in table.panels for row in panel.rows]
-        for name in wanted:
-            if name not in known:
-                listed = ", ".join(dict.fromkeys(known))
-                raise UserError(f"row '{name}' is unknown; {', '.join(tables)} has {listed}.")
+    every = [panel for table in tables.values() for panel in table.panels]
+    _check_known("row", rows, [row.name for panel in every for row in panel.rows], tables)
+    _check_known("panel", panels, [panel.name for panel in every if panel.name], tables)
     source = materials(preset.model_dump_json())
     planner = Planner(preset, source, trials or preset.trials)
     plans = [planner.table(name, table) for name, table in tables.items()]
-    jobs = _jobs(plans, wanted, results)
-    found = {cell.key for plan in plans for cell in plan.cells(wanted)} - {job.key for job in jobs}
+    wanted = [cell for plan in plans for cell in plan.cells(rows, panels)]
+    jobs = _jobs(wanted, results)
+    found = {cell.key for cell in wanted} - {job.key for job in jobs}
     return Prepared(preset_name, preset, plans, results, source, jobs, len(found))
 
 
@@ -220,21 +219,28 @@ def _expanded(names: Sequence[str], preset: Preset) -> list[str]:
     return list(dict.fromkeys(out))
 
 
-def _jobs(plans: Sequence[TablePlan], rows: list[str] | None, results: Results) -> list[Cell]:
-    """Cells to run, each once, in the order in which they should begin.
+def _check_known(what: str, names: Sequence[str] | None, known: Sequence[str], tables: Iterable[str]) -> None:
+    """Raises UserError where one of the names of rows or panels is not known."""
+    for name in names or ():
+        if name not in known:
+            listed = ", ".join(dict.fromkeys(known)) or "none with a name"
+            raise UserError(f"{what} '{name}' is unknown; {', '.join(tables)} has {listed}.")
+
+
+def _jobs(wanted: Sequence[FinetuningCell | BaselineCell], results: Results) -> list[Cell]:
+    """Cells to run, each once, with what they begin from, in the order in which they should begin.
 
     The first trial of everything comes before the second of anything, so that a run that is
     stopped halfway has all tables with fewer trials.
     """
     jobs: dict[str, Cell] = {}
-    for plan in plans:
-        for cell in plan.cells(rows):
-            if cell.key in jobs or results.has(cell.key):
-                continue
-            start = cell.start if isinstance(cell, FinetuningCell) else None
-            if isinstance(start, Pretraining) and not trained(start, results):
-                jobs.setdefault(start.key, start)
-            jobs[cell.key] = cell
+    for cell in wanted:
+        if cell.key in jobs or results.has(cell.key):
+            continue
+        start = cell.start if isinstance(cell, FinetuningCell) else None
+        if isinstance(start, Pretraining) and not trained(start, results):
+            jobs.setdefault(start.key, start)
+        jobs[cell.key] = cell
     return sorted(jobs.values(), key=_wave)
 
 
