@@ -10,7 +10,16 @@ import pytest
 import torch
 
 from helpers.command import done, record_of, refused, sentence, tinylm
-from helpers.fitting import FakeClock, labelled, labelled_texts, recipe, settings, tiny
+from helpers.fitting import (
+    FakeClock,
+    Watched,
+    labelled,
+    labelled_texts,
+    recipe,
+    settings,
+    tiny,
+    watch_finetunings,
+)
 from tinylm import TinyTextClassifier
 from tinylm.errors import InputError
 from tinylm.fit import member
@@ -24,24 +33,17 @@ from tinylm.text.tokenizer import load_tokenizer
 
 
 @pytest.fixture
-def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
-    """What each fine-tuning begins with; a pre-training fails."""
-    seen, work = [], member.finetune_until_best
-
-    def watched(task: Any, tokenizer: Any, start: Any, *arguments: Any, **options: Any) -> Any:
-        seen.append((options["label"], start))
-        return work(task, tokenizer, start, *arguments, **options)
-
-    monkeypatch.setattr(member, "finetune_until_best", watched)
+def trainings(monkeypatch: pytest.MonkeyPatch) -> list[Watched]:
+    """All fine-tunings; a pre-training fails."""
     monkeypatch.setattr(member, "pretrain", lambda *a, **k: pytest.fail("something was pre-trained"))
-    return seen
+    return watch_finetunings(monkeypatch)
 
 
-def test_all_encoders_begin_with_it(home: Path, trainings: list[tuple[str, Any]]) -> None:
+def test_all_encoders_begin_with_it(home: Path, trainings: list[Watched]) -> None:
     texts, labels = labelled(60)
     classifier = tiny(pretrained="pretrained", members=2, max_tokens=128, recipe=recipe(1, 2))
     fitted = classifier.fit_for_report(texts, labels, compare=True).fitted_
-    starts = [start for label, start in trainings if label.endswith(member.FINETUNING)]
+    starts = [one.start for one in trainings if one.label.endswith(member.FINETUNING)]
     expected = load_masked_language_model(Path("pretrained")).state_dict()
     assert len(starts) == 2
     for start in starts:
@@ -50,7 +52,7 @@ def test_all_encoders_begin_with_it(home: Path, trainings: list[tuple[str, Any]]
     one, other = (reader.weights for reader in fitted.committee.readers)
     assert any((one[name].data != other[name].data).any() for name in one)  # fine-tuned with other seeds
     config = load_masked_language_model(Path("pretrained")).config
-    assert [start for label, start in trainings if label.endswith(member.WITHOUT)] == [config] * 2
+    assert [one.start for one in trainings if one.label.endswith(member.WITHOUT)] == [config] * 2
 
 
 def test_what_it_has_read_is_counted(home: Path) -> None:
@@ -64,13 +66,7 @@ def test_what_it_has_read_is_counted(home: Path) -> None:
 
 
 def test_all_of_the_time_is_for_fine_tuning(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    used, work = {}, member.finetune_until_best
-
-    def watched(task: Any, tokenizer: Any, start: Any, its: Any, *, label: str, **options: Any) -> Any:
-        used[label] = its.finetune
-        return work(task, tokenizer, start, its, label=label, **options)
-
-    monkeypatch.setattr(member, "finetune_until_best", watched)
+    seen = watch_finetunings(monkeypatch)
     pretrained = read_pretrained("pretrained", 24)
     for given in (None, pretrained):
         clock = FakeClock()
@@ -79,7 +75,7 @@ def test_all_of_the_time_is_for_fine_tuning(home: Path, monkeypatch: pytest.Monk
         # R-Drop needs 113 of 150 steps: 40 % of 38 s are too little for them, all of it is not.
         fit_committee(labelled_texts(320), settings(seconds=40, pretrained=given, clock=clock, cache=False))
         assert clock.now - begin <= 38.1
-        assert used["member 1: fine-tuning"].consistency == (0 if given is None else 4)
+        assert seen[-1].recipe.finetune.consistency == (0 if given is None else 4)
         reads = [isinstance(run.model, MaskedLanguageModel) for run in clock.steps]
         assert any(reads) == (given is None)
 
@@ -118,29 +114,19 @@ def test_a_model_for_shorter_texts_reads_them_as_before(home: Path) -> None:
 
 def test_the_command_says_what_was_read_and_resumes(home: Path, tmp_path: Path, monkeypatch: Any) -> None:
     command = f"fit task.csv --pretrained pretrained --members 2 --budget none --out {tmp_path / 'model'}"
-    work, calls = member.finetune_until_best, []
-
-    def dying(*arguments: Any, **options: Any) -> Any:
-        calls.append(options["label"])
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return work(*arguments, **options)
-
+    monkeypatch.setattr("tinylm.fit.estimator.worker_count", lambda n_jobs: 1)
     with monkeypatch.context() as patch:
-        patch.setattr(member, "finetune_until_best", dying)
-        patch.setattr("tinylm.fit.estimator.worker_count", lambda n_jobs: 1)
+        first = watch_finetunings(patch, dies_at=3)
         assert tinylm(command).code == 130
-        first = list(calls)
-        calls.clear()
-        calls += ["", "", ""]  # dies no more
-        done(command)
-    assert set(calls[3:]).isdisjoint(first[:2])
+    again = watch_finetunings(monkeypatch)
+    done(command)
+    assert {one.label for one in again}.isdisjoint(one.label for one in first[:2])
     facts = record_of(tmp_path / "model")["facts"]
     assert facts["pretrained"] == "pretrained" and facts["coverage"]["paragraphs"] == 400
     assert facts["corpus"]["corpus"] == "corpus.txt"
     page = (tmp_path / "model" / "report.html").read_text(encoding="utf-8")
     assert "corpus.txt, read by the model that the encoders began with" in page
-    assert "The recipe has 4 epochs only" in page and "budget was enough" not in page
+    assert "trained for 4, 4 epochs, a number set beforehand" in page  # of the recipe
     again = TinyTextClassifier.from_pretrained(tmp_path / "model")
     assert again.pretrained == "pretrained"
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from helpers.fitting import FakeClock, labelled_texts, recipe, settings
-from tinylm.fit import budget, member
+from helpers.fitting import FakeClock, labelled_texts, recipe, settings, watch_finetunings
+from tinylm.fit import budget, early_stopping, member
 from tinylm.fit.encode import split_labelled
 from tinylm.fit.pipeline import Fitted, fit_committee
 from tinylm.fit.settings import LabelledTexts
@@ -109,19 +109,12 @@ def test_pretraining_gets_the_time_that_finetuning_cannot_use(monkeypatch: pytes
 def test_both_arms_of_a_comparison_learn_all_texts_or_neither_and_have_r_drop_or_neither(
     seconds: float, parts: int, consistency: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, labels, weights, work = FakeClock(), [], set(), member.finetune_until_best
+    clock, seen = FakeClock(), watch_finetunings(monkeypatch)
     clock.work_takes(monkeypatch, lambda run: 0.05)
-
-    def watched(task: Any, tokenizer: Any, start: Any, used: Recipe, *, label: str, **options: Any) -> Any:
-        labels.append(label)
-        weights.add(used.finetune.consistency)
-        return work(task, tokenizer, start, used, label=label, **options)
-
-    monkeypatch.setattr(member, "finetune_until_best", watched)
     fit(clock, seconds, members=1, compare=True)
-    assert weights == {consistency}
+    assert {one.recipe.finetune.consistency for one in seen} == {consistency}
     phases = [[phase, member.last_of(phase)][:parts] for phase in (member.WITHOUT, member.FINETUNING)]
-    assert labels == [f"member 1: {name}" for phase in phases for name in phase]
+    assert [one.label for one in seen] == [f"member 1: {name}" for phase in phases for name in phase]
 
 
 def test_without_validation_texts_no_time_is_kept_to_learn_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,6 +156,35 @@ def test_finetuning_takes_the_recipes_epochs_and_more_of_few_texts(
     texts: int, recipe_epochs: int, epochs: int
 ) -> None:
     assert budget.enough_epochs(recipe_epochs, texts, batch_size=32) == epochs
+
+
+@pytest.mark.parametrize(
+    ("enough", "n_validation", "epochs", "patience"),
+    [
+        (4, 400, 30, 6),
+        (50, 400, 50, 6),  # the paper's: never fewer than after pre-training
+        (60, 3, 120, None),  # three texts cannot choose the number of epochs
+        (11, 50, 22, None),
+        (4, 0, 8, None),
+    ],
+)
+def test_a_rival_without_pretraining_has_more_epochs_and_no_choice_by_few_texts(
+    enough: int, n_validation: int, epochs: int, patience: int | None
+) -> None:
+    assert budget.rival_epochs(enough, n_validation) == epochs
+    assert budget.rival_patience(n_validation) == patience
+
+
+def test_a_rival_on_few_texts_takes_its_epochs_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two validation texts prefer its first epoch; it takes twice the 60 that the other has."""
+    clock, seen = FakeClock(), watch_finetunings(monkeypatch)
+    clock.work_takes(monkeypatch, lambda run: 0.01)
+    score = itertools.count(0, -1)
+    monkeypatch.setattr(early_stopping, "score_and_loss", lambda *_: (float(next(score)), 1.0))
+    (history,) = fit(clock, 600, texts=24, members=1, compare=True, used=recipe(finetune=4)).histories
+    assert history.without is not None and history.without.patience is None
+    assert (history.without.kept, len(history.finetuning.epochs)) == (120, 60)
+    assert [one.recipe.finetune.epochs for one in seen] == [120, 120, 60, 60]  # and on all texts
 
 
 def test_a_fit_with_the_papers_recipe_is_not_cut_to_the_epochs_of_another(

@@ -71,6 +71,7 @@ def test_training_ends_when_nothing_gets_better(
     scores(monkeypatch, values)
     found = finetuned(7, patience=patience)
     assert (len(found.log.epochs), found.log.kept, found.log.planned) == (epochs, kept, 7)
+    assert found.log.patience == patience and found.log.cut_short == (epochs == 7)
 
 
 def test_without_a_validation_part_all_epochs_are_taken() -> None:

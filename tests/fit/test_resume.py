@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from helpers.fitting import FakeClock, labelled, labelled_texts, recipe, settings, tiny
+from helpers.fitting import (
+    FakeClock,
+    labelled,
+    labelled_texts,
+    recipe,
+    settings,
+    tiny,
+    watch_finetunings,
+)
 from tinylm import TinyTextClassifier
 from tinylm.errors import MachineWarning, UserError
 from tinylm.fit import member, resume
@@ -165,22 +173,15 @@ def test_the_budget_counts_the_time_before_the_interruption(
 def test_an_arm_that_is_resumed_with_little_time_keeps_r_drop_as_the_other_has_it(
     tmp_path: Path, cache: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, used, work = FakeClock(), {}, member.finetune_until_best
+    clock, seen = FakeClock(), watch_finetunings(monkeypatch)
     clock.work_takes(monkeypatch, lambda run: 0.05)
     texts, given = within_100_seconds(clock, 1, tmp_path / "unfinished")
-
-    def watched(
-        task: Any, tokenizer: Any, start: Any, used_recipe: Any, *, label: str, **options: Any
-    ) -> Any:
-        used[label] = used_recipe.finetune.consistency
-        return work(task, tokenizer, start, used_recipe, label=label, **options)
-
-    monkeypatch.setattr(member, "finetune_until_best", watched)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
         patch.setattr(member, "pretrain", dying(member.pretrain, 0))  # between the two arms
         fit_committee(texts, given)
     fit_committee(texts, replace(given, begun=clock.now - 80))
     arms = [f"member 1: {phase}" for phase in (member.WITHOUT, member.FINETUNING)]
+    used = {one.label: one.recipe.finetune.consistency for one in seen}
     assert [used[arm] for arm in arms] == [4.0, 4.0]
 
 

@@ -18,6 +18,7 @@ from helpers.fitting import (
     settings,
     several_labels,
     tiny,
+    watch_finetunings,
 )
 from tinylm.fit import member, teach, tfidf_member
 from tinylm.fit.encode import encode, split_labelled
@@ -64,25 +65,21 @@ def test_texts_without_labels_tell_of_words_that_no_labelled_text_has() -> None:
 def test_no_member_learns_a_validation_text(monkeypatch: pytest.MonkeyPatch, compare: bool) -> None:
     texts, labels = labelled(60)
     texts = [f"{text} no{number}" for number, text in enumerate(texts)]
-    learned: list[tuple[int, int]] = []
+    seen = watch_finetunings(monkeypatch)
     linear: list[int] = []
-    work, train = member.finetune_until_best, tfidf_member.train_tfidf
-
-    def finetuned(task: Any, *arguments: Any, **options: Any) -> Any:
-        learned.append((len(task.train), len(task.test)))
-        return work(task, *arguments, **options)
+    train = tfidf_member.train_tfidf
 
     def trained(task: TfidfTask, rows: np.ndarray | None = None) -> TfidfModel:
         linear.append(len(task.targets) if rows is None else len(rows))
         return train(task, rows)
 
-    monkeypatch.setattr(member, "finetune_until_best", finetuned)
     monkeypatch.setattr(tfidf_member, "train_tfidf", trained)
     unlabelled = [*texts, *(f"the ship {number}" for number in range(40))]
     classifier = tiny(members=1, validation=0.2, unlabelled=unlabelled, recipe=recipe(1, 2))
     fitted = classifier.fit_for_report(texts, labels, compare=compare).fitted_
     # 48 of 60 texts are for training. Of the 100 without labels 12 are copies of validation texts.
     assert fitted.kept_out == 12 and fitted.self_taught == 88
+    learned = [(len(one.task.train), len(one.task.test)) for one in seen]
     assert learned == [(48, 12)] * (1 + compare) + [(48 + 88, 12)] * (1 + compare)
     assert linear == [48] + [48 + 88 - 8] * (1 + compare)
     assert [history.labelled_used for history in fitted.histories] == [48]
@@ -106,21 +103,15 @@ def test_few_texts_without_labels_are_only_read() -> None:
 
 
 def test_a_student_learns_few_texts_without_labels_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    learned: list[int] = []
-    work = member.finetune_until_best
-
-    def finetuned(task: Any, *arguments: Any, **options: Any) -> Any:
-        learned.append(len(task.train))
-        return work(task, *arguments, **options)
-
-    monkeypatch.setattr(member, "finetune_until_best", finetuned)
+    seen = watch_finetunings(monkeypatch)
     texts, labels = labelled(40)
     more = [f"{text} today" for text in labelled(20, seed=1)[0]]
     fitted = (
         tiny(student=True, unlabelled=more, validation=0.2, recipe=recipe(1, 2)).fit(texts, labels).fitted_
     )
     train = len(fitted.split.train)
-    assert learned == [train, train + 20] and fitted.self_taught == 0
+    assert [len(one.task.train) for one in seen] == [train, train + 20] and fitted.self_taught == 0
+    assert [one.label for one in seen] == ["member 1: fine-tuning", "student: distillation"]
 
 
 def test_labels_are_drawn_by_their_probabilities() -> None:
@@ -177,21 +168,13 @@ def test_an_interrupted_one_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         encoders = [one for arm in arms for one in arm.members if not isinstance(one, TfidfMember)]
         return [weight.data for one in encoders for weight in one.weights.values()]
 
-    whole, work, calls = fit(None), member.finetune_until_best, []
-
-    def dying(*arguments: Any, **options: Any) -> Any:
-        calls.append(options["label"])
-        if len(calls) == 8:
-            raise KeyboardInterrupt
-        return work(*arguments, **options)
-
+    whole = fit(None)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(member, "finetune_until_best", dying)
+        first = watch_finetunings(patch, dies_at=8)
         fit(tmp_path / "unfinished")
-    assert len({label for label in calls if member.SELF_TRAINING in label}) == 4
+    assert len({one.label for one in first if member.SELF_TRAINING in one.label}) == 4
     monkeypatch.setenv("TINYLM_CACHE", str(tmp_path / "another"))
-    calls.clear()
-    monkeypatch.setattr(member, "finetune_until_best", dying)
+    again = watch_finetunings(monkeypatch)
     for ours, theirs in zip(fit(tmp_path / "unfinished"), whole, strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    assert len(calls) == 1
+    assert len(again) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,11 @@ from torch import Tensor
 
 from helpers.inputs import WORDS
 from tinylm import TinyTextClassifier
+from tinylm.fit import member
+from tinylm.fit.budget import PATIENCE
+from tinylm.fit.early_stopping import Finetuning
 from tinylm.fit.settings import LabelledTexts, Settings
+from tinylm.train.finetune import EncodedTask, Start
 from tinylm.train.loop import Run
 from tinylm.train.recipes import RECIPES, Recipe
 
@@ -61,6 +66,35 @@ def several_labels(count: int, seed: int = 0) -> tuple[list[str], list[list[str]
     chance = random.Random(seed)
     topics = [sorted(chance.sample(sorted(NOUNS), chance.choice((0, 1, 2)))) for _ in range(count)]
     return [" ".join(["it is", *(sentence(topic, chance) for topic in row)]) for row in topics], topics
+
+
+@dataclass
+class Watched:
+    """A fine-tuning: what it was given, and what came of it unless it was interrupted."""
+
+    task: EncodedTask
+    start: Start
+    recipe: Recipe
+    label: str
+    patience: int | None
+    found: Finetuning | None = None
+
+
+def watch_finetunings(patch: pytest.MonkeyPatch, dies_at: int | None = None) -> list[Watched]:
+    """All fine-tunings of encoders from now on; that of the number `dies_at`, from 1, is interrupted."""
+    seen: list[Watched] = []
+    work = member.finetune_until_best
+
+    def watched(task: EncodedTask, tokenizer: Any, start: Any, used: Recipe, **options: Any) -> Finetuning:
+        one = Watched(task, start, used, options["label"], options.get("patience", PATIENCE))
+        seen.append(one)
+        if len(seen) == dies_at:
+            raise KeyboardInterrupt
+        one.found = work(task, tokenizer, start, used, **options)
+        return one.found
+
+    patch.setattr(member, "finetune_until_best", watched)
+    return seen
 
 
 class FakeClock:

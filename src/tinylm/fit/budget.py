@@ -66,9 +66,10 @@ LEAST_STEPS, MOST_EPOCHS = 150, 60
 # R-Drop reads every text twice. Where less than this part of its epochs fits, the same part of them without
 # it is better (docs/recipe.md, "R-Drop or more epochs").
 ENOUGH_PART = 0.75
-# Its rival without pre-training may take MOST_FINETUNING, so that the comparison is fair, and ends after this
-# many epochs without a better score on the validation texts.
-PATIENCE = 6
+# Its rival without pre-training takes up to MOST_FINETUNING, so that the comparison is fair, and ends after
+# PATIENCE epochs without a better score on the validation texts. Fewer of these than LEAST_CHOOSING choose by
+# chance: then it takes RIVAL_TIMES as many epochs as the other (docs/recipe.md, "A fair rival on few rows").
+PATIENCE, LEAST_CHOOSING, RIVAL_TIMES = 6, 100, 2
 # Fine-tuning gets this share of an encoder's time, as far as it can use it; pre-training the rest.
 # With a rival without pre-training both share half as much again, fine-tuning at most half of that.
 FINETUNING_SHARE, COMPARED_SHARE = 0.4, 0.6
@@ -91,6 +92,17 @@ def enough_epochs(recipe_epochs: int, n_texts: int, batch_size: int) -> int:
     """Epochs after which a pre-trained encoder is fine-tuned, see LEAST_STEPS."""
     steps_per_epoch = -(-n_texts // batch_size)
     return max(recipe_epochs, min(MOST_EPOCHS, -(-LEAST_STEPS // steps_per_epoch)))
+
+
+def rival_patience(n_validation: int) -> int | None:
+    """Epochs without a better validation score that end a rival without pre-training; None: it takes all."""
+    return None if n_validation < LEAST_CHOOSING else PATIENCE
+
+
+def rival_epochs(enough: int, n_validation: int) -> int:
+    """The most epochs of a rival, where so many are enough for the pre-trained encoder."""
+    few = rival_patience(n_validation) is None
+    return RIVAL_TIMES * enough if few else max(MOST_FINETUNING, enough)
 
 
 def slots(sizes: Sequence[float], workers: int, seconds: float) -> list[float]:

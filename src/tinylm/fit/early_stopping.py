@@ -29,16 +29,23 @@ class FinetuningLog:
             `validation_loss`.
         kept: the epoch whose weights were kept, from 1.
         planned: epochs that would have been taken if the validation score had kept rising.
+        patience: epochs without a better score that would have ended it; None took all that were planned.
     """
 
     epochs: list[dict[str, float]]
     kept: int
     planned: int
+    patience: int | None = None
 
     @property
     def scores(self) -> list[float]:
         """Of the epochs on the validation part; empty without one."""
         return [epoch["validation_score"] for epoch in self.epochs if "validation_score" in epoch]
+
+    @property
+    def cut_short(self) -> bool:
+        """Whether its epochs, or its time, were over before its patience was."""
+        return self.patience is not None and len(self.epochs) - self.kept < self.patience
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ def finetune_until_best(
     history = train(run, label, validate if len(task.test) else None, over)
     if weights is not None:
         model.load_state_dict(weights)
-    return Finetuning(model, FinetuningLog(history, kept or len(history), recipe.finetune.epochs))
+    return Finetuning(model, FinetuningLog(history, kept or len(history), recipe.finetune.epochs, patience))
 
 
 def score_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -12,7 +12,14 @@ import numpy as np
 
 from tinylm.fit import budget
 from tinylm.fit.encode import Encoded
-from tinylm.fit.member import Job, TrainedEncoder, TrainedMember, train_member, train_student
+from tinylm.fit.member import (
+    DISTILLATION,
+    Job,
+    TrainedEncoder,
+    TrainedMember,
+    train_member,
+    train_student,
+)
 from tinylm.fit.settings import Settings
 from tinylm.model.config import ModelConfig
 from tinylm.model.heads import SequenceClassifier
@@ -62,9 +69,11 @@ def train_students(
     """Encoders that learn a task from their present weights, side by side; all are done at `deadline`."""
     settings = encoded.settings
     ends = deadlines([start.config.heads for start in starts], settings, deadline)
+    jobs = [_job(encoded, number, start.config, task) for number, start in enumerate(starts)]
+    if phase == DISTILLATION:  # a student of all members is none of them
+        jobs = [replace(job, name="student") for job in jobs]
     arguments = [
-        (replace(_job(encoded, number, start.config, task), deadline=end), start, phase)
-        for number, (start, end) in enumerate(zip(starts, ends, strict=True))
+        (replace(job, deadline=end), start, phase) for job, start, end in zip(jobs, starts, ends, strict=True)
     ]
     found = run_side_by_side(train_student, arguments, settings.workers, settings.engine)
     return [TrainedEncoder(one.model, logits_of(one.model, encoded.task.test)) for one in found]

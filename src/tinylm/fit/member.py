@@ -179,9 +179,13 @@ def train_student(job: Job, start: SequenceClassifier, phase: str) -> Finetuning
 
 @dataclass(frozen=True)
 class Plan:
-    """A fine-tuning's largest number of epochs, seconds per epoch, and deadline.
+    """How long a fine-tuning may take.
 
-    `twice`: whether all texts are learned after it. Both arms of a comparison have that time, or neither.
+    Attributes:
+        epochs: at most.
+        seconds_per_epoch: of one.
+        ends: deadline.
+        twice: whether all texts are learned after it. Both arms of a comparison have that time, or neither.
     """
 
     epochs: int
@@ -224,10 +228,11 @@ def make_schedule(job: Job, deadline: float) -> Schedule:
         per_epoch *= 1 + _growth(job)
     finetuning = min(share * left, enough * per_epoch)
     # What fine-tuning leaves of the share of both is for the rival, which needs more epochs.
-    without = min(both * left - finetuning, budget.MOST_FINETUNING * per_epoch)
+    most = budget.rival_epochs(enough, len(job.task.test))
+    without = min(both * left - finetuning, most * per_epoch)
     return Schedule(
         job.recipe,
-        Plan(budget.MOST_FINETUNING, epoch, now + without, twice),
+        Plan(most, epoch, now + without, twice),
         deadline - finetuning,
         Plan(enough, epoch, deadline, twice),
     )
@@ -396,11 +401,16 @@ def _finetuned_now(job: Job, start: Start, plan: Plan | None, what: str) -> tupl
         seed=job.seed,
         label=f"{job.name}: {what}",
         loss=loss_of(task, job.class_weights),
-        # After pre-training the last epoch is the best one, as far as few validation texts can tell.
-        patience=None if what == FINETUNING else budget.PATIENCE,
+        patience=_patience(what, len(task.test)),
         stop=_is_over(job, plan.ends if plan else None),
     )
     return found, len(task.train)
+
+
+def _patience(what: str, n_validation: int) -> int | None:
+    if what == FINETUNING:  # the last epoch is the best one, as far as few validation texts can tell
+        return None
+    return budget.rival_patience(n_validation) if what == WITHOUT else budget.PATIENCE
 
 
 def _with_weights(task: EncodedTask) -> EncodedTask:

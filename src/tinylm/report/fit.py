@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from rich.table import Table
 
-from tinylm.fit.budget import MOST_FINETUNING, PATIENCE
 from tinylm.fit.pipeline import Fitted
 from tinylm.infer.baselines import LINEAR_SVM, Score
 from tinylm.infer.evaluation import Evaluation
@@ -125,7 +124,7 @@ def write_fit_report(results: FitResults, path: Path) -> None:
             replace(mistake, text=cut(mistake.text, MISTAKE_LENGTH))
             for mistake in found.mistakes[:SHOWN_MISTAKES]
         ],
-        rival_training=_rival_training(results.fitted, results.budget),
+        rival_training=_rival_training(results.fitted),
         last_training=_last_training(results.fitted),
     )
 
@@ -212,19 +211,26 @@ def findings(results: FitResults) -> list[str]:
     return sentences
 
 
-def _rival_training(fitted: Fitted, budget: str | float | None) -> str | None:
+def _rival_training(fitted: Fitted) -> str | None:
     """How the committee without pre-training was trained; None where there is none."""
     logs = [history.without for history in fitted.histories if history.without]
     if not logs:
         return None
+    if logs[0].patience is None:
+        epochs = ", ".join(str(log.kept) for log in logs)
+        return (
+            f"Without pre-training, the encoders were trained for {epochs} epochs, a number set beforehand:"
+            " so few validation texts cannot choose it."
+        )
     kept = ", ".join(f"{log.kept} of {len(log.epochs)}" for log in logs)
     words = (
         "Without pre-training, each encoder was trained until its validation score had not risen for"
-        f" {PATIENCE} epochs, within at most {MOST_FINETUNING} epochs; the epochs kept are {kept}."
+        f" {logs[0].patience} epochs, within at most {max(log.planned for log in logs)} epochs; the epochs"
+        f" kept are {kept}."
     )
-    if (planned := min(log.planned for log in logs)) < MOST_FINETUNING:
-        why = "The recipe has" if budget is None else "The budget was enough for"
-        words += f" {why} {planned} epochs only, so more time might make it better."
+    if short := sum(log.cut_short for log in logs):
+        who = "each" if short == len(logs) else f"{short} of {len(logs)}"
+        words += f" For {who} the epochs were over before that, so a longer training might make it better."
     return words
 
 
