@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from tinylm.fit.budget import PATIENCE
 from tinylm.fit.early_stopping import FinetuningLog
 from tinylm.infer.baselines import LINEAR_SVM, Score
 from tinylm.infer.latency import Latency
@@ -36,10 +35,10 @@ from tinylm.text.coverage import Coverage
 
 @dataclass(frozen=True)
 class Trial:
-    """One fine-tuning, ended when the validation articles got no better.
+    """One fine-tuning.
 
     Attributes:
-        model: the weights of the best epoch on the validation articles.
+        model: the weights of its last epoch.
         log: epochs and validation scores.
         validation_logits: `float32 [validation texts, labels]`.
         test_logits: `float32 [test texts, labels]`.
@@ -234,8 +233,6 @@ def write_demo_report(results: DemoResults, path: Path) -> None:
         accuracies=accuracies,
         timed=timed,
         recall=dict(zip(results.label_names, recall.tolist(), strict=True)),
-        patience=PATIENCE,
-        most_epochs=max(trial.log.planned for trial in member.without),
         linear_svm=LINEAR_SVM,
     )
 

@@ -3,8 +3,8 @@
 `tinylm demo` shows on 10,000 Wikipedia openings what the paper shows on six million:
 a gap between a model with and one without pre-training, and a soft committee of
 shallow models beside a deep one. Test articles never enter pre-training, and no
-figure is chosen on them: a part of the labelled articles, the validation part, ends
-every fine-tuning and calibrates the committee.
+figure is chosen on them: a part of the labelled articles, the validation part,
+calibrates the committee.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from rich.console import Console
 from scipy.special import softmax
 
-from tinylm.fit.budget import MOST_FINETUNING, enough_epochs
+from tinylm.fit.budget import RIVAL_TIMES, enough_epochs
 from tinylm.fit.early_stopping import finetune_until_best
 from tinylm.infer.baselines import linear_svm_on
 from tinylm.infer.calibration import fit_temperature, reliability
@@ -52,11 +52,11 @@ class DemoSettings:
 
     Attributes:
         task: see `load_task`.
-        train_per_label: labelled texts of each label, beside those for the test.
-        validation: share of the labelled texts that ends fine-tuning and calibrates the committee.
+        train_per_label: labelled texts of each label, beside those for the test: few, as users have them.
+        validation: share of the labelled texts that calibrates the committee.
         corpus: for pre-training, see `prepare`.
         recipe: of all models; texts are cut short, so that it takes a few minutes.
-        most_epochs: of a fine-tuning; with pre-training fewer are enough.
+        most_epochs: of a fine-tuning; None for as many as it can use.
         deep: shape of the deep model.
         members: shapes of the shallow ones, of different width. Table 8 of the paper also varies
             the convolutions in front, which would not fit into a few minutes.
@@ -65,11 +65,11 @@ class DemoSettings:
     """
 
     task: str | Path = "vital-topics"
-    train_per_label: int | None = 120
+    train_per_label: int | None = 32
     validation: float = 1 / 6
     corpus: str = "vital"
     recipe: Recipe = RECIPES["fast"].model_copy(update={"max_tokens": 64})
-    most_epochs: int = MOST_FINETUNING
+    most_epochs: int | None = None
     deep: Shape = field(default_factory=lambda: {"layers": 3, "heads": 2})
     members: Sequence[Shape] = tuple({"layers": 1, "heads": heads} for heads in (1, 2, 3))
     trials: int = 3
@@ -179,14 +179,14 @@ def _trials(
 ) -> list[Trial]:
     """Fine-tune one architecture several times, from pre-trained weights or without any."""
     start: MaskedLanguageModel | ModelConfig = config
-    recipe, what = settings.recipe, "fine-tuning"
+    recipe, phase, what = settings.recipe, settings.recipe.finetune, "no pre-training"
+    epochs = enough_epochs(phase.epochs, len(learnt.train), phase.batch_size)
     if pretrained:
-        label = f"{config.name}: pre-training"
+        what, label = "fine-tuning", f"{config.name}: pre-training"
         start, _ = pretrain(corpus.paragraphs, corpus.tokenizer, config, recipe, seed=seed, label=label)
-        epochs = enough_epochs(recipe.finetune.epochs, len(learnt.train), recipe.finetune.batch_size)
-        recipe = recipe.with_epochs(finetune=min(epochs, settings.most_epochs))
     else:
-        recipe, what = recipe.with_epochs(finetune=settings.most_epochs), "no pre-training"
+        epochs *= RIVAL_TIMES
+    recipe = recipe.with_epochs(finetune=min(epochs, settings.most_epochs or epochs))
     trials = []
     for trial in range(settings.trials):
         found = finetune_until_best(
@@ -196,6 +196,7 @@ def _trials(
             recipe,
             seed=seed + trial,
             label=f"{config.name}: {what}, trial {trial + 1} of {settings.trials}",
+            patience=None,
         )
         logits = logits_of(found.model, test)
         validation = logits_of(found.model, learnt.test)
