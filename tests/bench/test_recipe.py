@@ -388,6 +388,19 @@ def test_a_page_shows_what_texts_without_labels_bring(tmp_path):
     assert "| agnews-8rows-unlabelled | 1 | 0.950 |" in "\n".join(shown(tmp_path, "all"))
 
 
+def test_a_page_shows_the_gap_of_committees_and_of_encoders(tmp_path):
+    """By hand; the last member is the TF-IDF member, which has no gap."""
+    without = {"without": 0.85, "without_members": [0.60, 0.64, 0.85]}
+    fits = {"agnews-8rows-compared": [{"accuracy": 0.90} | without, {"seed": 43, "accuracy": 0.92} | without]}
+    write_fits(tmp_path, "agnews", fits | {"dbpedia-5min-compared": [{"accuracy": 0.9} | without]})
+    width = stats.sem([0.05, 0.07]) * stats.t.ppf(0.975, 1)
+    assert shown(tmp_path, "compared")[2:4] == [
+        f"| AG News, 8 | 2 | 0.860 ± 0.000 | 0.910 ± 0.014 | 0.850 ± 0.000 | +0.060 ± {width:.3f} | 0.820 |"
+        " 0.620 | +0.200 |",
+        "| DBpedia, 100 | 1 | 0.860 | 0.900 | 0.850 | +0.050 | 0.820 | 0.620 | +0.200 |",
+    ]
+
+
 def test_a_table_of_minutes_has_no_empty_cell(tmp_path):
     """Columns that all tasks have; in a line, the splits that all its fits have."""
     assert shown(tmp_path, "minutes") == ["Not measured yet."]

@@ -560,6 +560,7 @@ def toy_fits(monkeypatch, tmp_path) -> None:
     corpus.write_text("\n\n".join(texts))
     cases = {"toy": accuracy.Case("toy", 0.03), "toy-student": accuracy.Case("toy", 0.03, kind="student")}
     cases["toy-unlabelled"] = accuracy.Case("toy", 0.03, kind="unlabelled")
+    cases["toy-compared"] = accuracy.Case("toy", 0.05, kind="compared")
     cases["toy-pretrained"] = accuracy.Case("toy", 0.03, kind="pretrained")
     monkeypatch.setattr(accuracy, "CASES", cases)
     for kind, parameters in accuracy.PARAMETERS.items():  # processes of their own would take seconds
@@ -608,6 +609,14 @@ def test_accuracy_with_texts_without_labels(toy_fits):
     assert found["unlabelled"] == 60  # not those that the split has drawn
     assert found["self_trained_svm"] == pytest.approx(0.9)
     assert 0 <= found["self_taught"] <= 60 and len(found["members"]) == 4
+
+
+def test_accuracy_beside_a_committee_without_pretraining(toy_fits):
+    found = accuracy.measure_split("toy-compared", 0, MACHINE)
+    assert len(found["without_members"]) == len(found["members"]) == 4
+    # The TF-IDF member is the same in both committees, the encoders are not.
+    assert found["without_members"][-1] == found["members"][-1]
+    assert 0 <= found["without"] <= 0.95
 
 
 def test_accuracy_from_a_pretrained_model(toy_fits, tmp_path, monkeypatch):

@@ -40,13 +40,16 @@ TASKS: dict[str, dict[str, Any]] = {
 MINUTES, ROWS = (1, 5, 10, 20, 60), (8, 32, 128)
 ROWS_MINUTES = 5  # the default of `fit`
 # What is fitted: the default; the same with texts without labels; the same from a model that was pre-trained
-# before; with a student of the committee, which then predicts in its place; or one encoder by the recipe of
-# the paper, as far as its epochs fit into the time.
-FIT, UNLABELLED, PRETRAINED, STUDENT, PAPER = "fit", "unlabelled", "pretrained", "student", "paper"
+# before; the same beside a committee without pre-training, with which it shares the time; with a student of
+# the committee, which then predicts in its place; or one encoder by the recipe of the paper, as far as its
+# epochs fit into the time.
+FIT, UNLABELLED, PRETRAINED, COMPARED = "fit", "unlabelled", "pretrained", "compared"
+STUDENT, PAPER = "student", "paper"
 PARAMETERS: dict[str, dict[str, Any]] = {
     FIT: {},
     UNLABELLED: {},
     PRETRAINED: {},
+    COMPARED: {},
     STUDENT: {"student": True},
     PAPER: {"recipe": "paper", "members": 1, "tfidf_member": False},
 }
@@ -83,13 +86,13 @@ CASES = (
     {f"{task}-{minutes}min": Case(task, minutes) for task in TASKS for minutes in MINUTES}
     | {
         f"{task}-{rows}rows{end}": Case(task, ROWS_MINUTES, rows, kind)
-        for kind, end in ((FIT, ""), (UNLABELLED, f"-{UNLABELLED}"), (PRETRAINED, f"-{PRETRAINED}"))
+        for kind, end in ((FIT, ""), *((kind, f"-{kind}") for kind in (UNLABELLED, PRETRAINED, COMPARED)))
         for task in ("agnews", "dbpedia")
         for rows in ROWS
     }
     | {
         f"{task}-{minutes}min-{kind}": Case(task, minutes, kind=kind)
-        for kind in (PRETRAINED, STUDENT, PAPER)
+        for kind in (PRETRAINED, COMPARED, STUDENT, PAPER)
         for task in TASKS
         for minutes in MINUTES
     }
@@ -151,7 +154,8 @@ def measure_split(name: str, number: int, machine: Machine) -> Split:
     )
     begin = time.monotonic()
     # What an earlier fit left in the cache folder would save this one its pre-training.
-    classifier.fit_for_report(texts.train_texts, texts.train_labels, compare=False, cache=False)
+    compare = case.kind == COMPARED
+    classifier.fit_for_report(texts.train_texts, texts.train_labels, compare=compare, cache=False)
     seconds = time.monotonic() - begin
     fitted = classifier.fitted_
     assert fitted.coverage is not None  # `tinylm pretrain` says what a model has read
@@ -171,6 +175,10 @@ def measure_split(name: str, number: int, machine: Machine) -> Split:
     if unlabelled is not None:
         found |= {"unlabelled": len(unlabelled), "self_taught": fitted.self_taught}
         found["self_trained_svm"] = self_trained_svm(texts, unlabelled)
+    if fitted.without is not None:
+        found["without"] = _accuracy(fitted.without.decision_function(texts.test_texts), texts)
+        alone = fitted.without.member_logits(texts.test_texts)
+        found["without_members"] = [_accuracy(logits, texts) for logits in alone]
     if fitted.teacher is not None:
         found["teacher"] = _accuracy(members.sum(0), texts)
         found["teacher_milliseconds"] = fitted.all_members_latency.p50

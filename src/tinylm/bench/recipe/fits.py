@@ -9,6 +9,7 @@ import numpy as np
 
 from tinylm.bench.accuracy import (
     CASES,
+    COMPARED,
     FIT,
     MINUTES,
     PAPER,
@@ -136,6 +137,30 @@ def unlabelled_table(fits: Fits) -> Grid:
     return Grid([*head, "fit without them", "fit with them"], rows, note)
 
 
+def compared_table(fits: Fits) -> Grid:
+    """The gap of pre-training, of committees with their TF-IDF members and of encoders alone."""
+    chosen = {case: list(fits[case].values()) for case in fits if CASES[case].kind == COMPARED}
+    rows = []
+    for case, splits in chosen.items():
+        name, most = NAMES[CASES[case].task]
+        encoders, without = (_encoders(splits, members) for members in ("members", "without_members"))
+        rows.append(
+            [
+                f"{name}, {CASES[case].rows or most:,}",
+                str(len(splits)),
+                mean_deviation(_values(splits, LINEAR)),
+                mean_deviation(_values(splits, "accuracy")),
+                mean_deviation(_values(splits, "without")),
+                _difference(splits, "without"),
+                number(encoders),
+                number(without),
+                signed(encoders - without),
+            ]
+        )
+    head = ["task, training rows per label", "splits", "linear SVM", "fit", "without pre-training", "gap"]
+    return Grid([*head, "an encoder", "without pre-training", "gap"], rows, _machines(chosen))
+
+
 def _minutes(number: int) -> str:
     return f"fit, {number} minute{'s' if number > 1 else ''}"
 
@@ -230,9 +255,9 @@ def _difference(splits: Sequence[Split], other: str) -> str:
     return signed(float(differences.mean())) + (f" ± {found.high - found.mean:.3f}" if found else "")
 
 
-def _encoders(splits: Sequence[Split]) -> float:
+def _encoders(splits: Sequence[Split], members: str = "members") -> float:
     """Mean accuracy of a committee's encoders: all of its members but the last, the TF-IDF member."""
-    return float(np.mean([split["members"][:-1] or split["members"] for split in splits]))
+    return float(np.mean([split[members][:-1] or split[members] for split in splits]))
 
 
 def _machines(chosen: Mapping[str, Sequence[Split]]) -> str:

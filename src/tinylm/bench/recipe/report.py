@@ -17,6 +17,7 @@ from tinylm.bench.recipe.fits import (
     FASTTEXT,
     LINEAR,
     NAMES,
+    compared_table,
     fits_table,
     minutes_table,
     points,
@@ -52,6 +53,7 @@ FITS_TABLES = {
     "minutes": minutes_table,
     "rows": rows_table,
     "pretrained": pretrained_table,
+    "compared": compared_table,
     "unlabelled": unlabelled_table,
 }
 DEVICES = ("cpu", "cuda")
