@@ -142,7 +142,8 @@ def test_workers_work_as_local_ones_do(engine: Engine, tmp_path: Path, monkeypat
 
 
 @pytest.mark.slow
-def test_a_lost_job_is_started_again_but_not_for_ever(engine: Engine, tmp_path: Path) -> None:
+def test_a_lost_job_is_started_again_but_not_for_ever(engine: Engine, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(ray_engine, "RETRIES", 1)  # each one waits for a process to start
     log = tmp_path / "log"
     with engine.workers(2) as submit:
         submit(ray_jobs.die_once, log).result()

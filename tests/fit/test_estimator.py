@@ -325,7 +325,7 @@ def test_the_tfidf_member_counts_as_much_beside_three_encoders_as_beside_one() -
     texts, labels = labelled(60)
     new, _ = labelled(20, seed=1)
     one, three = (
-        tiny(members=count, recipe=recipe(1, 20), validation=0)
+        tiny(members=count, recipe=recipe(1, 40), validation=0)
         .fit(texts, labels)
         .committee_.member_logits(new)
         for count in (1, 3)
@@ -341,7 +341,10 @@ def test_encoders_that_have_learnt_nothing_do_not_spoil_the_committee(validation
     untrained = recipe(1, 1).with_epochs(learning_rate=1e-9)
     phase = untrained.finetune.model_copy(update={"muon_lr": None})
     classifier = tiny(
-        recipe=untrained.model_copy(update={"finetune": phase}), members=3, validation=validation
+        recipe=untrained.model_copy(update={"finetune": phase}),
+        members=3,
+        validation=validation,
+        random_state=1,
     ).fit(texts, labels)
     new, truth = labelled(100, seed=1)
     logits = classifier.committee_.member_logits(new)
@@ -582,7 +585,11 @@ def test_the_end_of_long_texts_is_read_where_it_is_asked_for(tmp_path: Path) -> 
     texts, labels = labelled(60)
     filling = "it is so and so and then again so " * 5
     texts = [filling + text for text in texts]
-    encoder = {"max_tokens": 24, "tfidf_member": False}  # the TF-IDF member reads all
+    encoder = {
+        "max_tokens": 24,
+        "tfidf_member": False,
+        "recipe": recipe(1, 20),
+    }  # the TF-IDF member reads all
     classifier = tiny(long_texts="head-tail", **encoder).fit(texts, labels)
     assert classifier.fitted_.cut == 60
     assert classifier.score(texts, labels) > 0.9 > tiny(**encoder).fit(texts, labels).score(texts, labels)

@@ -194,7 +194,7 @@ def test_fasttext_learns_what_words_tell_in_whatever_order_the_rows_are():
 
 def test_a_public_model_that_is_nowhere_says_where_to_put_it(tmp_path, monkeypatch):
     monkeypatch.setenv("TINYLM_CACHE", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # read from the environment once
     monkeypatch.delenv("TINYLM_DATA", raising=False)
     with pytest.raises(UserError, match=r"could not be downloaded .* config.json and model.safetensors into"):
         find_public("nobody/no-such-model", 30522)

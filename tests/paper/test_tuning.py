@@ -46,7 +46,7 @@ def home(tmp_path_factory: pytest.TempPathFactory):
     """A folder with a spec, a cache of its own, and a preset that learns the task in a few steps."""
     folder = tmp_path_factory.mktemp("tuning")
     (folder / "tiny.yaml").write_text(SPEC)
-    changes = {"max_train_texts": 120, "validation_per_label": 20, "finetune_epochs": 20, "patience": 20}
+    changes = {"max_train_texts": 120, "validation_per_label": 20, "finetune_epochs": 8, "patience": 8}
     values = load_preset("smoke").model_dump() | changes
     preset = Preset.model_validate(values)
     recipe = preset.base_recipe()
