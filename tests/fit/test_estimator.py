@@ -585,11 +585,8 @@ def test_the_end_of_long_texts_is_read_where_it_is_asked_for(tmp_path: Path) -> 
     texts, labels = labelled(60)
     filling = "it is so and so and then again so " * 5
     texts = [filling + text for text in texts]
-    encoder = {
-        "max_tokens": 24,
-        "tfidf_member": False,
-        "recipe": recipe(1, 20),
-    }  # the TF-IDF member reads all
+    # Encoders alone: the TF-IDF member reads all.
+    encoder = {"max_tokens": 24, "tfidf_member": False, "recipe": recipe(1, 20)}
     classifier = tiny(long_texts="head-tail", **encoder).fit(texts, labels)
     assert classifier.fitted_.cut == 60
     assert classifier.score(texts, labels) > 0.9 > tiny(**encoder).fit(texts, labels).score(texts, labels)

@@ -176,9 +176,9 @@ def measure_split(name: str, number: int, machine: Machine) -> Split:
         found |= {"unlabelled": len(unlabelled), "self_taught": fitted.self_taught}
         found["self_trained_svm"] = self_trained_svm(texts, unlabelled)
     if fitted.without is not None:
-        found["without"] = _accuracy(fitted.without.decision_function(texts.test_texts), texts)
-        alone = fitted.without.member_logits(texts.test_texts)
-        found["without_members"] = [_accuracy(logits, texts) for logits in alone]
+        without = fitted.without.member_logits(texts.test_texts)
+        found["without"] = _accuracy(without.sum(0), texts)
+        found["without_members"] = [_accuracy(logits, texts) for logits in without]
     if fitted.teacher is not None:
         found["teacher"] = _accuracy(members.sum(0), texts)
         found["teacher_milliseconds"] = fitted.all_members_latency.p50

@@ -56,7 +56,6 @@ class DemoSettings:
         validation: share of the labelled texts that calibrates the committee.
         corpus: for pre-training, see `prepare`.
         recipe: of all models; texts are cut short, so that it takes a few minutes.
-        most_epochs: of a fine-tuning; None for as many as it can use.
         deep: shape of the deep model.
         members: shapes of the shallow ones, of different width. Table 8 of the paper also varies
             the convolutions in front, which would not fit into a few minutes.
@@ -69,7 +68,6 @@ class DemoSettings:
     validation: float = 1 / 6
     corpus: str = "vital"
     recipe: Recipe = RECIPES["fast"].model_copy(update={"max_tokens": 64})
-    most_epochs: int | None = None
     deep: Shape = field(default_factory=lambda: {"layers": 3, "heads": 2})
     members: Sequence[Shape] = tuple({"layers": 1, "heads": heads} for heads in (1, 2, 3))
     trials: int = 3
@@ -186,7 +184,7 @@ def _trials(
         start, _ = pretrain(corpus.paragraphs, corpus.tokenizer, config, recipe, seed=seed, label=label)
     else:
         epochs *= RIVAL_TIMES
-    recipe = recipe.with_epochs(finetune=min(epochs, settings.most_epochs or epochs))
+    recipe = recipe.with_epochs(finetune=epochs)
     trials = []
     for trial in range(settings.trials):
         found = finetune_until_best(
