@@ -104,5 +104,42 @@ def test_a_script_without_a_guard_does_not_run_again_in_its_workers(tmp_path: Pa
     assert done.stdout == "from the top\n2\n", done.stderr
 
 
+COPIES = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+os.environ["SAID"] = "early"
+import tinylm.train.masking  # and with it PyTorch
+from jobs import seen
+from tinylm.system.processes import run_side_by_side
+
+for said in ("early", "late"):
+    os.environ["SAID"] = said
+    os.chdir(sys.argv[1])
+    print(*set(run_side_by_side(seen, [(), ()], workers=2)))
+"""
+SEEN = """
+import os, sys, time
+
+loaded = "tinylm.train.masking" in sys.modules
+
+def seen():
+    time.sleep(0.5)  # so that each of two workers takes one job
+    return loaded, os.environ["SAID"], os.environ["OMP_NUM_THREADS"], os.getcwd()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere workers start afresh")
+def test_workers_have_loaded_what_their_parent_has_and_live_in_its_surroundings(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/jobs.py").write_text(SEEN)
+    (tmp_path / "script.py").write_text(COPIES)
+    here = str(tmp_path / "elsewhere")
+    command = [sys.executable, tmp_path / "script.py", here]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.splitlines() == [str((True, said, "1", here)) for said in ("early", "late")], (
+        done.stderr
+    )
+
+
 def test_one_worker_is_this_process() -> None:
     assert run_side_by_side(os.getpid, [(), ()], workers=1) == [os.getpid()] * 2

@@ -26,6 +26,7 @@ from tinylm.fit.tfidf_member import fit_tfidf
 from tinylm.infer.committee import Committee
 from tinylm.infer.evaluation import Evaluation, evaluate
 from tinylm.infer.latency import Latency, measure_latency
+from tinylm.system.processes import LOCAL, start_loading
 from tinylm.system.progress import progress_log
 from tinylm.text.coverage import Coverage
 from tinylm.text.tasks import Split
@@ -104,6 +105,8 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
         UserError: no text for pre-training, a damaged corpus, a loss that is not a number.
     """
     begin = settings.clock()
+    if settings.engine is LOCAL and LOCAL.places(settings.workers) > 1:
+        start_loading()  # the members' processes, while this one reads
     split = split_labelled(labelled, settings)
     encoded = encode(labelled, split, settings)
     tfidf = fit_tfidf(encoded)

@@ -134,6 +134,30 @@ def in_order(
         raise UserError(f"{KILLED}.") from error
 
 
+def start_loading() -> multiprocessing.context.BaseContext:
+    """Let a process load what this one has loaded, which workers then are copies of; this one goes on.
+
+    A worker that starts afresh takes seconds to import PyTorch and scikit-learn, in every process and for
+    every pool. It is not a copy of this process, as one whose OpenMP has begun can hang. Called early, it
+    costs no time where there is a second core; it is called again when workers start.
+
+    Returns:
+        What starts workers: on Linux those copies, elsewhere, where copies are not safe, new processes.
+    """
+    _start_quiet_resource_tracker()
+    if sys.platform != "linux":
+        return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    loaded = [name for name in sys.modules if name.split(".")[0] == "tinylm"]
+    context.set_forkserver_preload([*loaded, "tinylm.system.unheard"])
+    # Libraries read the number of threads when they are loaded, and modules are to be those of this process.
+    with _sigint_blocked(), _environment(OMP_NUM_THREADS="1", PYTHONPATH=os.pathsep.join(sys.path)):
+        forkserver.ensure_running()
+    return context
+
+
 @contextmanager
 def worker_processes(most: int) -> Iterator[Submit]:
     """Processes of one thread each, at most one per core, whose progress bars this process draws.
@@ -145,10 +169,8 @@ def worker_processes(most: int) -> Iterator[Submit]:
         `submit(function, *arguments)`, as of an executor. Where the block is left by an exception,
         Ctrl-C for one, what is under way is interrupted and what has not begun never begins.
     """
-    # Started afresh, not forked: a copy of a process whose OpenMP has begun can hang.
-    context = multiprocessing.get_context("spawn")
+    context = start_loading()
     count = min(most, cores())
-    _start_quiet_resource_tracker()
     messages = context.Queue()
     painter = threading.Thread(target=show_progress, args=(messages.get,), daemon=True)
     painter.start()
@@ -157,7 +179,10 @@ def worker_processes(most: int) -> Iterator[Submit]:
     # interrupt them and the system does when this process is killed.
     held, interrupt = context.Pipe(duplex=False)
     try:
-        with _without_main(), ProcessPoolExecutor(count, context, _prepare, (messages, held)) as pool:
+        with (
+            _without_main(),
+            ProcessPoolExecutor(count, context, _prepare, (messages, held, dict(os.environ))) as pool,
+        ):
 
             def submit(function: Callable[..., Any], *arguments: Any) -> Future[Any]:
                 with _sigint_blocked():
@@ -205,14 +230,23 @@ def _start_quiet_resource_tracker() -> None:
 
     before = os.environ.get("PYTHONWARNINGS")
     quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
-    os.environ["PYTHONWARNINGS"] = f"{before},{quiet}" if before else quiet
-    try:
+    with _environment(PYTHONWARNINGS=f"{before},{quiet}" if before else quiet):
         resource_tracker.ensure_running()
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Let processes that are started here find these values in their environment."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
     finally:
-        if before is None:
-            del os.environ["PYTHONWARNINGS"]
-        else:
-            os.environ["PYTHONWARNINGS"] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -249,9 +283,10 @@ def threads(count: int) -> Iterator[None]:
 _working = _interrupted = False
 
 
-def _prepare(messages: Any, held: Connection) -> None:
-    """Make a new process a worker."""
-    os.environ["OMP_NUM_THREADS"] = "1"  # read by libraries that its work loads, PyTorch for one
+def _prepare(messages: Any, held: Connection, environment: dict[str, str]) -> None:
+    """Make a new process a worker, with the environment that its parent has now."""
+    os.environ.clear()
+    os.environ.update(environment | {"OMP_NUM_THREADS": "1"})
     forward_progress(messages.put)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
