@@ -335,6 +335,22 @@ def test_the_tfidf_member_counts_as_much_beside_three_encoders_as_beside_one() -
     assert 0.5 < np.abs(three[:-1].sum(0)).mean() / np.abs(one[0]).mean() < 2
 
 
+def test_encoders_that_have_read_no_text_count_a_tenth_where_few_labels_cannot_tell() -> None:
+    texts, labels = labelled(60)
+    more, _ = labelled(20, seed=2)
+    new, _ = labelled(20, seed=1)
+    fitting = tiny(recipe=recipe(1, 40), validation=0, unlabelled=more)
+    read = fitting.fit_for_report(texts, labels, compare=True).fitted_
+    unread = tiny(recipe=recipe(1, 40), validation=0).fit(texts, labels).fitted_
+    # Nothing was learnt from validation texts, so the weights are those expected, of the same TF-IDF member.
+    tfidf = {
+        name: one.member_logits(new)[-1]
+        for name, one in (("read", read.committee), ("unread", unread.committee), ("without", read.without))
+    }
+    for name in ("unread", "without"):
+        np.testing.assert_allclose(tfidf[name], 0.9 / 0.5 * tfidf["read"], rtol=1e-5)
+
+
 @pytest.mark.parametrize("validation", [0, 0.1])
 def test_encoders_that_have_learnt_nothing_do_not_spoil_the_committee(validation: float) -> None:
     texts, labels = labelled(60)

@@ -11,7 +11,7 @@ import torch
 
 from tinylm.fit import budget
 from tinylm.fit.encode import Encoded
-from tinylm.fit.member import TrainedEncoder
+from tinylm.fit.member import WITHOUT, TrainedEncoder
 from tinylm.fit.tfidf_member import FittedTfidf
 from tinylm.infer.calibration import cross_entropy, fit_thresholds, fit_weights
 from tinylm.infer.classifier import Classifier
@@ -21,6 +21,10 @@ from tinylm.model.heads import SequenceClassifier
 from tinylm.model.huggingface import round_weights
 from tinylm.model.logits import logits_of
 from tinylm.train.finetune import EncodedTask
+
+# How much all encoders together are expected to count, and those that have read hardly any text: beside the
+# TF-IDF member they know little that it does not (docs/recipe.md, "How much each member counts").
+SHARE, SHARE_OF_UNREAD = 0.5, 0.1
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,28 @@ class Calibrated:
     tfidf: FittedTfidf | None
 
 
-def calibrate(encoders: Sequence[TrainedEncoder], tfidf: FittedTfidf | None, encoded: Encoded) -> Calibrated:
+def expected_share(arm: str, encoded: Encoded) -> float:
+    """How much of the committee its encoders are expected to be, before they have learned from its labels.
+
+    Args:
+        arm: FINETUNING or WITHOUT pre-training.
+        encoded: what they read; where they read no text but the labelled ones, and these are so few that
+            validation cannot tell how good the encoders are, they are not trusted.
+    """
+    settings = encoded.settings
+    read = settings.corpus is not None or settings.pretrained is not None or bool(settings.unlabelled)
+    trusted = (read and arm != WITHOUT) or len(encoded.split.validation) >= budget.LEAST_CHOOSING
+    return SHARE if trusted else SHARE_OF_UNREAD
+
+
+def calibrate(
+    encoders: Sequence[TrainedEncoder], tfidf: FittedTfidf | None, encoded: Encoded, share: float = SHARE
+) -> Calibrated:
     """A committee of copies of the encoders, with weights and thresholds from the validation texts.
 
     Each member's logits are multiplied by its weight, so that the committee is a plain sum. The encoders err
-    alike, so all together are expected to count as much as the TF-IDF member. One that does not even know its
-    training texts as well as the TF-IDF member knows new ones is expected to be worthless.
+    alike, so it is of all together that a share is expected. One that does not even know its training texts as
+    well as the TF-IDF member knows new ones is expected to be worthless.
     """
     models = [copy.deepcopy(encoder.model) for encoder in encoders]
     if encoded.form.int8:  # what is measured is what will be stored
@@ -57,7 +77,7 @@ def calibrate(encoders: Sequence[TrainedEncoder], tfidf: FittedTfidf | None, enc
     if tfidf is not None:
         logits.append(tfidf.validation_logits)
         known = np.array([_knows_its_texts(model, task, tfidf.loss) for model in models])
-        expected = np.append(known / max(known.sum(), 1), 1.0)
+        expected = np.append(known * share / max(known.sum(), 1), 1 - share)
     weights = fit_weights(np.stack(logits), targets, expected / expected.sum())
     for model, weight in zip(models, weights, strict=False):
         _multiply_logits(model, weight)

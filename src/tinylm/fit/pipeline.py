@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tinylm.fit import budget
-from tinylm.fit.calibrate import calibrate
+from tinylm.fit.calibrate import calibrate, expected_share
 from tinylm.fit.encode import encode, split_labelled
 from tinylm.fit.encoders import deadlines, train_encoders
 from tinylm.fit.member import FINETUNING, WITHOUT, History
@@ -121,7 +121,10 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
     arms = {FINETUNING: [member.encoder for member in members]}
     if settings.compare:
         arms[WITHOUT] = [member.without for member in members if member.without is not None]
-    calibrated = {arm: calibrate(encoders, tfidf, encoded) for arm, encoders in arms.items()}
+    calibrated = {
+        arm: calibrate(encoders, tfidf, encoded, expected_share(arm, encoded))
+        for arm, encoders in arms.items()
+    }
     teacher = None
     if settings.student:
         teacher = calibrated[FINETUNING].committee
