@@ -64,8 +64,8 @@ def calibrate(
     """A committee of copies of the encoders, with weights and thresholds from the validation texts.
 
     Each member's logits are multiplied by its weight, so that the committee is a plain sum. The encoders err
-    alike, so it is of all together that a share is expected. One that does not even know its training texts as
-    well as the TF-IDF member knows new ones is expected to be worthless.
+    alike, so it is of all together that a share is expected. One that does not even know its training texts
+    as well as the TF-IDF member knows new ones is expected to be worthless.
     """
     models = [copy.deepcopy(encoder.model) for encoder in encoders]
     if encoded.form.int8:  # what is measured is what will be stored

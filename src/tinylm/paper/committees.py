@@ -25,8 +25,9 @@ Logits = dict[str, np.ndarray]
 def store_committees(results: Results) -> list[str]:
     """Compute the committees of all tables that were run, as far as their logits are stored here.
 
-    A trial counts when every member has it, so a run that was stopped has committees too. What
-    was computed before is kept where logits are missing, as in a fresh clone.
+    A trial counts when every member has it, so a run that was stopped has committees too. What was computed
+    before is kept where logits are missing, as in a fresh clone: the accuracy of each trial, and the rest as
+    long as no more trials are stored here than it rests on.
 
     Returns:
         A sentence for each panel whose members have no trial in common.
@@ -42,24 +43,56 @@ def store_committees(results: Results) -> list[str]:
             if len(members) < 2:
                 continue
             trials = list(zip(*(row["trials"] for row in members), strict=True))  # [trials][members]
-            numbers = [i for i, keys in enumerate(trials) if all(results.has(key) for key in keys)]
-            finished = [trials[i] for i in numbers]
+            finished = {i: list(keys) for i, keys in enumerate(trials) if all(map(results.has, keys))}
             if not finished:
                 notes.append(
                     f"{panel_name(name, panel['name'])}: no committee yet, no trial has all its members."
                 )
                 continue
-            stored = results.committees(name, panel["name"])
-            if stored is not None and stored["keys"] == [list(keys) for keys in finished]:
+            before = results.committees(name, panel["name"])
+            if before is not None and before["keys"] == list(finished.values()):
                 continue
-            logits = [[results.logits(key) for key in keys] for keys in finished]
-            if any(one is None for trial in logits for one in trial):
-                continue
-            names = [row["name"] for row in members]
-            by_member = [list(trials_of) for trials_of in zip(*logits, strict=True)]
-            content = {"keys": finished, "numbers": numbers} | _count(names, by_member)  # type: ignore[arg-type]
-            results.write_committees(name, panel["name"], content)
+            content = _counted([row["name"] for row in members], finished, results, before)
+            if content is not None:
+                results.write_committees(name, panel["name"], content)
     return notes
+
+
+def _counted(
+    names: list[str], finished: dict[int, list[str]], results: Results, before: dict[str, Any] | None
+) -> dict[str, Any] | None:
+    """What is stored of a panel's committees; None where there are no logits here to count anything new.
+
+    Args:
+        names: of the members.
+        finished: for the number of each trial that all members have, the keys of their cells.
+        results: where logits may be.
+        before: what was stored.
+    """
+    found = {number: [results.logits(key) for key in keys] for number, keys in finished.items()}
+    here: dict[int, list[Logits]] = {
+        number: [one for one in logits if one is not None] for number, logits in found.items() if all(logits)
+    }
+    if not here:
+        return None
+    content = _count(names, [list(trials_of) for trials_of in zip(*here.values(), strict=True)])
+    accuracies = dict(zip(here, content["trials"], strict=True))
+    if "subsets" in content:
+        content["subsets"]["numbers"] = list(here)
+    if before is not None:
+        stored = zip(before["numbers"], before["keys"], before["trials"], strict=True)
+        earlier = {number: accuracy for number, keys, accuracy in stored if finished.get(number) == keys}
+        accuracies = earlier | accuracies
+        if len(earlier) >= len(here):
+            content = dict(before)
+            if "subsets" in before:
+                content["subsets"] = {"numbers": before["numbers"]} | before["subsets"]
+    numbers = sorted(accuracies)
+    return content | {
+        "keys": [finished[number] for number in numbers],
+        "numbers": numbers,
+        "trials": [accuracies[number] for number in numbers],
+    }
 
 
 def _count(names: list[str], logits: list[list[Logits]]) -> dict[str, Any]:
