@@ -105,7 +105,7 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
         UserError: no text for pre-training, a damaged corpus, a loss that is not a number.
     """
     begin = settings.clock()
-    if settings.engine is LOCAL and LOCAL.places(settings.workers) > 1:
+    if settings.engine is LOCAL and min(settings.members, LOCAL.places(settings.workers)) > 1:
         start_loading()  # the members' processes, while this one reads
     split = split_labelled(labelled, settings)
     encoded = encode(labelled, split, settings)
