@@ -130,7 +130,7 @@ def test_workers_save_before_they_end(tmp_path: Path) -> None:
 SLOW_START = """
 import sys, time
 from pathlib import Path
-if any("forkserver import main" in argument for argument in sys.orig_argv):
+if any(start in argument for start in ("forkserver import main", "spawn_main") for argument in sys.orig_argv):
     for name in ("polite", "deaf"):  # what the test waits for
         Path(name + ".begun").touch()
     time.sleep(1)

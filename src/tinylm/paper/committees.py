@@ -63,6 +63,8 @@ def _counted(
 ) -> dict[str, Any] | None:
     """What is stored of a panel's committees; None where there are no logits here to count anything new.
 
+    `numbers` are the trials whose accuracies are known, `counted` those on which all else rests.
+
     Args:
         names: of the members.
         finished: for the number of each trial that all members have, the keys of their cells.
@@ -77,20 +79,19 @@ def _counted(
         return None
     content = _count(names, [list(trials_of) for trials_of in zip(*here.values(), strict=True)])
     accuracies = dict(zip(here, content["trials"], strict=True))
-    if "subsets" in content:
-        content["subsets"]["numbers"] = list(here)
+    counted = list(here)
     if before is not None:
         stored = zip(before["numbers"], before["keys"], before["trials"], strict=True)
         earlier = {number: accuracy for number, keys, accuracy in stored if finished.get(number) == keys}
         accuracies = earlier | accuracies
-        if len(earlier) >= len(here):
-            content = dict(before)
-            if "subsets" in before:
-                content["subsets"] = {"numbers": before["numbers"]} | before["subsets"]
+        rests_on = before.get("counted", before["numbers"])  # earlier records: on all trials
+        if len(rests_on) >= len(here) and earlier.keys() >= set(rests_on):
+            content, counted = before, rests_on
     numbers = sorted(accuracies)
     return content | {
         "keys": [finished[number] for number in numbers],
         "numbers": numbers,
+        "counted": counted,
         "trials": [accuracies[number] for number in numbers],
     }
 

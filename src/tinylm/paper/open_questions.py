@@ -508,7 +508,7 @@ def _subsets(committee: dict[str, Any], members: Sequence[RowResult]) -> tuple[s
     subsets, names = committee["subsets"], committee["names"]
     chosen = ", ".join(names[i] for i in subsets["chosen"])
     differences = np.subtract(subsets["chosen_test"], subsets["all_members_test"])
-    numbers = subsets.get("numbers", committee["numbers"])  # earlier records rest on all trials
+    numbers = committee.get("counted", committee["numbers"])  # earlier records rest on all trials
     by_trial = dict(zip(numbers, differences.tolist(), strict=True))
     found = interval(independent(by_trial, *members))
     verdict = _either(found, "is shown to help", "is shown to harm", "is not shown to help")
