@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -48,6 +49,13 @@ def fit(
     return fit_committee(labelled_texts(texts), given)
 
 
+def phase_of(run: Run) -> str:
+    """What a run does, in a fit of two labels."""
+    if isinstance(run.model, MaskedLanguageModel):
+        return member.MASKED
+    return member.FINETUNING if run.model.n_labels == 2 else member.BAGS
+
+
 @pytest.mark.parametrize(("compare", "student"), [(False, False), (True, False), (False, True)])
 def test_a_fit_uses_its_budget_and_keeps_it(
     compare: bool, student: bool, monkeypatch: pytest.MonkeyPatch
@@ -81,16 +89,18 @@ def test_a_budget_that_is_too_small_gives_a_model_and_says_how_many_texts_it_rea
 
 def test_pretraining_gets_the_time_that_finetuning_cannot_use(monkeypatch: pytest.MonkeyPatch) -> None:
     def seconds_of_phases(texts: int, used: Recipe) -> tuple[float, float]:
-        clock, spent = FakeClock(), {True: 0.0, False: 0.0}
+        clock, spent = FakeClock(), Counter[str]()
 
         def step(run: Run) -> float:
-            spent[isinstance(run.model, MaskedLanguageModel)] += 0.05
+            spent[phase_of(run)] += 0.05
             return 0.05
 
         with monkeypatch.context() as patch:
             clock.work_takes(patch, step)
             fit(clock, 100, texts=texts, members=1, used=used)
-        return spent[True], spent[False]
+        masked, bags, finetuning = (spent[name] for name in (member.MASKED, member.BAGS, member.FINETUNING))
+        assert bags == pytest.approx(masked, rel=0.15)  # both parts of pre-training get half of its time
+        return masked + bags, finetuning
 
     # 150 steps of 0.05 s, and as many epochs over all texts, are 16 s, and no more are needed: pre-training
     # gets all the rest.
@@ -124,7 +134,7 @@ def test_without_validation_texts_no_time_is_kept_to_learn_them(monkeypatch: pyt
             clock.work_takes(patch, lambda run: 0.05)
             fitted = fit(clock, 100, members=1, validation=validation)
         assert fitted.seconds > 80  # pre-training has the rest
-        return sum(not isinstance(run.model, MaskedLanguageModel) for run in clock.steps)
+        return sum(phase_of(run) == member.FINETUNING for run in clock.steps)
 
     # 10 batches of 32 need 15 epochs for 150 steps; 9 batches need 17, and as many over all texts follow.
     assert 150 <= finetuning_steps(0.0) < 150 + 60 < 17 * (9 + 10) <= finetuning_steps(0.1)

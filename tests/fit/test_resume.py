@@ -90,6 +90,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> TinyTextClassifier:
     [
         (member, "finetune_until_best", 0),
         (member, "pretrain", 1),
+        (member, "predict_bags", 1),
         (Checkpoint, "save", 4),
         (member, "finetune_until_best", 1),
         (member, "finetune_until_best", 7),

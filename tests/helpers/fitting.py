@@ -26,7 +26,9 @@ NOUNS = {topic: words.split() for topic, words in WORDS.items()}
 
 
 def recipe(pretrain: int = 1, finetune: int = 5) -> Recipe:
-    fast = RECIPES["fast"].with_epochs(pretrain=pretrain, finetune=finetune, learning_rate=3e-3)
+    fast = RECIPES["fast"].with_epochs(
+        pretrain=pretrain, bag_of_words=1, finetune=finetune, learning_rate=3e-3
+    )
     phase = fast.pretrain.model_copy(update={"batch_size": 32})
     return fast.model_copy(update={"vocabulary": 300, "max_tokens": 24, "pretrain": phase})
 

@@ -87,8 +87,9 @@ def pretrain_command(
 ) -> None:
     """Pre-train a BERT-n from scratch with masked language modelling.
 
-    A run that was interrupted resumes when the same command is started again. Started by `torchrun`, several
-    processes share every batch.
+    With the recipe `fast`, the encoder then learns to predict from half of a text which words the other half
+    has. A run that was interrupted resumes when the same command is started again. Started by `torchrun`,
+    several processes share every batch.
 
     Example: `tinylm pretrain --corpus vital --size 5000 --layers 1 --heads 2 --recipe fast --out bert1`
     """
@@ -99,6 +100,7 @@ def pretrain_command(
     from tinylm.text.prepare import prepare
     from tinylm.text.select import random_rows
     from tinylm.text.store import is_store
+    from tinylm.train.bag_of_words import predict_bags
     from tinylm.train.checkpoint import Checkpoint
     from tinylm.train.pretrain import pretrain
     from tinylm.train.recipes import recipe_named
@@ -125,7 +127,9 @@ def pretrain_command(
             "seed": seed,
             "corpus": source.meta | {"w_s": len(paragraphs), "tokens_per_epoch": int(paragraphs.offsets[-1])},
         }
-        checkpoint = Checkpoint(checkpoint_path(out), identity)
+        path = checkpoint_path(out)
+        checkpoint = Checkpoint(path, identity)
+        of_bags = Checkpoint(path.with_name(path.name + ".bags"), identity)
         if first:
             print_left_out(source.meta)
         trained, history = pretrain(
@@ -140,11 +144,18 @@ def pretrain_command(
         )
         if not first:
             return
+        bags = []
+        if chosen.bag_of_words is not None:
+            bags = predict_bags(
+                paragraphs, source.tokenizer, trained, chosen, seed=seed, checkpoint=of_bags, device=where
+            )
         save_model(trained, folder)
         source.tokenizer.save(folder, config.max_tokens)
         write_token_counts(folder, token_counts(paragraphs, len(source.tokenizer)))
-        write_record(folder, "pretrained", settings=settings_of(context), **identity, history=history)
-    checkpoint.remove()
+        facts = identity | {"history": history, "bag_of_words": bags}
+        write_record(folder, "pretrained", settings=settings_of(context), **facts)
+    for one in (checkpoint, of_bags):
+        one.remove()
     losses = f"{history[0]['loss']:.3f} to {history[-1]['loss']:.3f}"
     say(f"W_S = {len(paragraphs):,}, loss {losses}; model in {out}")
 

@@ -30,14 +30,17 @@ from tinylm.model.logits import logits_of
 from tinylm.system.files import keep, write_json
 from tinylm.text.store import TokenIds
 from tinylm.text.tokenizer import Tokenizer
+from tinylm.train.bag_of_words import bag_of_words_run, predict_bags
 from tinylm.train.checkpoint import Checkpoint
 from tinylm.train.finetune import EncodedTask, Start, finetuning_run
+from tinylm.train.loop import Run
 from tinylm.train.pretrain import pretrain, pretraining_run
-from tinylm.train.recipes import Recipe
+from tinylm.train.recipes import PhaseConfig, Recipe
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-# Phases of a training.
+# Phases of a training; pre-training has two parts, the first of which bears its name to the user.
 WITHOUT, PRETRAINING, FINETUNING = "no pre-training", "pre-training", "fine-tuning"
+MASKED, BAGS = "masked language modelling", "bags of words"
 DISTILLATION, SELF_TRAINING = "distillation", "self-training"
 
 
@@ -266,9 +269,10 @@ def _pretrained(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, list
         lambda: _pretrained_now(job, ends),
         lambda facts: MaskedLanguageModel(job.config),
     )
-    # What the checkpoint says of its run matters to one that resumes, no longer to this one.
-    if (checkpoint := job.checkpoint(PRETRAINING, {})) is not None:
-        checkpoint.remove()
+    # What the checkpoints say of their runs matters to one that resumes, no longer to this one.
+    for part in (MASKED, BAGS):
+        if (checkpoint := job.checkpoint(part, {})) is not None:
+            checkpoint.remove()
     if job.cache is not None and not job.cache.is_dir():
         keep(job.cache, lambda folder: save_model(model, folder))
     return model, facts["history"]
@@ -278,7 +282,31 @@ def _pretrained_now(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, 
     if job.cache is not None and job.cache.is_dir():
         model = load_masked_language_model(job.cache)
         return for_shorter_texts(model, job.config.max_tokens), {"history": []}
-    reading = Reading(**job.planned("plan", lambda: asdict(_reading(job, ends))))
+    masked_ends = ends
+    if ends is not None and job.recipe.bag_of_words is not None:
+        masked_ends = ends - budget.BAGS_SHARE * (ends - job.clock())
+    model, facts = remembered(
+        job.kept(MASKED), lambda: _masked(job, masked_ends), lambda facts: MaskedLanguageModel(job.config)
+    )
+    if job.recipe.bag_of_words is not None:
+        _read_bags(job, job.recipe.bag_of_words, model, ends)
+    return model, facts
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How many paragraphs of W_S a part of pre-training reads, and how often."""
+
+    rows: int
+    epochs: int
+
+
+def _masked(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, dict[str, Any]]:
+    def run_of(paragraphs: TokenIds) -> Run:
+        config, recipe, vectors = job.config, job.recipe, job.vectors
+        return pretraining_run(paragraphs, job.tokenizer, config, recipe, seed=job.seed, vectors=vectors)[1]
+
+    reading = Reading(**job.planned(MASKED, lambda: asdict(_reading(job, job.recipe.pretrain, run_of, ends))))
     model, history = pretrain(
         job.paragraphs.take(budget.drawn_rows(len(job.paragraphs), reading.rows, job.seed)),
         job.tokenizer,
@@ -286,33 +314,41 @@ def _pretrained_now(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, 
         job.recipe.with_epochs(pretrain=reading.epochs),
         seed=job.seed,
         label=f"{job.name}: {PRETRAINING}",
-        checkpoint=job.checkpoint(PRETRAINING, asdict(reading)),
+        checkpoint=job.checkpoint(MASKED, asdict(reading)),
         stop=_is_over(job, ends),
         vectors=job.vectors,
     )
     return model, {"history": history}
 
 
-@dataclass(frozen=True)
-class Reading:
-    """How many paragraphs of W_S pre-training reads, and how often."""
+def _read_bags(job: Job, phase: PhaseConfig, model: MaskedLanguageModel, ends: float | None) -> None:
+    """The second part of pre-training, see `bag_of_words.py`."""
 
-    rows: int
-    epochs: int
+    def run_of(paragraphs: TokenIds) -> Run:
+        return bag_of_words_run(paragraphs, job.tokenizer, model, job.recipe, seed=job.seed)[1]
+
+    reading = Reading(**job.planned(BAGS, lambda: asdict(_reading(job, phase, run_of, ends))))
+    predict_bags(
+        job.paragraphs.take(budget.drawn_rows(len(job.paragraphs), reading.rows, job.seed)),
+        job.tokenizer,
+        model,
+        job.recipe.with_epochs(bag_of_words=reading.epochs),
+        seed=job.seed,
+        label=f"{job.name}: {PRETRAINING}, {BAGS}",
+        checkpoint=job.checkpoint(BAGS, asdict(reading)),
+        stop=_is_over(job, ends),
+    )
 
 
-def _reading(job: Job, ends: float | None) -> Reading:
-    """As much of W_S as the time until `ends` is enough for."""
+def _reading(job: Job, phase: PhaseConfig, run_of: Callable[[TokenIds], Run], ends: float | None) -> Reading:
+    """As much of W_S as the time until `ends` is enough for, after measuring some steps."""
     n_texts = len(job.paragraphs)
     if ends is None:
-        return Reading(n_texts, job.recipe.pretrain.epochs)
-    batch_size = job.recipe.pretrain.batch_size
-    _, run = pretraining_run(
-        job.paragraphs, job.tokenizer, job.config, job.recipe, seed=job.seed, vectors=job.vectors
-    )
-    epoch = budget.seconds_per_epoch(run, n_texts, batch_size, ends - job.clock(), job.clock)
+        return Reading(n_texts, phase.epochs)
     left = ends - job.clock()
-    epochs, rows = budget.read_into(left, epoch, n_texts, budget.MOST_PRETRAINING, batch_size)
+    epoch = budget.seconds_per_epoch(run_of(job.paragraphs), n_texts, phase.batch_size, left, job.clock)
+    left = ends - job.clock()
+    epochs, rows = budget.read_into(left, epoch, n_texts, budget.MOST_PRETRAINING, phase.batch_size)
     return Reading(rows, epochs)
 
 

@@ -131,6 +131,7 @@ class Preset(BaseModel):
         values["max_tokens"] = self.max_tokens
         values["sampled_tokens"] = self.sampled_tokens
         values["mask_rate"] = self.mask_rate or recipe.mask_rate
+        values["bag_of_words"] = None  # the paper's pre-training is masked language modelling alone
         values["pretrain"] |= {key: value for key, value in pretrain.items() if value is not None}
         values["finetune"] |= {key: value for key, value in finetune.items() if value is not None}
         return Recipe.model_validate(values)

@@ -110,6 +110,19 @@ def token_counts(paragraphs: TokenIds, vocab_size: int) -> np.ndarray:
     return counts
 
 
+def texts_with_token(paragraphs: TokenIds, vocab_size: int) -> np.ndarray:
+    """In how many of `paragraphs` each token occurs, `int64 [vocab_size]`.
+
+    Raises:
+        UserError: an id outside the vocabulary.
+    """
+    counts = np.zeros(vocab_size, np.int64)
+    for first, end, ids in chunks(paragraphs, vocab_size):
+        text = np.repeat(np.arange(end - first), paragraphs.lengths[first:end])
+        counts += np.bincount(np.unique(text * vocab_size + ids) % vocab_size, minlength=vocab_size)
+    return counts
+
+
 def write_token_counts(folder: Path, counts: np.ndarray) -> None:
     """Write `token_counts` into the folder of a model."""
     save_file({"counts": counts}, folder / TOKEN_COUNTS)

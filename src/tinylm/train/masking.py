@@ -20,7 +20,7 @@ from tinylm.ops.fixed import Shape, StaticBatch, pad_to, static_batch
 from tinylm.ops.packed import Batch
 from tinylm.text.tokenizer import Tokenizer
 
-ORDER, MASKS, DROPOUT, CANDIDATES = range(4)  # purposes of random numbers
+ORDER, MASKS, DROPOUT, CANDIDATES, BAGS = range(5)  # purposes of random numbers
 
 
 def generator(seed: int, purpose: int, number: int) -> np.random.Generator:
@@ -120,9 +120,9 @@ class Inputs:
 
     Attributes:
         batch: texts.
-        targets: `int64 [masked]`, the tokens that were at `masked_positions`; in fine-tuning, the
-            label of each text or whatever else the loss compares its logits with.
-        masked_positions: `int64 [masked]`, rising: the masked tokens; None in fine-tuning.
+        targets: `int64 [masked]`, the tokens that were at `masked_positions`; without these, the label of
+            each text or whatever else the loss compares its logits with.
+        masked_positions: `int64 [masked]`, rising: the masked tokens of masked language modelling.
         candidates: the sampled vocabulary, which `targets` are then indices of.
         weight: share of the step's masked tokens, see `part`.
     """

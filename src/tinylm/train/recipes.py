@@ -79,6 +79,7 @@ class Recipe(BaseModel):
         neighbour_window: start from word embeddings of the tokens' neighbours in W_S, up to this
             distance (see `cooccurrence.py`); None starts from random ones.
         pooling: of the classifier, see `ModelConfig`.
+        bag_of_words: the second part of pre-training, see `bag_of_words.py`; None without.
         model: settings of `ModelConfig` that differ from its defaults.
     """
 
@@ -95,19 +96,27 @@ class Recipe(BaseModel):
     pretrain: PhaseConfig
     finetune: PhaseConfig
     pooling: Pooling = Field(default="first", exclude_if=lambda value: value == "first")
+    bag_of_words: PhaseConfig | None = Field(default=None, exclude_if=lambda value: value is None)
     model: dict[str, float] = {}
 
     def with_epochs(
-        self, *, pretrain: int | None = None, finetune: int | None = None, learning_rate: float | None = None
+        self,
+        *,
+        pretrain: int | None = None,
+        bag_of_words: int | None = None,
+        finetune: int | None = None,
+        learning_rate: float | None = None,
     ) -> Recipe:
         """This recipe with other epochs, or another learning rate of fine-tuning, where given."""
         changes: dict[str, dict[str, float | None]] = {
             "pretrain": {"epochs": pretrain},
+            "bag_of_words": {"epochs": bag_of_words},
             "finetune": {"epochs": finetune, "learning_rate": learning_rate},
         }
         values = self.model_dump()
         for phase, settings in changes.items():
-            values[phase] |= {name: value for name, value in settings.items() if value is not None}
+            if given := {name: value for name, value in settings.items() if value is not None}:
+                values[phase] |= given
         return Recipe.model_validate(values)
 
     def model_config_for(self, vocab_size: int, **shape: object) -> ModelConfig:
@@ -157,6 +166,15 @@ RECIPES = {
             consistency=4.0,
         ),
         pooling="attended",
+        bag_of_words=PhaseConfig(
+            epochs=3,
+            batch_size=32,
+            learning_rate=5e-4,
+            muon_lr=0.005,
+            weight_decay=1e-2,
+            warmup_ratio=0.06,
+            lr_decay="step",
+        ),
         model={"init_std": 0.05},
     ),
     # What "fast" was when the results of the preset `cpu` were stored, in which it has that name.

@@ -38,6 +38,7 @@ from tinylm.text.coverage import coverage
 from tinylm.text.prepare import TokenizedCorpus, prepare
 from tinylm.text.store import TokenIds
 from tinylm.text.tasks import load_task, split_rows
+from tinylm.train.bag_of_words import predict_bags
 from tinylm.train.finetune import EncodedTask, accuracy_of
 from tinylm.train.pretrain import pretrain
 from tinylm.train.recipes import RECIPES, Recipe
@@ -181,7 +182,10 @@ def _trials(
     epochs = enough_epochs(phase.epochs, len(learnt.train), phase.batch_size)
     if pretrained:
         what, label = "fine-tuning", f"{config.name}: pre-training"
-        start, _ = pretrain(corpus.paragraphs, corpus.tokenizer, config, recipe, seed=seed, label=label)
+        texts = (corpus.paragraphs, corpus.tokenizer)
+        start, _ = pretrain(*texts, config, recipe, seed=seed, label=label)
+        if recipe.bag_of_words is not None:
+            predict_bags(*texts, start, recipe, seed=seed, label=f"{label}, bags of words")
     else:
         epochs *= RIVAL_TIMES
     recipe = recipe.with_epochs(finetune=epochs)
