@@ -70,7 +70,9 @@ def test_shape_and_recipe_of_a_model(home: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "model" / "config.json").read_text())["hidden_size"] == 128
 
 
-# Killed or without room after it has saved the fifth step, or told to end in the middle of it.
+STEPS = 7  # of batches of 64 of the 400 lines
+# Killed or without room after it has saved a step, the fifth or one of the second part, or told to end in the
+# middle of it.
 KILLED = """
 import os, resource, signal
 from tinylm import cli
@@ -80,7 +82,7 @@ save, saves = Checkpoint.save, []
 def save_and_die(self, *state):
     save(self, *state)
     saves.append(1)
-    if len(saves) == 5:
+    if len(saves) == int(os.environ["SAVES"]):
         os.kill(os.getpid(), signal.SIGKILL)
 Checkpoint.save = save_and_die
 cli.main()
@@ -104,17 +106,30 @@ cli.main()
 
 
 @pytest.mark.parametrize(
-    ("script", "code", "said"),
+    ("script", "code", "said", "done_steps"),
     [
-        (KILLED, -signal.SIGKILL, ""),
-        (FULL, 2, "Error: {checkpoint} could not be written: File too large.\n"),
-        (INTERRUPTED.format("SIGINT"), 130, "Interrupted. Start the same command again to resume.\n"),
-        (INTERRUPTED.format("SIGTERM"), 143, "Interrupted. Start the same command again to resume.\n"),
+        (KILLED, -signal.SIGKILL, "", [5, 0]),
+        (KILLED, -signal.SIGKILL, "", [STEPS, 3]),
+        (FULL, 2, "Error: {checkpoint} could not be written: File too large.\n", [5, 0]),
+        (INTERRUPTED.format("SIGINT"), 130, "Interrupted. Start the same command again to resume.\n", [5, 0]),
+        (
+            INTERRUPTED.format("SIGTERM"),
+            143,
+            "Interrupted. Start the same command again to resume.\n",
+            [5, 0],
+        ),
     ],
 )
 def test_a_killed_run_resumes_and_equals_an_uninterrupted_one(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, code: int, said: str
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    code: int,
+    said: str,
+    done_steps: list[int],
 ) -> None:
+    monkeypatch.setenv("SAVES", str(sum(done_steps)))
     command = f"pretrain --corpus corpus.txt {TINY} --seed 5 --out {tmp_path / 'model'}"
     killed = subprocess.run(
         [sys.executable, "-c", script, *shlex.split(command)], stderr=subprocess.PIPE, text=True, check=False
@@ -135,7 +150,7 @@ def test_a_killed_run_resumes_and_equals_an_uninterrupted_one(
 
     monkeypatch.setattr(Checkpoint, "restore", observed)
     done(command)
-    assert places == [5]
+    assert places == done_steps
     assert weights_of(tmp_path / "model") == weights_of(home / "pretrained")
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
