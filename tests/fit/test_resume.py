@@ -161,7 +161,7 @@ def test_the_budget_counts_the_time_before_the_interruption(
     texts, given = within_100_seconds(clock, 2, tmp_path / "unfinished")
     begin = clock.now
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KilledError):
-        patch.setattr(member, "finetune_until_best", dying(member.finetune_until_best, 4))
+        patch.setattr(member, "finetune_until_best", dying(member.finetune_until_best, 3))
         fit_committee(texts, given)
     assert 40 < clock.now - begin < 95  # the second member was not finished
     before = len(clock.steps)

@@ -59,7 +59,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("most", "encoders", "int8"), [("6MB", 2, False), ("1MB", 2, True), ("400kB", 1, True)]
+    ("most", "encoders", "int8"), [("6MB", 2, False), ("600kB", 2, True), ("200kB", 1, True)]
 )
 def test_the_folder_fits(tmp_path: Path, most: str, encoders: int, int8: bool) -> None:
     texts, labels = labelled(240)

@@ -95,7 +95,7 @@ def fit_command(
     members: Annotated[
         int,
         typer.Option(help="Number of encoders in the committee.", min=1, metavar="N", rich_help_panel=MODEL),
-    ] = 3,
+    ] = 2,
     tfidf_member: Annotated[
         bool,
         typer.Option(

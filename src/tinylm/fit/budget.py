@@ -73,8 +73,9 @@ PATIENCE, LEAST_CHOOSING, RIVAL_TIMES = 6, 100, 2
 # Fine-tuning gets this share of an encoder's time, as far as it can use it; pre-training the rest.
 # With a rival without pre-training both share half as much again, fine-tuning at most half of that.
 FINETUNING_SHARE, COMPARED_SHARE = 0.4, 0.6
-# The second part of pre-training gets this share of it (docs/recipe.md, "Bags of words").
-BAGS_SHARE = 0.5
+# The second part of pre-training gets this share of it (docs/recipe.md, "Bags of words"), if it takes so
+# many seconds: in less, masked language modelling alone learns hardly anything.
+BAGS_SHARE, LEAST_FOR_BAGS = 0.5, 40.0
 
 # --- Measuring ---
 WARM_UP_STEPS, MOST_STEPS = 3, 50  # steps that are not timed, and that are

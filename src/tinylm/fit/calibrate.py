@@ -13,7 +13,7 @@ from tinylm.fit import budget
 from tinylm.fit.encode import Encoded
 from tinylm.fit.member import WITHOUT, TrainedEncoder
 from tinylm.fit.tfidf_member import FittedTfidf
-from tinylm.infer.calibration import cross_entropy, fit_thresholds, fit_weights
+from tinylm.infer.calibration import cross_entropy, fit_temperature, fit_thresholds, fit_weights
 from tinylm.infer.classifier import Classifier
 from tinylm.infer.committee import Committee
 from tinylm.infer.tfidf import TfidfMember
@@ -23,8 +23,9 @@ from tinylm.model.logits import logits_of
 from tinylm.train.finetune import EncodedTask
 
 # How much all encoders together are expected to count, and those that have read hardly any text: beside the
-# TF-IDF member they know little that it does not (docs/recipe.md, "How much each member counts").
-SHARE, SHARE_OF_UNREAD = 0.5, 0.1
+# TF-IDF member they know little that it does not (docs/recipe.md, "How much each member counts"). Less is
+# expected of those with a larger loss than it has, by this power of the ratio.
+SHARE, SHARE_OF_UNREAD, SHARE_POWER = 0.5, 0.1, 4
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,7 @@ def calibrate(
     if tfidf is not None:
         logits.append(tfidf.validation_logits)
         known = np.array([_knows_its_texts(model, task, tfidf.loss) for model in models])
+        share *= trust_in(np.mean(logits[:-1], axis=0), tfidf.validation_logits, targets)
         expected = np.append(known * share / max(known.sum(), 1), 1 - share)
     weights = fit_weights(np.stack(logits), targets, expected / expected.sum())
     for model, weight in zip(models, weights, strict=False):
@@ -94,6 +96,24 @@ def calibrate(
         members.append(TfidfMember(tfidf.model.cooled(1 / weights[-1]), label_names))
     committee = Committee(members, thresholds=thresholds, token_counts=encoded.token_counts)
     return Calibrated(committee, summed, encoders, tfidf)
+
+
+def trust_in(encoders: np.ndarray, tfidf: np.ndarray, targets: np.ndarray) -> float:
+    """How much of the share that is expected of encoders they keep: less, the larger their loss is.
+
+    Args:
+        encoders: their mean logits of the validation texts, `[texts, labels]`.
+        tfidf: those of the TF-IDF member.
+        targets: as in `fit_temperature`.
+
+    Returns:
+        From 0 to 1; 1 where their loss is not above the TF-IDF member's, or the texts are too few to tell.
+    """
+    if len(targets) < budget.LEAST_CHOOSING:
+        return 1.0
+    cooled = (logits / fit_temperature(logits, targets) for logits in (encoders, tfidf))
+    theirs, its = (cross_entropy(logits, targets) for logits in cooled)
+    return min(1.0, its / theirs) ** SHARE_POWER
 
 
 def _knows_its_texts(model: SequenceClassifier, task: EncodedTask, loss: float) -> bool:

@@ -31,9 +31,9 @@ from tinylm.text.tasks import Split, copy_key, split_rows
 from tinylm.text.tokenizer import BERT, HEAD, Tokenizer, load_tokenizer, train_tokenizer
 from tinylm.train.finetune import EncodedTask
 
-# Heads of the encoders in turn: two workers get the same load. All have one block: the paper's committee
-# is one of shallow models, and deeper ones learn less in the same time (docs/recipe.md, "scale").
-HEADS = (2, 4, 2)
+# Heads of an encoder, of one block: the paper's committee is one of shallow models, and deeper and wider ones
+# learn less in the same time (docs/recipe.md, "scale" and "Two encoders").
+HEADS = 2
 # Corpus texts are cut to this length. The masked language model reads the first `max_tokens` of them;
 # the vectors that it starts from are computed from all.
 CORPUS_TOKENS = 512
@@ -56,7 +56,7 @@ class Encoded:
             measures those that are taught.
         tokenizer: of all token ids.
         form: what the committee is stored as.
-        configs: architecture of each encoder, largest first.
+        configs: architecture of each encoder.
         corpus: name, fingerprint, licence and number of rows of the text that pre-training read beside the
             user's own; empty without such.
         coverage: of the labelled texts by the paragraphs (W_S, T_W, T_C, T_M); None where nothing says what
@@ -248,6 +248,4 @@ def _some(texts: Sequence[str], most: int, random: np.random.Generator) -> Seque
 def _configs(form: StorageForm, tokenizer: Tokenizer, settings: Settings) -> list[ModelConfig]:
     if settings.pretrained is not None:
         return [settings.pretrained.config] * form.encoders
-    heads = sorted(itertools.islice(itertools.cycle(HEADS), form.encoders), reverse=True)
-    recipe = settings.recipe
-    return [recipe.model_config_for(len(tokenizer), layers=1, heads=count) for count in heads]
+    return [settings.recipe.model_config_for(len(tokenizer), layers=1, heads=HEADS)] * form.encoders

@@ -63,7 +63,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
             for each second of the budget, and its members learn from these labels, too. The validation texts
             are then not learned in the end.
         recipe: "fast", "paper" or a `Recipe`.
-        members: encoders of the committee.
+        members: encoders of the committee; each is trained on one core.
         tfidf_member: whether the committee has one member more, a linear SVM on the TF-IDF of words,
             pairs of words and character n-grams.
         student: whether the committee only teaches: an encoder of it learns to predict as all members do
@@ -115,7 +115,7 @@ class TinyTextClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] 
         pretrained: str | Path | None = None,
         unlabelled: Any = None,
         recipe: str | Recipe = "fast",
-        members: int = 3,
+        members: int = 2,
         tfidf_member: bool = True,
         student: bool = False,
         vocabulary: int = 30_000,

@@ -282,14 +282,19 @@ def _pretrained_now(job: Job, ends: float | None) -> tuple[MaskedLanguageModel, 
     if job.cache is not None and job.cache.is_dir():
         model = load_masked_language_model(job.cache)
         return for_shorter_texts(model, job.config.max_tokens), {"history": []}
-    masked_ends = ends
-    if ends is not None and job.recipe.bag_of_words is not None:
-        masked_ends = ends - budget.BAGS_SHARE * (ends - job.clock())
+    bags, masked_ends = job.recipe.bag_of_words, ends
+    if ends is not None and bags is not None:
+        left = ends - job.clock()
+        # One that is resumed has less time left.
+        if job.planned("parts", lambda: {BAGS: left >= budget.LEAST_FOR_BAGS})[BAGS]:
+            masked_ends = ends - budget.BAGS_SHARE * left
+        else:
+            bags = None
     model, facts = remembered(
         job.kept(MASKED), lambda: _masked(job, masked_ends), lambda facts: MaskedLanguageModel(job.config)
     )
-    if job.recipe.bag_of_words is not None:
-        _read_bags(job, job.recipe.bag_of_words, model, ends)
+    if bags is not None:
+        _read_bags(job, bags, model, ends)
     return model, facts
 
 

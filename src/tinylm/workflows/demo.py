@@ -38,7 +38,6 @@ from tinylm.text.coverage import coverage
 from tinylm.text.prepare import TokenizedCorpus, prepare
 from tinylm.text.store import TokenIds
 from tinylm.text.tasks import load_task, split_rows
-from tinylm.train.bag_of_words import predict_bags
 from tinylm.train.finetune import EncodedTask, accuracy_of
 from tinylm.train.pretrain import pretrain
 from tinylm.train.recipes import RECIPES, Recipe
@@ -56,7 +55,8 @@ class DemoSettings:
         train_per_label: labelled texts of each label, beside those for the test: few, as users have them.
         validation: share of the labelled texts that calibrates the committee.
         corpus: for pre-training, see `prepare`.
-        recipe: of all models; texts are cut short, so that it takes a few minutes.
+        recipe: of all models; texts are cut short, so that it takes a few minutes, and pre-training is
+            masked language modelling alone, as in the paper.
         deep: shape of the deep model.
         members: shapes of the shallow ones, of different width. Table 8 of the paper also varies
             the convolutions in front, which would not fit into a few minutes.
@@ -68,7 +68,7 @@ class DemoSettings:
     train_per_label: int | None = 32
     validation: float = 1 / 6
     corpus: str = "vital"
-    recipe: Recipe = RECIPES["fast"].model_copy(update={"max_tokens": 64})
+    recipe: Recipe = RECIPES["fast"].model_copy(update={"max_tokens": 64, "bag_of_words": None})
     deep: Shape = field(default_factory=lambda: {"layers": 3, "heads": 2})
     members: Sequence[Shape] = tuple({"layers": 1, "heads": heads} for heads in (1, 2, 3))
     trials: int = 3
@@ -182,10 +182,7 @@ def _trials(
     epochs = enough_epochs(phase.epochs, len(learnt.train), phase.batch_size)
     if pretrained:
         what, label = "fine-tuning", f"{config.name}: pre-training"
-        texts = (corpus.paragraphs, corpus.tokenizer)
-        start, _ = pretrain(*texts, config, recipe, seed=seed, label=label)
-        if recipe.bag_of_words is not None:
-            predict_bags(*texts, start, recipe, seed=seed, label=f"{label}, bags of words")
+        start, _ = pretrain(corpus.paragraphs, corpus.tokenizer, config, recipe, seed=seed, label=label)
     else:
         epochs *= RIVAL_TIMES
     recipe = recipe.with_epochs(finetune=epochs)
