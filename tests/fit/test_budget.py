@@ -258,9 +258,11 @@ def test_pretraining_fills_the_time_with_passes_over_as_many_rows_as_fit(
     assert epochs * rows <= max(16, 100 * 0.9 * seconds / 10)
 
 
-def test_time_is_shared_between_workers_by_size() -> None:
-    # Three and two heads begin; the one of one head follows on the worker that is free first.
-    assert budget.slots([3, 2, 1], 2, 60) == pytest.approx([60, 40, 60])
-    assert budget.slots([3, 2, 1], 1, 60) == pytest.approx([30, 50, 60])
-    assert budget.slots([1, 1], 4, 60) == pytest.approx([60, 60])
+def test_time_is_shared_between_the_jobs_of_a_worker() -> None:
+    assert budget.slots(3, 2, 60) == pytest.approx(
+        [30, 60, 60]
+    )  # the third follows the first
+    assert budget.slots(5, 2, 60) == pytest.approx([20, 30, 40, 60, 60])
+    assert budget.slots(3, 1, 60) == pytest.approx([20, 40, 60])
+    assert budget.slots(2, 4, 60) == pytest.approx([60, 60])
     assert [seconds_of(text) for text in ("90s", "1.5h", "5min", 30)] == [90, 5400, 300, 30]

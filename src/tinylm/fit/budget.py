@@ -11,7 +11,7 @@ All processes of a machine read the same clock. The nodes of a cluster do not: t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -108,27 +108,21 @@ def rival_epochs(enough: int, n_validation: int) -> int:
     return RIVAL_TIMES * enough if few else max(MOST_FINETUNING, enough)
 
 
-def slots(sizes: Sequence[float], workers: int, seconds: float) -> list[float]:
-    """When each of several jobs must end, so that all end within `seconds` of a common start.
+def slots(jobs: int, workers: int, seconds: float) -> list[float]:
+    """When each of several equal jobs must end, so that all end within `seconds` of a common start.
 
-    A job takes the worker that is free first, as `run_side_by_side` lets it, and shares its
-    worker's time with the others there in proportion to its size.
+    They take the workers in turn, as `run_side_by_side` lets them, and share a worker's time equally.
 
     Args:
-        sizes: of the jobs, largest first.
+        jobs: how many there are.
         workers: how many run at a time.
         seconds: for all of them.
 
     Returns:
         For each job the seconds from the start at which it must have ended.
     """
-    loads = np.zeros(workers)
-    ends = []
-    for size in sizes:
-        worker = int(loads.argmin())
-        loads[worker] += size
-        ends.append((worker, loads[worker]))
-    return [float(seconds * end / loads[worker]) for worker, end in ends]
+    of_worker = [len(range(worker, jobs, workers)) for worker in range(workers)]
+    return [seconds * (job // workers + 1) / of_worker[job % workers] for job in range(jobs)]
 
 
 def seconds_per_epoch(

@@ -52,7 +52,7 @@ def train_encoders(encoded: Encoded, deadline: float | None) -> list[TrainedMemb
         )
         for job, cache in zip(jobs, caches, strict=True)
     ]
-    ends = iter(deadlines([job.config.heads for job in jobs if not job.finished], settings, deadline))
+    ends = iter(deadlines(sum(not job.finished for job in jobs), settings, deadline))
     jobs = [job if job.finished else replace(job, deadline=next(ends)) for job in jobs]
     trained = run_side_by_side(train_member, [(job,) for job in jobs], settings.workers, settings.engine)
     _prune(cache_folder() / PRETRAINED)
@@ -68,7 +68,7 @@ def train_students(
 ) -> list[TrainedEncoder]:
     """Encoders that learn a task from their present weights, side by side; all are done at `deadline`."""
     settings = encoded.settings
-    ends = deadlines([start.config.heads for start in starts], settings, deadline)
+    ends = deadlines(len(starts), settings, deadline)
     jobs = [_job(encoded, number, start.config, task) for number, start in enumerate(starts)]
     if phase == DISTILLATION:  # a student of all members is none of them
         jobs = [replace(job, name="student") for job in jobs]
@@ -97,14 +97,14 @@ def _job(encoded: Encoded, number: int, config: ModelConfig, task: EncodedTask) 
 
 
 def deadlines(
-    sizes: Sequence[int], settings: Settings, deadline: float | None, workers: int | None = None
+    jobs: int, settings: Settings, deadline: float | None, workers: int | None = None
 ) -> list[float | None]:
     """When each training must be done, so that all are at `deadline`; by default all side by side."""
-    if deadline is None or not sizes:
-        return [None] * len(sizes)
+    if deadline is None or not jobs:
+        return [None] * jobs
     now = settings.clock()
-    workers = workers or min(settings.engine.places(settings.workers), len(sizes))
-    return [now + end for end in budget.slots(sizes, workers, max(deadline - now, 0))]
+    workers = workers or min(settings.engine.places(settings.workers), jobs)
+    return [now + end for end in budget.slots(jobs, workers, max(deadline - now, 0))]
 
 
 def _token_vectors(encoded: Encoded) -> np.ndarray | None:

@@ -130,7 +130,7 @@ def fit_committee(labelled: LabelledTexts, settings: Settings) -> Fitted:
         teacher = calibrated[FINETUNING].committee
         calibrated[FINETUNING] = distil(calibrated[FINETUNING], encoded, deadline)
     elif self_training:
-        ends = deadlines([1] * len(arms), settings, deadline, workers=1)
+        ends = deadlines(len(arms), settings, deadline, workers=1)
         for arm, end in zip(arms, ends, strict=True):
             calibrated[arm] = self_train(calibrated[arm], arm, encoded, end)
     ours = calibrated[FINETUNING]
