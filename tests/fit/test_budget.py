@@ -111,6 +111,19 @@ def test_pretraining_gets_the_time_that_finetuning_cannot_use(monkeypatch: pytes
     assert 0.3 * 100 < finetuning < 0.45 * 100 and 0.45 * 100 < pretraining < 0.6 * 100
 
 
+def test_a_short_pretraining_is_masked_language_modelling_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def phases(seconds: float) -> set[str]:
+        clock = FakeClock()
+        with monkeypatch.context() as patch:
+            clock.work_takes(patch, lambda run: 0.05)
+            fit(clock, seconds, members=1)
+        return {phase_of(run) for run in clock.steps}
+
+    # Of 95 % of the time, fine-tuning takes 16 s (see above) and pre-training the rest: 35 and 60 s.
+    assert phases(54) == {member.MASKED, member.FINETUNING}
+    assert phases(80) == {member.MASKED, member.BAGS, member.FINETUNING}
+
+
 # 17 epochs of 9 steps, 150 steps at least, take 7.7 s and are planned for 8.5 s; a comparison has 0.3 of the
 # time for those of an arm. Three quarters of them are enough, 6.4 s.
 @pytest.mark.parametrize(
