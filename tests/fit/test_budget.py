@@ -272,9 +272,7 @@ def test_pretraining_fills_the_time_with_passes_over_as_many_rows_as_fit(
 
 
 def test_time_is_shared_between_the_jobs_of_a_worker() -> None:
-    assert budget.slots(3, 2, 60) == pytest.approx(
-        [30, 60, 60]
-    )  # the third follows the first
+    assert budget.slots(3, 2, 60) == pytest.approx([30, 60, 60])  # the third follows the first
     assert budget.slots(5, 2, 60) == pytest.approx([20, 30, 40, 60, 60])
     assert budget.slots(3, 1, 60) == pytest.approx([20, 40, 60])
     assert budget.slots(2, 4, 60) == pytest.approx([60, 60])
