@@ -577,7 +577,7 @@ def toy_fits(monkeypatch, tmp_path) -> None:
 def test_accuracy_within_a_time(toy_fits, tmp_path):
     splits = [accuracy.measure_split("toy", number, MACHINE) for number in range(2)]
     assert [one["seed"] for one in splits] == [42, 43]
-    assert all(len(one["members"]) == 4 and "teacher" not in one for one in splits)
+    assert all(len(one["members"]) == 3 and "teacher" not in one for one in splits)
     assert min(splits[0][name] for name in ("seconds", "linear_svm_seconds", "fasttext_seconds")) > 0
     result = accuracy.summary("toy", splits)
     assert result.ours == pytest.approx(10)  # percent: two of twenty
@@ -597,7 +597,7 @@ def test_accuracy_of_a_student_and_its_teacher(toy_fits, monkeypatch):
 
     monkeypatch.setattr(accuracy, "TinyTextClassifier", Kept)
     found = accuracy.measure_split("toy-student", 0, MACHINE)
-    assert found["teacher"] == pytest.approx(0.9) and len(found["members"]) == 4
+    assert found["teacher"] == pytest.approx(0.9) and len(found["members"]) == 3
     # How good a student becomes in two seconds depends on the machine; whose accuracy it is does not.
     toy = accuracy.split("toy", None, 42)
     assert found["accuracy"] == np.mean(fitted[0].predict(toy.test_texts) == toy.test_labels)
@@ -608,12 +608,12 @@ def test_accuracy_with_texts_without_labels(toy_fits):
     found = accuracy.measure_split("toy-unlabelled", 0, MACHINE)
     assert found["unlabelled"] == 60  # not those that the split has drawn
     assert found["self_trained_svm"] == pytest.approx(0.9)
-    assert 0 <= found["self_taught"] <= 60 and len(found["members"]) == 4
+    assert 0 <= found["self_taught"] <= 60 and len(found["members"]) == 3
 
 
 def test_accuracy_beside_a_committee_without_pretraining(toy_fits):
     found = accuracy.measure_split("toy-compared", 0, MACHINE)
-    assert len(found["without_members"]) == len(found["members"]) == 4
+    assert len(found["without_members"]) == len(found["members"]) == 3
     # The TF-IDF member is the same in both committees, the encoders are not.
     assert found["without_members"][-1] == found["members"][-1]
     assert 0 <= found["without"] <= 0.95
@@ -622,7 +622,7 @@ def test_accuracy_beside_a_committee_without_pretraining(toy_fits):
 def test_accuracy_from_a_pretrained_model(toy_fits, tmp_path, monkeypatch):
     monkeypatch.setattr(accuracy, "PRETRAINING", f"{command.TINY} --size 30")
     found = [accuracy.measure_split("toy-pretrained", 0, MACHINE) for _ in range(2)]
-    assert [one["paragraphs"] for one in found] == [30, 30] and len(found[0]["members"]) == 4
+    assert [one["paragraphs"] for one in found] == [30, 30] and len(found[0]["members"]) == 3
     (folder,) = (tmp_path / "cache" / "bench").glob("*/")  # it is pre-trained once
     assert record_of(folder)["corpus"]["w_s"] == 30
 
